@@ -1,0 +1,13 @@
+// Settings of the communicators.
+#pragma once
+
+#include <chrono>
+
+namespace skipper {
+
+struct CommConfig {
+  // Longest time one collective may take before the group is given up (ms).
+  std::chrono::milliseconds deadline{30000};
+};
+
+}  // namespace skipper

@@ -1,0 +1,63 @@
+// What is asked of the engine and what comes back: serialisable values, and the sink that receives them.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/image_patches.h"
+
+namespace skipper {
+
+// temperature 0 is greedy. top_k 0 and top_p 1 are off. Random numbers are a function of (seed, choice, position) alone.
+struct SamplingParams {
+  float temperature = 0.0f;
+  float top_p = 1.0f;
+  int32_t top_k = 0;
+  uint64_t seed = 0;
+  int32_t choice = 0;  // index among the n choices of one HTTP request
+};
+
+// A request can start from prompt + tokens so far: replaying `generated_ids` continues it bit for bit.
+struct GenerationRequest {
+  uint64_t id = 0;  // unique in the process, given by the queue
+  std::vector<int32_t> prompt_ids;
+  std::vector<int32_t> generated_ids;
+  std::vector<ImagePatches> images;  // in the order of their placeholders in prompt_ids
+  SamplingParams sampling;
+  int32_t max_new_tokens = 16;  // generated_ids included; at least 1 unless score_prompt
+  int32_t min_new_tokens = 0;   // until then stop tokens cannot be sampled
+  std::vector<int32_t> stop_token_ids;  // sampling one ends the request; it is reported but not part of the text
+  uint8_t level = 0;            // of the LevelTable
+  bool score_prompt = false;    // report the log-likelihood of the prompt instead of generating
+};
+
+enum class FinishReason : uint8_t { kNone, kStop, kLength, kCancelled, kError };
+
+// One event per generated token, or one final event for score_prompt, cancellation and errors.
+struct TokenEvent {
+  uint64_t request_id = 0;
+  int32_t token_id = -1;    // -1: none in this event
+  int32_t num_generated = 0;  // tokens generated so far, this one included
+  FinishReason finish_reason = FinishReason::kNone;
+  double prompt_nll = 0.0;    // score_prompt: sum of −log p over the prompt's tokens but its first, in nats
+  int32_t num_scored = 0;     // score_prompt: tokens in that sum
+  std::string error;          // kError: one line for the client
+};
+
+// Called on the engine thread once per event, in order; must not block. Returning false cancels the request.
+using TokenSink = std::function<bool(const TokenEvent&)>;
+
+// A request on its way to the engine with what cannot be serialised.
+struct Submission {
+  GenerationRequest request;
+  TokenSink sink;
+  std::shared_ptr<std::atomic<bool>> cancelled;  // set by the owner at any time; seen at the next step
+  std::chrono::steady_clock::time_point arrival;
+};
+
+}  // namespace skipper

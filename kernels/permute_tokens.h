@@ -1,0 +1,32 @@
+// Moves rows between token order and expert order: gather on the way in, weighted sum on the way out.
+#pragma once
+
+#include "tensor/device_runtime.h"
+#include "tensor/tensor.h"
+
+namespace skipper {
+
+// y[r] = x[row_index[r]], converted to f32 (bf16 or f32 in).
+// x [T, H] bf16 or f32 · row_index [R] i32 · y [R, H] f32
+void gather_rows(const Tensor& x, const Tensor& row_index, Tensor& y, Stream& stream);
+
+// y[t] = Σ_j weights[p] · x[row_of_pair[p]] over the pairs p in [pair_offsets[t], pair_offsets[t + 1]), added in that order;
+// a token without pairs becomes exactly 0. Rounded to y's element type at the end.
+struct WeightedSumInput {
+  const Tensor& x;             // [R, H] f32
+  const Tensor& row_of_pair;   // [P] i32
+  const Tensor& weights;       // [P] f32
+  const Tensor& pair_offsets;  // [T + 1] i32
+};
+void weighted_row_sum(const WeightedSumInput& input, Tensor& y, Stream& stream);  // y [T, H] bf16 or f32
+
+// y[row_index[r]] += x[r], in ascending r. x [R, H] bf16 or f32 · row_index [R] i32 · y [T, H] f32
+void scatter_add_rows(const Tensor& x, const Tensor& row_index, Tensor& y, Stream& stream);
+
+namespace cpu {
+void gather_rows(const Tensor& x, const Tensor& row_index, Tensor& y);
+void weighted_row_sum(const WeightedSumInput& input, Tensor& y);
+void scatter_add_rows(const Tensor& x, const Tensor& row_index, Tensor& y);
+}  // namespace cpu
+
+}  // namespace skipper

@@ -1,0 +1,70 @@
+// Memory-mapped reader of a Hugging Face checkpoint: tensor name → view of the mapped bytes.
+//
+// Goals: no copy, no read of a byte nobody asks for, every header offset checked against the file before use (a model
+// directory is untrusted input). Non-goals: writing, other formats, converting element types.
+// Format: https://huggingface.co/docs/safetensors, 8-byte little-endian header length, JSON header, data.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace skipper {
+
+// One mapped *.safetensors file. The mapping lives as long as the object. Thread-safe after construction.
+class SafetensorsFile {
+ public:
+  // Throws InvalidFile naming the file: missing, shorter than its header says, a header that is no JSON, an offset outside
+  // the file, overlapping tensors, a size that does not match shape and dtype.
+  explicit SafetensorsFile(const std::filesystem::path& path);
+  ~SafetensorsFile();
+  SafetensorsFile(const SafetensorsFile&) = delete;
+  SafetensorsFile& operator=(const SafetensorsFile&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  const std::map<std::string, Tensor>& tensors() const { return tensors_; }
+  // The mapped bytes, for accounting of resident pages.
+  const std::byte* mapping() const { return mapping_; }
+  size_t mapping_bytes() const { return mapping_bytes_; }
+
+ private:
+  void parse_header();
+
+  std::filesystem::path path_;
+  std::byte* mapping_ = nullptr;
+  size_t mapping_bytes_ = 0;
+  std::map<std::string, Tensor> tensors_;
+};
+
+// All shards of a checkpoint directory: model.safetensors, or model.safetensors.index.json and the files it lists.
+class Checkpoint {
+ public:
+  // Maps every shard; reads headers only. Throws InvalidFile naming the file and what to do.
+  explicit Checkpoint(const std::filesystem::path& directory);
+
+  const std::filesystem::path& directory() const { return directory_; }
+  bool has(const std::string& name) const;
+  // A view of the mapped bytes, valid as long as the checkpoint. Throws InvalidFile naming tensor and directory when the
+  // tensor is missing, or has another shape than `expected` (both shapes are named).
+  Tensor get(const std::string& name, const Shape& expected) const;
+  std::vector<std::string> names() const;
+
+  // Tells the kernel that the pages of `view` are not needed any more in this process (they were copied elsewhere).
+  void release_pages(const Tensor& view) const;
+  // Bytes of the mappings that are resident in this process (/proc/self/smaps), page granularity.
+  size_t resident_bytes() const;
+
+ private:
+  const SafetensorsFile& file_of(const std::string& name) const;
+
+  std::filesystem::path directory_;
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::map<std::string, size_t> file_index_;
+};
+
+}  // namespace skipper
