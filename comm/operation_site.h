@@ -1,0 +1,27 @@
+// Where in the run a collective was made, for the one line that reports its failure.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "comm/communicator.h"
+
+namespace skipper {
+
+// Cheap to build for every operation; turned into text only when one fails.
+struct OperationSite {
+  int rank = 0;
+  OperationContext context;
+  const char* operation = "";  // a string literal: "all_to_all_v"
+};
+
+// "rank 2: step 17, layer 3, dispatch: all_to_all_v"; parts that are not known are left out.
+std::string describe(const OperationSite& site);
+
+// "<site> did not complete within 30000 ms; a rank may be dead or overloaded (raise comm.deadline_ms)"
+std::string deadline_message(const OperationSite& site, std::chrono::milliseconds limit);
+
+// "<site>: the group was aborted: <reason>"
+std::string abort_message(const OperationSite& site, const std::string& reason);
+
+}  // namespace skipper
