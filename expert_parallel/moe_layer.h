@@ -2,9 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <functional>
 
 #include "cluster/operating_point.h"
+#include "expert_parallel/dispatch_buffers.h"
+#include "expert_parallel/expert_placement.h"
+#include "expert_parallel/expert_skipping.h"
+#include "expert_parallel/router.h"
 #include "expert_parallel/routing.h"
 #include "expert_parallel/token_dispatcher.h"
 #include "expert_parallel/traffic_counters.h"
@@ -21,13 +25,62 @@ struct MoeLayerConfig {
   int64_t hidden_size = 0;
   int64_t num_experts = 0;
   int64_t top_k = 0;
+  RouterScoring scoring = RouterScoring::kSoftmax;
   TopKNormalization normalization = TopKNormalization::kSumToOne;
 };
 
-// What skipping needs to know of each token of a micro-batch.
-struct TokenPolicies {
-  Tensor token_class;  // [T] u8, TokenClass
-  Tensor level;        // [T] u8, index in the LevelTable
+// What the MoE layers of a rank share. All references outlive the layers.
+struct MoeContext {
+  const ExpertFfn& experts;
+  TokenDispatcher& dispatcher;
+  const LevelTable& levels;
+  TrafficCounters& counters;  // the dispatcher's
+};
+
+// Sizes of a micro-batch's buffers.
+struct MoeBufferConfig {
+  int64_t max_tokens = 0;  // of one rank
+  int64_t num_experts = 0;
+  int64_t top_k = 0;
+  int64_t max_rows_per_pass = 512;  // expert rows computed at once
+  DispatchConfig formats;
+};
+
+// Memory of one micro-batch, shared by all MoE layers of a model; allocated once.
+struct MoeBuffers {
+  MoeBuffers(const MoeBufferConfig& config, const ExpertPlacement& placement, const ExpertStore& store);
+
+  RouterBuffers router;
+  Tensor kept_ids;       // [max_tokens, top_k] i32, expert ids after skipping
+  DispatchBuffers dispatch;
+  ExpertScratch experts;
+  Tensor expert_output;  // [most rows that can arrive, H] f32
+};
+
+// Sees the routing of a batch before and after skipping; the tensors are valid during the call only.
+using RoutingObserver = std::function<void(const MoeLayerConfig& layer, const Routing& routed, const Routing& kept)>;
+
+// Engine thread only. All ranks call forward() together, also with no tokens.
+class MoeLayer {
+ public:
+  // router_weight [num_experts, H] bf16 or f32
+  MoeLayer(const MoeLayerConfig& config, const Tensor& router_weight, const MoeContext& context);
+
+  // Off by default.
+  void set_routing_observer(RoutingObserver observer) { observer_ = std::move(observer); }
+
+  // out = Σ over the experts that run of weight · expert(hidden), exactly 0 for a token without any.
+  // hidden [T, H] f32 · out [T, H] f32, overwritten; may not overlap hidden
+  void forward(const Tensor& hidden, const TokenPolicies& policies, MoeBuffers& buffers, Tensor& out,
+               Stream& stream) const;
+
+ private:
+  Routing choose_experts(const Tensor& hidden, const TokenPolicies& policies, MoeBuffers& buffers, Stream& stream) const;
+  MoeLayerConfig config_;
+  MoeContext context_;
+  Router router_;
+  ExpertSkipping skipping_;
+  RoutingObserver observer_;
 };
 
 }  // namespace skipper

@@ -1,0 +1,49 @@
+// The feed-forward network of all local experts of a layer: gate/up product, SwiGLU, down product.
+#pragma once
+
+#include <cstdint>
+
+#include "experts/expert_store.h"
+#include "tensor/device_runtime.h"
+#include "tensor/tensor.h"
+
+namespace skipper {
+
+// Rows to compute, sorted by expert: row r is token row_index[r], and the rows of the expert in slot e are
+// [row_offsets[e], row_offsets[e + 1]).
+struct ExpertBatch {
+  Tensor tokens;       // [N, H] bf16 or f32
+  Tensor row_index;    // [R] i32, each in [0, N)
+  Tensor row_offsets;  // [num_local + 1] i32, ascending from 0 to R
+};
+
+// Working memory of one micro-batch. Rows are computed in passes of at most `max_rows_per_pass`, so it stays small however
+// many rows arrive.
+struct ExpertScratch {
+  ExpertScratch(const ExpertStore& store, int64_t max_rows_per_pass);
+
+  int64_t max_rows_per_pass;
+  Tensor hidden;        // [rows, H] f32, gathered input
+  Tensor gate_up;       // [rows, 2·I] f32
+  Tensor activated;     // [rows, I] f32
+  Tensor pass_offsets;  // [max num_local + 1] i32, row_offsets as one pass sees them
+};
+
+// Engine thread only. A row's result depends neither on the other rows nor on how they fall into passes.
+class ExpertFfn {
+ public:
+  // `store` is frozen and outlives this object.
+  explicit ExpertFfn(const ExpertStore& store);
+
+  // out[r] = down_e · (silu(gate_e · x) ⊙ (up_e · x)) with x = tokens[row_index[r]] and e the row's expert.
+  // out [R, H] f32
+  void forward(int layer, const ExpertBatch& batch, ExpertScratch& scratch, Tensor& out, Stream& stream) const;
+
+ private:
+  struct Pass;
+  void forward_pass(const Pass& pass, ExpertScratch& scratch, Tensor& out, Stream& stream) const;
+
+  const ExpertStore& store_;
+};
+
+}  // namespace skipper
