@@ -1,0 +1,222 @@
+#include "metrics/metrics_registry.h"
+
+#include <prometheus/metric_family.h>
+#include <prometheus/text_serializer.h>
+
+#include <initializer_list>
+#include <limits>
+#include <vector>
+
+namespace skipper {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+
+constexpr std::array<std::string_view, TrafficTotals::kHops> kHopLabels = {"local", "node", "network"};
+constexpr std::array<std::string_view, TrafficTotals::kTokenClasses> kClassLabels = {"text", "vision", "protected"};
+constexpr std::array<std::string_view, TrafficTotals::kDirections> kDirectionLabels = {"dispatch", "combine"};
+
+struct Label {
+  std::string_view name;
+  std::string_view value;
+};
+
+ClientMetric labelled(std::initializer_list<Label> labels) {
+  ClientMetric metric;
+  for (const Label& label : labels) metric.label.push_back({std::string(label.name), std::string(label.value)});
+  return metric;
+}
+
+ClientMetric counter(std::initializer_list<Label> labels, int64_t value) {
+  ClientMetric metric = labelled(labels);
+  metric.counter.value = static_cast<double>(value);
+  return metric;
+}
+
+ClientMetric gauge(std::initializer_list<Label> labels, double value) {
+  ClientMetric metric = labelled(labels);
+  metric.gauge.value = value;
+  return metric;
+}
+
+ClientMetric histogram(std::initializer_list<Label> labels, const LatencyHistogram& latencies) {
+  ClientMetric metric = labelled(labels);
+  uint64_t cumulative = 0;
+  for (int i = 0; i < LatencyHistogram::kNumBounds; ++i) {
+    cumulative += static_cast<uint64_t>(latencies.bucket_count(i));
+    metric.histogram.bucket.push_back({cumulative, LatencyHistogram::upper_bound(i)});
+  }
+  const auto count = static_cast<uint64_t>(latencies.count());
+  metric.histogram.bucket.push_back({count, std::numeric_limits<double>::infinity()});
+  metric.histogram.sample_count = count;
+  metric.histogram.sample_sum = latencies.sum_seconds();
+  return metric;
+}
+
+}  // namespace
+
+// Reads the registry under its lock, one family after the other.
+class MetricsExposition {
+ public:
+  explicit MetricsExposition(const MetricsRegistry& registry) : values_(registry), model_{"model_name", registry.model_name_} {}
+
+  std::vector<MetricFamily> families() {
+    add_engine_families();
+    add_request_families();
+    add_traffic_families();
+    add_pair_family();
+    add_http_family();
+    return std::move(families_);
+  }
+
+ private:
+  using Bytes = std::array<TrafficTotals::BytesByHopAndClass, TrafficTotals::kDirections>;
+
+  MetricFamily& family(std::string name, std::string help, MetricType type) {
+    return families_.emplace_back(MetricFamily{std::move(name), std::move(help), type, {}});
+  }
+
+  void add_engine_families() {
+    const EngineGauges& gauges = values_.gauges_;
+    family("vllm:num_requests_running", "Requests that hold KV blocks and take part in steps.", MetricType::Gauge)
+        .metric = {gauge({model_}, static_cast<double>(gauges.num_running))};
+    family("vllm:num_requests_waiting", "Requests in the queue.", MetricType::Gauge)
+        .metric = {gauge({model_}, static_cast<double>(gauges.num_waiting))};
+    family("vllm:kv_cache_usage_perc", "Share of KV blocks in use, 1 is all.", MetricType::Gauge)
+        .metric = {gauge({model_}, gauges.kv_cache_usage)};
+    family("skipper_rank_count", "Ranks of this job.", MetricType::Gauge)
+        .metric = {gauge({model_}, static_cast<double>(values_.rank_count_))};
+    family("skipper_steps_total", "Forward passes that all ranks made together.", MetricType::Counter)
+        .metric = {counter({model_}, values_.num_steps_)};
+    family("skipper_step_seconds", "Duration of a step.", MetricType::Histogram)
+        .metric = {histogram({model_}, values_.step_seconds_)};
+  }
+
+  void add_request_families() {
+    family("vllm:prompt_tokens_total", "Prompt tokens accepted, image placeholders included.", MetricType::Counter)
+        .metric = {counter({model_}, values_.prompt_tokens_)};
+    family("vllm:generation_tokens_total", "Tokens generated.", MetricType::Counter)
+        .metric = {counter({model_}, values_.generation_tokens_)};
+    MetricFamily& finished = family("vllm:request_success_total", "Choices that ended, by reason.", MetricType::Counter);
+    for (const auto& [reason, count] : values_.finished_requests_) {
+      finished.metric.push_back(counter({model_, {"finished_reason", reason}}, count));
+    }
+    family("vllm:time_to_first_token_seconds", "From the arrival of a request to its first token.", MetricType::Histogram)
+        .metric = {histogram({model_}, values_.first_token_seconds_)};
+    family("vllm:inter_token_latency_seconds", "Between two tokens of a choice.", MetricType::Histogram)
+        .metric = {histogram({model_}, values_.token_interval_seconds_)};
+    family("vllm:e2e_request_latency_seconds", "From the arrival of a request to its end.", MetricType::Histogram)
+        .metric = {histogram({model_}, values_.request_seconds_)};
+  }
+
+  void add_traffic_families() {
+    add_bytes("skipper_payload_bytes_total", "Hidden rows sent between ranks by the all-to-all.", values_.traffic_.payload_bytes);
+    add_bytes("skipper_saved_bytes_total", "Payload bytes that skipping made needless.", values_.traffic_.saved_bytes);
+    MetricFamily& wire = family("skipper_wire_bytes_total", "Payload with its metadata.", MetricType::Counter);
+    for (size_t d = 0; d < TrafficTotals::kDirections; ++d) {
+      for (size_t h = 0; h < TrafficTotals::kHops; ++h) {
+        wire.metric.push_back(counter({model_, {"hop", kHopLabels[h]}, {"direction", kDirectionLabels[d]}},
+                                      values_.traffic_.wire_bytes[d][h]));
+      }
+    }
+  }
+
+  void add_bytes(std::string name, std::string help, const Bytes& bytes) {
+    MetricFamily& result = family(std::move(name), std::move(help), MetricType::Counter);
+    for (size_t d = 0; d < TrafficTotals::kDirections; ++d) {
+      for (size_t h = 0; h < TrafficTotals::kHops; ++h) {
+        for (size_t c = 0; c < TrafficTotals::kTokenClasses; ++c) {
+          const Label direction{"direction", kDirectionLabels[d]};
+          result.metric.push_back(counter(
+              {model_, {"hop", kHopLabels[h]}, {"token_class", kClassLabels[c]}, direction}, bytes[d][h][c]));
+        }
+      }
+    }
+  }
+
+  void add_pair_family() {
+    MetricFamily& pairs = family("skipper_pairs_total", "(token, expert) pairs the router chose.", MetricType::Counter);
+    for (size_t c = 0; c < TrafficTotals::kTokenClasses; ++c) {
+      const Label token_class{"token_class", kClassLabels[c]};
+      pairs.metric.push_back(counter({model_, token_class, {"outcome", "run"}}, values_.traffic_.pairs_run[c]));
+      pairs.metric.push_back(counter({model_, token_class, {"outcome", "skipped"}}, values_.traffic_.pairs_skipped[c]));
+    }
+  }
+
+  void add_http_family() {
+    MetricFamily& http = family("skipper_http_requests_total", "HTTP requests answered.", MetricType::Counter);
+    for (const auto& [key, count] : values_.http_requests_) {
+      const std::string status = std::to_string(key.second);
+      http.metric.push_back(counter({{"path", key.first}, {"status", status}}, count));
+    }
+  }
+
+  const MetricsRegistry& values_;
+  const Label model_;
+  std::vector<MetricFamily> families_;
+};
+
+MetricsRegistry::MetricsRegistry(std::string model_name, int rank_count)
+    : model_name_(std::move(model_name)),
+      rank_count_(rank_count),
+      finished_requests_{{"stop", 0}, {"length", 0}, {"abort", 0}, {"error", 0}} {}
+
+void MetricsRegistry::record_step(double seconds) {
+  const std::lock_guard lock(mutex_);
+  ++num_steps_;
+  step_seconds_.observe(seconds);
+}
+
+void MetricsRegistry::set_engine_gauges(const EngineGauges& gauges) {
+  const std::lock_guard lock(mutex_);
+  gauges_ = gauges;
+}
+
+void MetricsRegistry::set_traffic(const TrafficTotals& totals) {
+  const std::lock_guard lock(mutex_);
+  traffic_ = totals;
+}
+
+void MetricsRegistry::record_prompt(int64_t num_tokens) {
+  const std::lock_guard lock(mutex_);
+  prompt_tokens_ += num_tokens;
+}
+
+void MetricsRegistry::record_first_token(double seconds_since_arrival) {
+  const std::lock_guard lock(mutex_);
+  first_token_seconds_.observe(seconds_since_arrival);
+}
+
+void MetricsRegistry::record_token_interval(double seconds) {
+  const std::lock_guard lock(mutex_);
+  token_interval_seconds_.observe(seconds);
+}
+
+void MetricsRegistry::record_generated_tokens(int64_t num_tokens) {
+  const std::lock_guard lock(mutex_);
+  generation_tokens_ += num_tokens;
+}
+
+void MetricsRegistry::record_finished_request(std::string_view finished_reason, double seconds_since_arrival) {
+  const std::lock_guard lock(mutex_);
+  ++finished_requests_[std::string(finished_reason)];
+  request_seconds_.observe(seconds_since_arrival);
+}
+
+void MetricsRegistry::record_http_request(std::string_view path, int status) {
+  const std::lock_guard lock(mutex_);
+  ++http_requests_[{std::string(path), status}];
+}
+
+std::string MetricsRegistry::text() const {
+  std::vector<MetricFamily> families;
+  {
+    const std::lock_guard lock(mutex_);
+    families = MetricsExposition(*this).families();
+  }
+  return prometheus::TextSerializer().prometheus::Serializer::Serialize(families);
+}
+
+}  // namespace skipper

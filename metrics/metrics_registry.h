@@ -1,0 +1,81 @@
+// Every metric of the server: its name, help, type and labels in one place, and the text that GET /metrics answers.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "metrics/latency_histogram.h"
+
+namespace skipper {
+
+// Sums since start over all ranks, shaped like expert_parallel's TrafficCounters, which this folder may not know.
+// Hops: local, node, network. Token classes: text, vision, protected. Directions: dispatch, combine.
+struct TrafficTotals {
+  static constexpr size_t kHops = 3;
+  static constexpr size_t kTokenClasses = 3;
+  static constexpr size_t kDirections = 2;
+  using BytesByHopAndClass = std::array<std::array<int64_t, kTokenClasses>, kHops>;
+
+  std::array<BytesByHopAndClass, kDirections> payload_bytes{};
+  std::array<BytesByHopAndClass, kDirections> saved_bytes{};
+  std::array<std::array<int64_t, kHops>, kDirections> wire_bytes{};
+  std::array<int64_t, kTokenClasses> pairs_run{};
+  std::array<int64_t, kTokenClasses> pairs_skipped{};
+};
+
+// What the engine has in hand at this moment.
+struct EngineGauges {
+  int64_t num_running = 0;
+  int64_t num_waiting = 0;
+  double kv_cache_usage = 0.0;  // 0 to 1
+};
+
+// Thread-safe. Each call takes one short lock; none allocates on the engine's path.
+class MetricsRegistry {
+ public:
+  MetricsRegistry(std::string model_name, int rank_count);
+
+  // Engine thread.
+  void record_step(double seconds);
+  void set_engine_gauges(const EngineGauges& gauges);
+  void set_traffic(const TrafficTotals& totals);
+
+  // Frontend: tokens and latencies as clients see them, measured from the arrival of the HTTP request.
+  void record_prompt(int64_t num_tokens);
+  void record_first_token(double seconds_since_arrival);
+  void record_token_interval(double seconds);
+  void record_generated_tokens(int64_t num_tokens);
+  void record_finished_request(std::string_view finished_reason, double seconds_since_arrival);
+  // `path` must come from a fixed set ("other" for unknown ones): it is a label.
+  void record_http_request(std::string_view path, int status);
+
+  // Prometheus text exposition format.
+  std::string text() const;
+
+ private:
+  friend class MetricsExposition;  // turns the values into families
+
+  const std::string model_name_;
+  const int rank_count_;
+
+  mutable std::mutex mutex_;
+  EngineGauges gauges_;
+  TrafficTotals traffic_;
+  int64_t num_steps_ = 0;
+  int64_t prompt_tokens_ = 0;
+  int64_t generation_tokens_ = 0;
+  std::map<std::string, int64_t, std::less<>> finished_requests_;
+  std::map<std::pair<std::string, int>, int64_t> http_requests_;
+  LatencyHistogram step_seconds_;
+  LatencyHistogram first_token_seconds_;
+  LatencyHistogram token_interval_seconds_;
+  LatencyHistogram request_seconds_;
+};
+
+}  // namespace skipper

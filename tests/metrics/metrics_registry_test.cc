@@ -1,0 +1,98 @@
+#include "metrics/metrics_registry.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+#include <sstream>
+#include <thread>
+
+namespace skipper {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(MetricsRegistry, EverySampleHasHelpAndTypeAbove) {
+  MetricsRegistry registry("demo", 4);
+  registry.record_http_request("/live", 200);
+  std::set<std::string> helped, typed;
+  std::istringstream lines(registry.text());
+  int num_samples = 0;
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string hash, keyword, name;
+    if (line.starts_with("# ")) {
+      words >> hash >> keyword >> name;
+      (keyword == "HELP" ? helped : typed).insert(name);
+      continue;
+    }
+    name = line.substr(0, line.find_first_of("{ "));
+    for (const char* suffix : {"_bucket", "_sum", "_count"}) {
+      const std::string base = name.ends_with(suffix) ? name.substr(0, name.size() - std::string(suffix).size()) : name;
+      if (typed.count(base) != 0) name = base;
+    }
+    EXPECT_EQ(helped.count(name), 1u) << line;
+    EXPECT_EQ(typed.count(name), 1u) << line;
+    ++num_samples;
+  }
+  EXPECT_GT(num_samples, 200);
+  EXPECT_EQ(typed.size(), 17u);
+}
+
+TEST(MetricsRegistry, ReportsWhatTheFrontendRecorded) {
+  MetricsRegistry registry("demo", 1);
+  registry.record_prompt(11);
+  registry.record_prompt(2);
+  registry.record_first_token(0.25);
+  registry.record_token_interval(0.01);
+  registry.record_generated_tokens(7);
+  registry.record_finished_request("stop", 0.5);
+  registry.record_http_request("/v1/chat/completions", 429);
+  const std::string text = registry.text();
+  EXPECT_THAT(text, HasSubstr("vllm:prompt_tokens_total{model_name=\"demo\"} 13"));
+  EXPECT_THAT(text, HasSubstr("vllm:generation_tokens_total{model_name=\"demo\"} 7"));
+  EXPECT_THAT(text, HasSubstr("vllm:request_success_total{model_name=\"demo\",finished_reason=\"stop\"} 1"));
+  EXPECT_THAT(text, HasSubstr("vllm:request_success_total{model_name=\"demo\",finished_reason=\"length\"} 0"));
+  EXPECT_THAT(text, HasSubstr("vllm:time_to_first_token_seconds_count{model_name=\"demo\"} 1"));
+  EXPECT_THAT(text, HasSubstr("vllm:time_to_first_token_seconds_bucket{model_name=\"demo\",le=\"+Inf\"} 1"));
+  EXPECT_THAT(text, HasSubstr("skipper_http_requests_total{path=\"/v1/chat/completions\",status=\"429\"} 1"));
+}
+
+TEST(MetricsRegistry, ReportsTrafficByHopClassAndDirection) {
+  MetricsRegistry registry("demo", 3);
+  TrafficTotals totals;
+  totals.payload_bytes[0][1][0] = 1024;    // dispatch, node, text
+  totals.saved_bytes[1][2][1] = 77;        // combine, network, vision
+  totals.wire_bytes[1][0] = 5;             // combine, local
+  totals.pairs_run[2] = 9;                 // protected
+  totals.pairs_skipped[1] = int64_t{1} << 40;
+  registry.set_traffic(totals);
+  registry.set_engine_gauges({.num_running = 2, .num_waiting = 1, .kv_cache_usage = 0.5});
+  const std::string text = registry.text();
+  EXPECT_THAT(text, HasSubstr("skipper_payload_bytes_total{model_name=\"demo\",hop=\"node\",token_class=\"text\","
+                              "direction=\"dispatch\"} 1024"));
+  EXPECT_THAT(text, HasSubstr("skipper_saved_bytes_total{model_name=\"demo\",hop=\"network\",token_class=\"vision\","
+                              "direction=\"combine\"} 77"));
+  EXPECT_THAT(text, HasSubstr("skipper_wire_bytes_total{model_name=\"demo\",hop=\"local\",direction=\"combine\"} 5"));
+  EXPECT_THAT(text, HasSubstr("skipper_pairs_total{model_name=\"demo\",token_class=\"protected\",outcome=\"run\"} 9"));
+  EXPECT_THAT(text, HasSubstr("token_class=\"vision\",outcome=\"skipped\"} 1099511627776"));
+  EXPECT_THAT(text, HasSubstr("vllm:num_requests_running{model_name=\"demo\"} 2"));
+  EXPECT_THAT(text, HasSubstr("vllm:kv_cache_usage_perc{model_name=\"demo\"} 0.5"));
+  EXPECT_THAT(text, HasSubstr("skipper_rank_count{model_name=\"demo\"} 3"));
+}
+
+TEST(MetricsRegistry, EscapesAModelNameThatHoldsQuotes) {
+  const MetricsRegistry registry("a\"b\\c", 1);
+  EXPECT_THAT(registry.text(), HasSubstr("model_name=\"a\\\"b\\\\c\""));
+}
+
+TEST(MetricsRegistry, CountsFromSeveralThreads) {
+  MetricsRegistry registry("demo", 1);
+  std::thread engine([&] { for (int i = 0; i < 500; ++i) registry.record_step(0.001); });
+  for (int i = 0; i < 20; ++i) EXPECT_FALSE(registry.text().empty());
+  engine.join();
+  EXPECT_THAT(registry.text(), HasSubstr("skipper_steps_total{model_name=\"demo\"} 500"));
+}
+
+}  // namespace
+}  // namespace skipper
