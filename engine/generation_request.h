@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,12 @@ struct TokenEvent {
   int32_t num_scored = 0;     // score_prompt: tokens in that sum
   std::string error;          // kError: one line for the client
 };
+
+// Both are values that cross process borders. Decoding throws CommError when the bytes are not what encode() wrote.
+void encode(const GenerationRequest& request, std::vector<std::byte>& out);
+GenerationRequest decode_generation_request(std::span<const std::byte> bytes);
+void encode(const TokenEvent& event, std::vector<std::byte>& out);
+TokenEvent decode_token_event(std::span<const std::byte> bytes);
 
 // Called on the engine thread once per event, in order; must not block. Returning false cancels the request.
 using TokenSink = std::function<bool(const TokenEvent&)>;

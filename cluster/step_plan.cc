@@ -1,0 +1,71 @@
+#include "cluster/step_plan.h"
+
+namespace skipper {
+namespace {
+
+constexpr uint32_t kPlanMagic = 0x314e4c50;  // "PLN1": changes with the layout below
+constexpr size_t kMinRankBytes = 3 * sizeof(uint64_t);
+constexpr size_t kMinSequenceBytes = sizeof(uint64_t) + 2 * sizeof(int32_t) + sizeof(uint8_t) + sizeof(uint64_t);
+
+void encode(const SequenceStep& sequence, ByteWriter& writer) {
+  writer.value(sequence.sequence_id);
+  writer.value(sequence.start);
+  writer.value(sequence.num_tokens);
+  writer.value<uint8_t>(sequence.sample ? 1 : 0);
+  writer.values(sequence.new_blocks);
+}
+
+SequenceStep decode_sequence(ByteReader& reader) {
+  SequenceStep sequence;
+  sequence.sequence_id = reader.value<uint64_t>();
+  sequence.start = reader.value<int32_t>();
+  sequence.num_tokens = reader.value<int32_t>();
+  sequence.sample = reader.value<uint8_t>() != 0;
+  sequence.new_blocks = reader.values<int32_t>();
+  return sequence;
+}
+
+}  // namespace
+
+int64_t RankPlan::num_tokens() const {
+  int64_t total = 0;
+  for (const SequenceStep& sequence : sequences) total += sequence.num_tokens;
+  return total;
+}
+
+void encode(const StepPlan& plan, std::vector<std::byte>& out) {
+  ByteWriter writer(out);
+  writer.value(kPlanMagic);
+  writer.value(plan.step);
+  writer.value(plan.kind);
+  writer.value(plan.level_table_version);
+  writer.value(plan.placement_version);
+  writer.value<uint64_t>(plan.ranks.size());
+  for (const RankPlan& rank : plan.ranks) {
+    writer.values(rank.released);
+    writer.values(rank.admission_bytes);
+    writer.value<uint64_t>(rank.sequences.size());
+    for (const SequenceStep& sequence : rank.sequences) encode(sequence, writer);
+  }
+}
+
+StepPlan decode_step_plan(std::span<const std::byte> bytes) {
+  ByteReader reader(bytes, "step plan");
+  if (reader.value<uint32_t>() != kPlanMagic) throw CommError("malformed step plan: wrong magic; do all ranks run the same build?");
+  StepPlan plan;
+  plan.step = reader.value<int64_t>();
+  plan.kind = reader.value<StepKind>();
+  plan.level_table_version = reader.value<uint32_t>();
+  plan.placement_version = reader.value<uint32_t>();
+  plan.ranks.resize(reader.count(kMinRankBytes));
+  for (RankPlan& rank : plan.ranks) {
+    rank.released = reader.values<uint64_t>();
+    rank.admission_bytes = reader.values<uint64_t>();
+    rank.sequences.resize(reader.count(kMinSequenceBytes));
+    for (SequenceStep& sequence : rank.sequences) sequence = decode_sequence(reader);
+  }
+  reader.expect_end();
+  return plan;
+}
+
+}  // namespace skipper

@@ -1,0 +1,60 @@
+// The message of one step: what every rank does, decided by rank 0, and what the ranks answer.
+//
+// Goals: every choice that changes which collectives run is in here, so ranks cannot diverge; sizes of all later messages of
+// the step follow from it. Non-goals: carrying tensors (activations go through the data communicator), understanding requests
+// (an admission is opaque bytes to this file; engine/ encodes them).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/byte_codec.h"
+
+namespace skipper {
+
+enum class StepKind : uint8_t {
+  kRun,   // a forward pass; ranks without tokens take part with zero
+  kIdle,  // heartbeat: nothing to compute, every rank answers
+  kStop,  // leave the loop
+};
+
+// One sequence's part in a step: tokens [start, start + num_tokens) of its prompt and generated ids.
+struct SequenceStep {
+  uint64_t sequence_id = 0;
+  int32_t start = 0;
+  int32_t num_tokens = 0;
+  bool sample = false;              // sample the token after the last of these
+  std::vector<int32_t> new_blocks;  // KV blocks appended to the sequence's table before the step
+};
+
+struct RankPlan {
+  std::vector<uint64_t> released;         // sequences whose state and blocks are gone, applied first
+  std::vector<uint64_t> admission_bytes;  // sizes of the encoded requests scattered to this rank, applied second
+  std::vector<SequenceStep> sequences;
+
+  int64_t num_tokens() const;
+};
+
+struct StepPlan {
+  int64_t step = 0;
+  StepKind kind = StepKind::kIdle;
+  uint32_t level_table_version = 1;
+  uint32_t placement_version = 1;
+  std::vector<RankPlan> ranks;
+};
+
+void encode(const StepPlan& plan, std::vector<std::byte>& out);
+// Throws CommError when the bytes are no plan.
+StepPlan decode_step_plan(std::span<const std::byte> bytes);
+
+// A rank's answer for one sequence of the plan, in plan order. Plain data of fixed size, so that rank 0 knows the size of
+// every answer from its own plan.
+struct SequenceResult {
+  uint64_t sequence_id = 0;
+  double prompt_nll = 0.0;   // nats, sum over the tokens this step scored
+  int32_t num_scored = 0;
+  int32_t token_id = -1;     // sampled token, −1 when the plan asked for none
+};
+
+}  // namespace skipper

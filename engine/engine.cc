@@ -1,0 +1,211 @@
+#include "engine/engine.h"
+
+#include <glog/logging.h>
+
+#include <cstring>
+#include <numeric>
+#include <type_traits>
+
+#include "base/error.h"
+
+namespace skipper {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// What a rank answers to a step: the traffic since its last answer, then one result per sequence of its plan.
+static_assert(std::is_trivially_copyable_v<TrafficCounters> && std::is_trivially_copyable_v<SequenceResult>);
+
+size_t record_bytes(const RankPlan& plan) {
+  return sizeof(TrafficCounters) + plan.sequences.size() * sizeof(SequenceResult);
+}
+
+int64_t admission_bytes(const RankPlan& plan) {
+  return static_cast<int64_t>(std::accumulate(plan.admission_bytes.begin(), plan.admission_bytes.end(), uint64_t{0}));
+}
+
+bool has_admissions(const StepPlan& plan) {
+  for (const RankPlan& rank : plan.ranks) {
+    if (!rank.admission_bytes.empty()) return true;
+  }
+  return false;
+}
+
+int64_t now_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+Engine::Engine(const EngineConfig& config, const ClusterConfig& cluster, const EngineParts& parts, StepObserver observer)
+    : config_(config),
+      parts_(parts),
+      observer_(std::move(observer)),
+      channel_(parts.control, cluster),
+      scheduler_(config, parts.control.size()) {}
+
+void Engine::run() {
+  try {
+    if (parts_.control.rank() == 0) {
+      lead();
+    } else {
+      follow();
+    }
+  } catch (const std::exception& e) {
+    // Whoever is inside a step must not leave the others waiting in a collective.
+    scheduler_.end_all("the server failed while it worked on this request; retry later");
+    parts_.control.abort(e.what());
+    parts_.data.abort(e.what());
+    throw;
+  }
+}
+
+void Engine::stop(std::chrono::milliseconds grace) {
+  stop_deadline_ms_ = now_ms() + grace.count();
+  stopping_ = true;
+  parts_.queue.close();
+  parts_.queue.wake();
+}
+
+bool Engine::should_stop() const {
+  return stopping_ && (!scheduler_.has_work() || now_ms() >= stop_deadline_ms_);
+}
+
+void Engine::lead() {
+  parts_.health.idle();
+  while (true) {
+    take_submissions();
+    if (should_stop()) break;
+    if (!scheduler_.has_work() && !stopping_) {
+      parts_.queue.wait(config_.idle_heartbeat);
+      take_submissions();
+    }
+    step();
+  }
+  finish();
+}
+
+void Engine::step() {
+  take_submissions();
+  const auto start = Clock::now();
+  const StepPlan plan = scheduler_.next_plan(admissions_);
+  parts_.queue.set_num_waiting(scheduler_.num_waiting());
+  parts_.health.step_started(plan.step);
+  parts_.control.set_context({.step = plan.step, .layer = -1, .phase = "plan"});
+  plan_bytes_.clear();
+  encode(plan, plan_bytes_);
+  channel_.broadcast_plan(plan_bytes_);
+  if (has_admissions(plan)) scatter_admissions(plan);
+  execute(plan, admissions_[0]);
+  gather_results(plan);
+  scheduler_.apply(plan, results_);
+  parts_.health.step_finished();
+  report(plan, std::chrono::duration<double>(Clock::now() - start).count());
+}
+
+void Engine::finish() {
+  take_submissions();
+  scheduler_.end_all("");
+  parts_.queue.set_num_waiting(0);
+  StepPlan plan;
+  plan.kind = StepKind::kStop;
+  plan_bytes_.clear();
+  encode(plan, plan_bytes_);
+  channel_.broadcast_plan(plan_bytes_);
+  parts_.health.idle();
+}
+
+void Engine::take_submissions() {
+  for (Submission& submission : parts_.queue.take_all()) scheduler_.submit(std::move(submission));
+}
+
+void Engine::scatter_admissions(const StepPlan& plan) {
+  std::vector<std::byte> parts;
+  std::vector<int64_t> counts;
+  for (size_t r = 0; r < plan.ranks.size(); ++r) {
+    counts.push_back(admission_bytes(plan.ranks[r]));
+    parts.insert(parts.end(), admissions_[r].begin(), admissions_[r].end());
+  }
+  channel_.scatter({parts.data(), parts.size()}, counts, {admissions_[0].data(), admissions_[0].size()});
+}
+
+void Engine::execute(const StepPlan& plan, std::span<const std::byte> admissions) {
+  local_results_.clear();
+  if (plan.kind != StepKind::kRun) {
+    // Releases without a forward pass: nothing to compute, and so no collective of the data communicator.
+    parts_.runner.release(plan.ranks[static_cast<size_t>(parts_.control.rank())].released);
+    return;
+  }
+  parts_.data.set_context({.step = plan.step, .layer = -1, .phase = "forward"});
+  parts_.runner.run(plan.ranks[static_cast<size_t>(parts_.control.rank())], admissions, stream_, local_results_);
+}
+
+void Engine::gather_results(const StepPlan& plan) {
+  parts_.control.set_context({.step = plan.step, .layer = -1, .phase = "result"});
+  const TrafficCounters traffic = parts_.model.traffic() - sent_traffic_;
+  sent_traffic_ = parts_.model.traffic();
+  record_.clear();
+  const auto append = [this](const void* data, size_t num_bytes) {
+    const auto* bytes = static_cast<const std::byte*>(data);
+    record_.insert(record_.end(), bytes, bytes + num_bytes);
+  };
+  append(&traffic, sizeof(traffic));
+  append(local_results_.data(), local_results_.size() * sizeof(SequenceResult));
+  if (parts_.control.rank() != 0) return channel_.send_record({record_.data(), record_.size()});
+
+  std::vector<int64_t> counts;
+  for (const RankPlan& rank : plan.ranks) counts.push_back(static_cast<int64_t>(record_bytes(rank)));
+  records_.resize(static_cast<size_t>(std::accumulate(counts.begin(), counts.end(), int64_t{0})));
+  channel_.gather_records({record_.data(), record_.size()}, counts, {records_.data(), records_.size()});
+  read_records(plan);
+}
+
+void Engine::read_records(const StepPlan& plan) {
+  step_traffic_ = {};
+  results_.resize(plan.ranks.size());
+  const std::byte* next = records_.data();
+  for (size_t r = 0; r < plan.ranks.size(); ++r) {
+    TrafficCounters traffic;
+    std::memcpy(&traffic, next, sizeof(traffic));
+    step_traffic_ += traffic;
+    results_[r].resize(plan.ranks[r].sequences.size());
+    const size_t num_bytes = results_[r].size() * sizeof(SequenceResult);
+    if (num_bytes > 0) std::memcpy(results_[r].data(), next + sizeof(traffic), num_bytes);
+    next += record_bytes(plan.ranks[r]);
+  }
+  total_traffic_ += step_traffic_;
+}
+
+void Engine::follow() {
+  parts_.health.idle();
+  std::vector<std::byte> admissions;
+  while (true) {
+    parts_.control.set_context({.step = -1, .layer = -1, .phase = "plan"});
+    const StepPlan plan = decode_step_plan(channel_.receive_plan());
+    if (plan.kind == StepKind::kStop) break;
+    CHECK_EQ(plan.level_table_version, parts_.level_table_version);
+    parts_.health.step_started(plan.step);
+    admissions.resize(static_cast<size_t>(admission_bytes(plan.ranks[static_cast<size_t>(parts_.control.rank())])));
+    if (has_admissions(plan)) channel_.receive_part({admissions.data(), admissions.size()});
+    execute(plan, admissions);
+    gather_results(plan);
+    parts_.health.step_finished();
+  }
+  parts_.health.idle();
+}
+
+void Engine::report(const StepPlan& plan, double step_seconds) {
+  parts_.queue.set_num_waiting(scheduler_.num_waiting());
+  if (!observer_) return;
+  StepReport report;
+  report.num_running = scheduler_.num_running();
+  report.num_waiting = parts_.queue.num_waiting();
+  report.kv_used_fraction = scheduler_.kv_used_fraction();
+  report.num_preemptions = scheduler_.num_preemptions();
+  for (const RankPlan& rank : plan.ranks) report.num_tokens += rank.num_tokens();
+  report.step_seconds = step_seconds;
+  report.traffic = step_traffic_;
+  observer_(report);
+}
+
+}  // namespace skipper

@@ -1,0 +1,96 @@
+// The loop of every rank: plan → run → deliver.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cluster/control_channel.h"
+#include "cluster/health_monitor.h"
+#include "comm/communicator.h"
+#include "engine/model_runner.h"
+#include "engine/request_queue.h"
+#include "engine/scheduler.h"
+#include "expert_parallel/traffic_counters.h"
+
+namespace skipper {
+
+// What one step did, for metrics; sums over ranks. Rank 0 only.
+struct StepReport {
+  int64_t num_running = 0;
+  int64_t num_waiting = 0;
+  double kv_used_fraction = 0.0;
+  int64_t num_preemptions = 0;    // since start
+  int64_t num_tokens = 0;         // processed in this step
+  double step_seconds = 0.0;
+  TrafficCounters traffic;        // of this step
+};
+using StepObserver = std::function<void(const StepReport&)>;
+
+// What an engine works with; all of it outlives the engine.
+struct EngineParts {
+  Communicator& control;
+  Communicator& data;
+  ModelRunner& runner;
+  const MultimodalModel& model;
+  RequestQueue& queue;    // used at rank 0
+  HealthMonitor& health;
+  uint32_t level_table_version = 1;
+};
+
+// Rank 0 plans each step and all ranks step alike; ranks without tokens take part with zero. Engine thread only, except
+// stop().
+class Engine {
+ public:
+  Engine(const EngineConfig& config, const ClusterConfig& cluster, const EngineParts& parts, StepObserver observer);
+
+  // Steps until stop() at rank 0, until rank 0 says stop elsewhere. An error ends every request with kError, aborts the group
+  // and is thrown on.
+  void run();
+  // Rank 0: one step, or a heartbeat when there is nothing to do; for callers that drive the loop themselves.
+  void step();
+  // Rank 0: tells the other ranks to leave run(). Requests still there end with kCancelled.
+  void finish();
+
+  // Thread-safe; also usable in a signal handler's thread. `grace` is the time running requests get to end by themselves.
+  void stop(std::chrono::milliseconds grace);
+
+  const TrafficCounters& total_traffic() const { return total_traffic_; }
+
+ private:
+  void lead();
+  void follow();
+  bool should_stop() const;
+  void execute(const StepPlan& plan, std::span<const std::byte> admissions);
+  void take_submissions();
+  void scatter_admissions(const StepPlan& plan);
+  void gather_results(const StepPlan& plan);
+  void read_records(const StepPlan& plan);
+  void report(const StepPlan& plan, double step_seconds);
+
+  EngineConfig config_;
+  EngineParts parts_;
+  StepObserver observer_;
+  ControlChannel channel_;
+  Stream stream_;
+  Scheduler scheduler_;
+  TrafficCounters total_traffic_;
+  TrafficCounters step_traffic_;
+  TrafficCounters sent_traffic_;  // what this rank has told rank 0 so far
+
+  std::atomic<bool> stopping_{false};
+  std::atomic<int64_t> stop_deadline_ms_{0};
+
+  // Reused from step to step.
+  std::vector<std::byte> plan_bytes_;
+  std::vector<std::vector<std::byte>> admissions_;
+  std::vector<SequenceResult> local_results_;
+  std::vector<std::byte> record_;   // this rank's answer
+  std::vector<std::byte> records_;  // rank 0: all answers
+  std::vector<std::vector<SequenceResult>> results_;
+};
+
+}  // namespace skipper

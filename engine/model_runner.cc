@@ -1,0 +1,209 @@
+#include "engine/model_runner.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+
+#include "model/rotary.h"
+
+namespace skipper {
+
+// What the owner rank knows of a sequence: all its tokens, and where their K and V are.
+struct ModelRunner::LocalSequence {
+  GenerationRequest request;
+  std::vector<int32_t> tokens;    // prompt, then generated
+  RotaryPositions rotary;         // of the prompt; generated tokens follow it
+  std::vector<int32_t> blocks;
+  std::vector<LogitProcessor> processors;
+  ImageFeatures features;
+  std::vector<int32_t> feature_row;  // per prompt token: its row in `features`, −1 for other tokens
+
+  int64_t num_prompt() const { return static_cast<int64_t>(request.prompt_ids.size()); }
+  bool is_scored(int64_t position) const { return request.score_prompt && position + 1 < num_prompt(); }
+};
+
+// Host memory of every BatchInput field at its largest; a step uses the first rows.
+struct ModelRunner::StepBuffers {
+  StepBuffers(const EngineConfig& config, int64_t max_blocks)
+      : token_ids(Tensor::empty({config.max_tokens_per_step}, DType::kI32)),
+        rotary_positions(Tensor::empty({config.max_tokens_per_step, 3}, DType::kI32)),
+        positions(Tensor::empty({config.max_tokens_per_step}, DType::kI32)),
+        sequence_index(Tensor::empty({config.max_tokens_per_step}, DType::kI32)),
+        kv_slots(Tensor::empty({config.max_tokens_per_step}, DType::kI32)),
+        block_tables(Tensor::zeros({config.max_sequences_per_rank, max_blocks}, DType::kI32)),
+        token_class(Tensor::empty({config.max_tokens_per_step}, DType::kU8)),
+        level(Tensor::empty({config.max_tokens_per_step}, DType::kU8)),
+        logit_rows(Tensor::empty({config.max_logit_rows}, DType::kI32)) {}
+
+  Tensor token_ids, rotary_positions, positions, sequence_index, kv_slots, block_tables, token_class, level, logit_rows;
+  int64_t num_tokens = 0;
+  int64_t num_logit_rows = 0;
+};
+
+namespace {
+
+int64_t max_blocks_per_sequence(const EngineConfig& config) {
+  return (config.max_model_len + config.kv_block_size - 1) / config.kv_block_size;
+}
+
+// Row in the image features of every vision token, in order of appearance.
+std::vector<int32_t> number_vision_tokens(std::span<const int32_t> tokens, std::span<const TokenClass> classes) {
+  std::vector<int32_t> rows;
+  rows.reserve(tokens.size());
+  int32_t next = 0;
+  for (const int32_t token : tokens) {
+    rows.push_back(classes[static_cast<size_t>(token)] == TokenClass::kVision ? next++ : -1);
+  }
+  return rows;
+}
+
+}  // namespace
+
+ModelRunner::ModelRunner(MultimodalModel& model, KvCache& cache, const EngineConfig& config,
+                         std::vector<TokenClass> token_classes)
+    : model_(model),
+      cache_(cache),
+      config_(config),
+      token_classes_(std::move(token_classes)),
+      buffers_(std::make_unique<StepBuffers>(config, max_blocks_per_sequence(config))) {}
+
+ModelRunner::~ModelRunner() = default;
+
+ModelRunner::LocalSequence& ModelRunner::local(uint64_t sequence_id) {
+  const auto found = sequences_.find(sequence_id);
+  CHECK(found != sequences_.end()) << "the plan names sequence " << sequence_id << ", which this rank does not have";
+  return found->second;
+}
+
+void ModelRunner::release(std::span<const uint64_t> sequence_ids) {
+  for (const uint64_t id : sequence_ids) sequences_.erase(id);
+}
+
+void ModelRunner::run(const RankPlan& plan, std::span<const std::byte> admissions, Stream& stream,
+                      std::vector<SequenceResult>& results) {
+  release(plan.released);
+  for (const uint64_t num_bytes : plan.admission_bytes) {
+    CHECK_LE(num_bytes, admissions.size());
+    admit(admissions.first(num_bytes), stream);
+    admissions = admissions.subspan(num_bytes);
+  }
+  const BatchInput batch = build_batch(plan);
+  Tensor logits = model_.forward(batch, cache_, stream);
+  results.clear();
+  int64_t row = 0;
+  for (const SequenceStep& step : plan.sequences) {
+    results.push_back({.sequence_id = step.sequence_id});
+    read_logits(step, local(step.sequence_id), logits, row, results.back());
+  }
+}
+
+void ModelRunner::admit(std::span<const std::byte> encoded, Stream& stream) {
+  LocalSequence sequence;
+  sequence.request = decode_generation_request(encoded);
+  const GenerationRequest& request = sequence.request;
+  sequence.tokens = request.prompt_ids;
+  sequence.tokens.insert(sequence.tokens.end(), request.generated_ids.begin(), request.generated_ids.end());
+  sequence.rotary = sequence_rotary_positions(request.prompt_ids, request.images, model_.config());
+  sequence.processors = build_logit_processors(request);
+  sequence.feature_row = number_vision_tokens(request.prompt_ids, token_classes_);
+  if (!request.images.empty()) {
+    sequence.features = model_.encode_images(request.images, stream);
+    sequence.request.images.clear();
+  }
+  const uint64_t id = request.id;
+  CHECK(sequences_.emplace(id, std::move(sequence)).second) << "sequence " << id << " was admitted twice";
+}
+
+BatchInput ModelRunner::build_batch(const RankPlan& plan) {
+  StepBuffers& buffers = *buffers_;
+  buffers.num_tokens = 0;
+  buffers.num_logit_rows = 0;
+  BatchInput batch;
+  int64_t sequence_index = 0;
+  for (const SequenceStep& step : plan.sequences) {
+    LocalSequence& sequence = local(step.sequence_id);
+    sequence.blocks.insert(sequence.blocks.end(), step.new_blocks.begin(), step.new_blocks.end());
+    append_tokens(step, sequence, sequence_index++, batch);
+  }
+  const int64_t num_tokens = buffers.num_tokens;
+  batch.token_ids = buffers.token_ids.first(num_tokens);
+  batch.rotary_positions = buffers.rotary_positions.first(num_tokens);
+  batch.positions = buffers.positions.first(num_tokens);
+  batch.sequence_index = buffers.sequence_index.first(num_tokens);
+  batch.kv_slots = buffers.kv_slots.first(num_tokens);
+  batch.block_tables = buffers.block_tables.first(sequence_index);
+  batch.token_class = buffers.token_class.first(num_tokens);
+  batch.level = buffers.level.first(num_tokens);
+  batch.logit_rows = buffers.logit_rows.first(buffers.num_logit_rows);
+  return batch;
+}
+
+void ModelRunner::append_tokens(const SequenceStep& step, LocalSequence& sequence, int64_t sequence_index,
+                                BatchInput& batch) {
+  StepBuffers& buffers = *buffers_;
+  const int64_t first_token = buffers.num_tokens;
+  CHECK_LE(static_cast<size_t>(step.start + step.num_tokens), sequence.tokens.size());
+  for (int64_t i = 0; i < step.num_tokens; ++i) {
+    const int64_t position = step.start + i;
+    const int64_t t = first_token + i;
+    const int32_t token = sequence.tokens[static_cast<size_t>(position)];
+    const auto block = static_cast<size_t>(position / config_.kv_block_size);
+    buffers.token_ids.data<int32_t>()[t] = token;
+    const auto rotary = sequence.rotary.at(position);
+    std::copy(rotary.begin(), rotary.end(), buffers.rotary_positions.row<int32_t>(t));
+    buffers.positions.data<int32_t>()[t] = static_cast<int32_t>(position);
+    buffers.sequence_index.data<int32_t>()[t] = static_cast<int32_t>(sequence_index);
+    buffers.kv_slots.data<int32_t>()[t] =
+        static_cast<int32_t>(sequence.blocks[block] * config_.kv_block_size + position % config_.kv_block_size);
+    buffers.token_class.data<uint8_t>()[t] = static_cast<uint8_t>(token_classes_[static_cast<size_t>(token)]);
+    buffers.level.data<uint8_t>()[t] = sequence.request.level;
+  }
+  std::copy(sequence.blocks.begin(), sequence.blocks.end(), buffers.block_tables.row<int32_t>(sequence_index));
+  buffers.num_tokens += step.num_tokens;
+  append_vision_spans(step, sequence, first_token, batch);
+  append_logit_rows(step, sequence, first_token);
+}
+
+// Runs of placeholders become one span each: inside a run the feature rows follow one another.
+void ModelRunner::append_vision_spans(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token,
+                                      BatchInput& batch) const {
+  if (!sequence.features.embeddings.defined()) return;
+  bool in_run = false;
+  for (int64_t i = 0; i < step.num_tokens; ++i) {
+    const int64_t position = step.start + i;
+    const int32_t feature = position < sequence.num_prompt() ? sequence.feature_row[static_cast<size_t>(position)] : -1;
+    if (feature >= 0 && !in_run) {
+      batch.vision_spans.push_back({.first_token = first_token + i, .features = &sequence.features, .first_feature = feature});
+    }
+    in_run = feature >= 0;
+    if (in_run) ++batch.vision_spans.back().num_tokens;
+  }
+}
+
+void ModelRunner::append_logit_rows(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token) {
+  int32_t* rows = buffers_->logit_rows.data<int32_t>();
+  for (int64_t i = 0; i < step.num_tokens; ++i) {
+    const bool is_sampled = step.sample && i + 1 == step.num_tokens;
+    if (!is_sampled && !sequence.is_scored(step.start + i)) continue;
+    CHECK_LT(buffers_->num_logit_rows, config_.max_logit_rows);
+    rows[buffers_->num_logit_rows++] = static_cast<int32_t>(first_token + i);
+  }
+}
+
+void ModelRunner::read_logits(const SequenceStep& step, LocalSequence& sequence, Tensor& logits, int64_t& row,
+                              SequenceResult& result) {
+  const auto vocab_size = static_cast<size_t>(model_.config().vocab_size);
+  for (int64_t position = step.start; position < step.start + step.num_tokens; ++position) {
+    if (!sequence.is_scored(position)) continue;
+    const std::span<const float> scores(logits.row<float>(row++), vocab_size);
+    result.prompt_nll += negative_log_likelihood(scores, sequence.tokens[static_cast<size_t>(position + 1)]);
+    ++result.num_scored;
+  }
+  if (!step.sample) return;
+  const auto num_generated = static_cast<int32_t>(static_cast<int64_t>(sequence.tokens.size()) - sequence.num_prompt());
+  const std::span<float> scores(logits.row<float>(row++), vocab_size);
+  result.token_id = sample_token(scores, sequence.processors, {.request = sequence.request, .num_generated = num_generated});
+  sequence.tokens.push_back(result.token_id);
+}
+
+}  // namespace skipper

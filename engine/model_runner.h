@@ -1,0 +1,56 @@
+// One rank's part of a step: plan → BatchInput → forward → sampled tokens. The same code on every rank.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "cluster/step_plan.h"
+#include "engine/engine_config.h"
+#include "engine/generation_request.h"
+#include "engine/sampler.h"
+#include "model/batch_input.h"
+#include "model/kv_cache.h"
+#include "model/multimodal_model.h"
+
+namespace skipper {
+
+// Owns the rank's sequences; its KV cache and its step buffers are allocated once. Engine thread only.
+class ModelRunner {
+ public:
+  // token_classes[id] = class of vocabulary entry `id`, one per row of the logits.
+  ModelRunner(MultimodalModel& model, KvCache& cache, const EngineConfig& config, std::vector<TokenClass> token_classes);
+  ~ModelRunner();
+
+  // Forgets released sequences, takes the admitted ones (encoded, one after the other), runs the forward pass that all ranks
+  // make together, and samples. results = one entry per sequence of the plan, in its order.
+  void run(const RankPlan& plan, std::span<const std::byte> admissions, Stream& stream, std::vector<SequenceResult>& results);
+
+  // Forgets sequences without a step.
+  void release(std::span<const uint64_t> sequence_ids);
+
+  int64_t num_sequences() const { return static_cast<int64_t>(sequences_.size()); }
+
+ private:
+  struct LocalSequence;
+  struct StepBuffers;
+
+  void admit(std::span<const std::byte> encoded, Stream& stream);
+  BatchInput build_batch(const RankPlan& plan);
+  void append_tokens(const SequenceStep& step, LocalSequence& sequence, int64_t sequence_index, BatchInput& batch);
+  void append_vision_spans(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token, BatchInput& batch) const;
+  void append_logit_rows(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token);
+  void read_logits(const SequenceStep& step, LocalSequence& sequence, Tensor& logits, int64_t& row, SequenceResult& result);
+  LocalSequence& local(uint64_t sequence_id);
+
+  MultimodalModel& model_;
+  KvCache& cache_;
+  EngineConfig config_;
+  std::vector<TokenClass> token_classes_;
+  std::map<uint64_t, LocalSequence> sequences_;
+  std::unique_ptr<StepBuffers> buffers_;
+};
+
+}  // namespace skipper

@@ -1,0 +1,284 @@
+#include "engine/scheduler.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace skipper {
+namespace {
+
+void deliver(Sequence& sequence, TokenEvent event) {
+  event.request_id = sequence.request().id;
+  event.num_generated = static_cast<int32_t>(sequence.request().generated_ids.size());
+  const bool wants_more = sequence.submission.sink(event);
+  if (!wants_more && sequence.submission.cancelled) sequence.submission.cancelled->store(true, std::memory_order_relaxed);
+}
+
+bool contains(std::span<const SequenceStep> steps, uint64_t sequence_id) {
+  return std::any_of(steps.begin(), steps.end(), [&](const SequenceStep& s) { return s.sequence_id == sequence_id; });
+}
+
+FinishReason finish_reason(const GenerationRequest& request, const EngineConfig& config) {
+  const int32_t last = request.generated_ids.back();
+  const auto& stops = request.stop_token_ids;
+  if (std::find(stops.begin(), stops.end(), last) != stops.end()) return FinishReason::kStop;
+  const auto num_generated = static_cast<int64_t>(request.generated_ids.size());
+  if (num_generated >= request.max_new_tokens) return FinishReason::kLength;
+  const auto num_prompt = static_cast<int64_t>(request.prompt_ids.size());
+  return num_prompt + num_generated >= config.max_model_len ? FinishReason::kLength : FinishReason::kNone;
+}
+
+}  // namespace
+
+void validate_request(const GenerationRequest& request, const EngineConfig& config) {
+  const auto num_prompt = static_cast<int64_t>(request.prompt_ids.size());
+  if (num_prompt == 0) throw InvalidRequest("the prompt is empty; send at least one token", "messages");
+  // A generated token needs a place too; scoring needs none.
+  const int64_t longest = config.max_model_len - (request.score_prompt ? 0 : 1);
+  if (num_prompt > longest) {
+    throw InvalidRequest("the prompt has " + std::to_string(num_prompt) + " tokens, but this model's context length is " +
+                             std::to_string(config.max_model_len) + " tokens, one of them for the answer; shorten the messages",
+                         "messages", "context_length_exceeded");
+  }
+  if (!request.score_prompt && request.max_new_tokens < 1) {
+    throw InvalidRequest("max_tokens is " + std::to_string(request.max_new_tokens) + "; expected at least 1", "max_tokens");
+  }
+}
+
+Scheduler::Scheduler(const EngineConfig& config, int num_ranks) : config_(config) {
+  for (int rank = 0; rank < num_ranks; ++rank) ranks_.emplace_back(config.kv_blocks_per_rank);
+}
+
+void Scheduler::submit(Submission submission) {
+  auto sequence = std::make_unique<Sequence>();
+  sequence->submission = std::move(submission);
+  waiting_.push_back(std::move(sequence));
+}
+
+int64_t Scheduler::num_running() const {
+  int64_t total = 0;
+  for (const RankState& rank : ranks_) total += static_cast<int64_t>(rank.running.size());
+  return total;
+}
+
+double Scheduler::kv_used_fraction() const {
+  int64_t used = 0;
+  int64_t total = 0;
+  for (const RankState& rank : ranks_) {
+    used += rank.blocks.num_blocks() - rank.blocks.num_free();
+    total += rank.blocks.num_blocks();
+  }
+  return static_cast<double>(used) / static_cast<double>(total);
+}
+
+bool Scheduler::has_releases() const {
+  return std::any_of(ranks_.begin(), ranks_.end(), [](const RankState& rank) { return !rank.released.empty(); });
+}
+
+StepPlan Scheduler::next_plan(std::vector<std::vector<std::byte>>& admissions) {
+  drop_cancelled();
+  StepPlan plan;
+  plan.step = next_step_++;
+  plan.ranks.resize(ranks_.size());
+  admissions.assign(ranks_.size(), {});
+  for (size_t r = 0; r < ranks_.size(); ++r) {
+    ranks_[r].tokens_left = config_.max_tokens_per_step;
+    ranks_[r].logit_rows_left = config_.max_logit_rows;
+    ranks_[r].short_of_blocks = false;
+    plan_decodes(static_cast<int>(r), plan.ranks[r]);
+    plan_prefills(static_cast<int>(r), plan.ranks[r]);
+  }
+  start_waiting(plan, admissions);
+  bool anything = false;
+  for (size_t r = 0; r < ranks_.size(); ++r) {
+    // Last, because planning itself can preempt.
+    plan.ranks[r].released.swap(ranks_[r].released);
+    anything = anything || !plan.ranks[r].sequences.empty();
+  }
+  plan.kind = anything ? StepKind::kRun : StepKind::kIdle;
+  return plan;
+}
+
+void Scheduler::drop_cancelled() {
+  for (RankState& rank : ranks_) {
+    for (size_t i = rank.running.size(); i-- > 0;) {
+      if (rank.running[i]->cancelled()) finish(rank, i, FinishReason::kCancelled);
+    }
+  }
+  for (size_t i = waiting_.size(); i-- > 0;) {
+    if (!waiting_[i]->cancelled()) continue;
+    deliver(*waiting_[i], {.finish_reason = FinishReason::kCancelled, .error = {}});
+    waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+}
+
+void Scheduler::plan_decodes(int rank, RankPlan& plan) {
+  RankState& state = ranks_[static_cast<size_t>(rank)];
+  // By index: taking blocks may preempt sequences behind i.
+  for (size_t i = 0; i < state.running.size(); ++i) {
+    Sequence& sequence = *state.running[i];
+    if (sequence.decoding() && take_blocks(state, sequence, 1, plan)) add_to_plan(state, sequence, 1, plan);
+  }
+}
+
+void Scheduler::plan_prefills(int rank, RankPlan& plan) {
+  RankState& state = ranks_[static_cast<size_t>(rank)];
+  for (size_t i = 0; i < state.running.size(); ++i) {
+    Sequence& sequence = *state.running[i];
+    if (sequence.decoding()) continue;
+    const int32_t num_tokens = chunk_size(state, sequence);
+    if (num_tokens > 0 && take_blocks(state, sequence, num_tokens, plan)) add_to_plan(state, sequence, num_tokens, plan);
+  }
+}
+
+// Late binding: a request gets its rank only when that rank has room for its first chunk in this very step.
+void Scheduler::start_waiting(StepPlan& plan, std::vector<std::vector<std::byte>>& admissions) {
+  while (!waiting_.empty()) {
+    const int rank = rank_for(*waiting_.front());
+    if (rank < 0) return;
+    const auto r = static_cast<size_t>(rank);
+    SequencePtr sequence = std::move(waiting_.front());
+    waiting_.pop_front();
+    sequence->rank = rank;
+    sequence->start_order = next_start_order_++;
+    const size_t bytes_before = admissions[r].size();
+    encode(sequence->request(), admissions[r]);
+    plan.ranks[r].admission_bytes.push_back(admissions[r].size() - bytes_before);
+    const int32_t num_tokens = chunk_size(ranks_[r], *sequence);
+    CHECK(take_blocks(ranks_[r], *sequence, num_tokens, plan.ranks[r]));
+    add_to_plan(ranks_[r], *sequence, num_tokens, plan.ranks[r]);
+    ranks_[r].running.push_back(std::move(sequence));
+  }
+}
+
+// The rank with the fewest pending tokens among those that can start the sequence now; −1 when none can.
+int Scheduler::rank_for(const Sequence& sequence) const {
+  int best = -1;
+  int64_t best_pending = 0;
+  for (size_t r = 0; r < ranks_.size(); ++r) {
+    const RankState& rank = ranks_[r];
+    if (static_cast<int64_t>(rank.running.size()) >= config_.max_sequences_per_rank || rank.short_of_blocks) continue;
+    const int32_t num_tokens = chunk_size(rank, sequence);
+    if (num_tokens == 0 || blocks_missing(sequence, num_tokens) > rank.blocks.num_free()) continue;
+    int64_t pending = 0;
+    for (const SequencePtr& running : rank.running) pending += running->num_pending();
+    if (best >= 0 && pending >= best_pending) continue;
+    best = static_cast<int>(r);
+    best_pending = pending;
+  }
+  return best;
+}
+
+int32_t Scheduler::chunk_size(const RankState& rank, const Sequence& sequence) const {
+  int64_t num_tokens = std::min<int64_t>(sequence.num_pending(), rank.tokens_left);
+  if (sequence.request().score_prompt) return static_cast<int32_t>(std::min(num_tokens, rank.logit_rows_left));
+  // The last chunk samples; without a row for its logits it has to wait.
+  const bool is_last = num_tokens == sequence.num_pending();
+  return static_cast<int32_t>(is_last && rank.logit_rows_left == 0 ? 0 : num_tokens);
+}
+
+int64_t Scheduler::blocks_missing(const Sequence& sequence, int32_t num_tokens) const {
+  const int64_t tokens = sequence.num_computed + num_tokens;
+  const int64_t needed = (tokens + config_.kv_block_size - 1) / config_.kv_block_size;
+  return needed - static_cast<int64_t>(sequence.blocks.size());
+}
+
+// True when the sequence has blocks for `num_tokens` more. Preempts newer sequences that this step has not planned yet.
+bool Scheduler::take_blocks(RankState& rank, Sequence& sequence, int32_t num_tokens, const RankPlan& plan) {
+  if (rank.tokens_left < num_tokens || rank.logit_rows_left == 0) return false;
+  const int64_t missing = blocks_missing(sequence, num_tokens);
+  while (missing > rank.blocks.num_free()) {
+    rank.short_of_blocks = true;
+    if (rank.running.empty()) return false;
+    const Sequence& newest = *rank.running.back();
+    if (newest.start_order <= sequence.start_order || contains(plan.sequences, newest.request().id)) return false;
+    preempt(rank, rank.running.size() - 1);
+  }
+  return true;
+}
+
+void Scheduler::add_to_plan(RankState& rank, Sequence& sequence, int32_t num_tokens, RankPlan& plan) {
+  SequenceStep step;
+  step.sequence_id = sequence.request().id;
+  step.start = sequence.num_computed;
+  step.num_tokens = num_tokens;
+  step.sample = num_tokens == sequence.num_pending() && !sequence.request().score_prompt;
+  const int64_t missing = blocks_missing(sequence, num_tokens);
+  if (missing > 0) rank.blocks.allocate(missing, step.new_blocks);
+  sequence.blocks.insert(sequence.blocks.end(), step.new_blocks.begin(), step.new_blocks.end());
+  rank.tokens_left -= num_tokens;
+  rank.logit_rows_left -= sequence.request().score_prompt ? num_tokens : (step.sample ? 1 : 0);
+  plan.sequences.push_back(std::move(step));
+}
+
+void Scheduler::preempt(RankState& rank, size_t index) {
+  SequencePtr sequence = std::move(rank.running[index]);
+  rank.running.erase(rank.running.begin() + static_cast<std::ptrdiff_t>(index));
+  release(rank, *sequence);
+  sequence->rank = -1;
+  sequence->num_computed = 0;
+  sequence->prompt_nll = 0.0;
+  sequence->num_scored = 0;
+  waiting_.push_front(std::move(sequence));
+  ++num_preemptions_;
+}
+
+void Scheduler::release(RankState& rank, Sequence& sequence) {
+  rank.released.push_back(sequence.request().id);
+  rank.blocks.release(sequence.blocks);
+}
+
+void Scheduler::finish(RankState& rank, size_t index, FinishReason reason) {
+  const SequencePtr sequence = std::move(rank.running[index]);
+  rank.running.erase(rank.running.begin() + static_cast<std::ptrdiff_t>(index));
+  release(rank, *sequence);
+  if (reason == FinishReason::kCancelled) deliver(*sequence, {.finish_reason = reason, .error = {}});
+}
+
+void Scheduler::apply(const StepPlan& plan, std::span<const std::vector<SequenceResult>> results) {
+  CHECK_EQ(results.size(), ranks_.size());
+  for (size_t r = 0; r < ranks_.size(); ++r) {
+    const std::vector<SequenceStep>& steps = plan.ranks[r].sequences;
+    CHECK_EQ(results[r].size(), steps.size());
+    for (size_t i = 0; i < steps.size(); ++i) apply_result(ranks_[r], steps[i], results[r][i]);
+  }
+}
+
+void Scheduler::apply_result(RankState& rank, const SequenceStep& step, const SequenceResult& result) {
+  CHECK_EQ(step.sequence_id, result.sequence_id);
+  const auto found = std::find_if(rank.running.begin(), rank.running.end(),
+                                  [&](const SequencePtr& s) { return s->request().id == step.sequence_id; });
+  CHECK(found != rank.running.end());
+  Sequence& sequence = **found;
+  sequence.num_computed += step.num_tokens;
+  sequence.prompt_nll += result.prompt_nll;
+  sequence.num_scored += result.num_scored;
+  TokenEvent event;
+  if (step.sample) {
+    event.token_id = result.token_id;
+    sequence.submission.request.generated_ids.push_back(result.token_id);
+    event.finish_reason = finish_reason(sequence.request(), config_);
+  } else if (sequence.request().score_prompt && sequence.num_pending() == 0) {
+    event.prompt_nll = sequence.prompt_nll;
+    event.num_scored = sequence.num_scored;
+    event.finish_reason = FinishReason::kStop;
+  }
+  if (step.sample || event.finish_reason != FinishReason::kNone) deliver(sequence, event);
+  if (event.finish_reason != FinishReason::kNone) finish(rank, static_cast<size_t>(found - rank.running.begin()), event.finish_reason);
+}
+
+void Scheduler::end_all(const std::string& error) {
+  const FinishReason reason = error.empty() ? FinishReason::kCancelled : FinishReason::kError;
+  for (RankState& rank : ranks_) {
+    while (!rank.running.empty()) {
+      deliver(*rank.running.back(), {.finish_reason = reason, .error = error});
+      finish(rank, rank.running.size() - 1, FinishReason::kError);
+    }
+  }
+  for (const SequencePtr& sequence : waiting_) deliver(*sequence, {.finish_reason = reason, .error = error});
+  waiting_.clear();
+}
+
+}  // namespace skipper

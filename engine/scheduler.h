@@ -1,0 +1,81 @@
+// Which sequences run in the next step, on which rank, with how many tokens. Rank 0 only.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cluster/step_plan.h"
+#include "engine/block_allocator.h"
+#include "engine/engine_config.h"
+#include "engine/sequence.h"
+
+namespace skipper {
+
+// Throws InvalidRequest when the request could never run under these limits (context_length_exceeded names both numbers).
+void validate_request(const GenerationRequest& request, const EngineConfig& config);
+
+// Continuous batching over data-parallel ranks. Each step and rank: first one token for every decoding sequence, then prompt
+// chunks, oldest sequence first, within max_tokens_per_step; then waiting requests start where the fewest tokens are pending.
+// Blocks are taken when they are needed; when a rank has none left, its newest sequence goes back to the waiting ones and is
+// later recomputed from prompt and generated tokens, bit for bit. Engine thread only.
+class Scheduler {
+ public:
+  Scheduler(const EngineConfig& config, int num_ranks);
+
+  void submit(Submission submission);
+  // The next step; kIdle when there is nothing to compute or release. admissions[r] = encoded requests for rank r, one after
+  // the other.
+  StepPlan next_plan(std::vector<std::vector<std::byte>>& admissions);
+  // Takes the answers of the ranks to `plan`, delivers events, and frees what has finished.
+  void apply(const StepPlan& plan, std::span<const std::vector<SequenceResult>> results);
+  // Ends every request with kError and this message, or with kCancelled when it is empty.
+  void end_all(const std::string& error);
+
+  bool has_work() const { return !waiting_.empty() || num_running() > 0 || has_releases(); }
+  int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  int64_t num_running() const;
+  int64_t num_preemptions() const { return num_preemptions_; }
+  double kv_used_fraction() const;
+
+ private:
+  using SequencePtr = std::unique_ptr<Sequence>;
+
+  struct RankState {
+    explicit RankState(int64_t num_blocks) : blocks(num_blocks) {}
+    BlockAllocator blocks;
+    std::vector<SequencePtr> running;   // ascending start_order
+    std::vector<uint64_t> released;     // goes into the next plan
+    // Of the step being planned:
+    int64_t tokens_left = 0;
+    int64_t logit_rows_left = 0;
+    bool short_of_blocks = false;
+  };
+
+  bool has_releases() const;
+  void drop_cancelled();
+  void plan_decodes(int rank, RankPlan& plan);
+  void plan_prefills(int rank, RankPlan& plan);
+  void start_waiting(StepPlan& plan, std::vector<std::vector<std::byte>>& admissions);
+  int rank_for(const Sequence& sequence) const;
+  int32_t chunk_size(const RankState& rank, const Sequence& sequence) const;
+  int64_t blocks_missing(const Sequence& sequence, int32_t num_tokens) const;
+  bool take_blocks(RankState& rank, Sequence& sequence, int32_t num_tokens, const RankPlan& plan);
+  void add_to_plan(RankState& rank, Sequence& sequence, int32_t num_tokens, RankPlan& plan);
+  void preempt(RankState& rank, size_t index);
+  void release(RankState& rank, Sequence& sequence);
+  void apply_result(RankState& rank, const SequenceStep& step, const SequenceResult& result);
+  void finish(RankState& rank, size_t index, FinishReason reason);
+
+  EngineConfig config_;
+  std::vector<RankState> ranks_;
+  std::deque<SequencePtr> waiting_;
+  int64_t next_step_ = 0;
+  uint64_t next_start_order_ = 0;
+  int64_t num_preemptions_ = 0;
+};
+
+}  // namespace skipper

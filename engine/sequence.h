@@ -1,0 +1,30 @@
+// One request's progress, as rank 0 sees it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/generation_request.h"
+
+namespace skipper {
+
+struct Sequence {
+  Submission submission;          // request.generated_ids grows with every sampled token
+  int rank = -1;                  // owner of its KV cache; −1 while it waits
+  int32_t num_computed = 0;       // tokens whose K and V are in the cache
+  uint64_t start_order = 0;       // when it was last given to a rank; the newest is preempted first
+  std::vector<int32_t> blocks;    // its KV blocks on `rank`
+  double prompt_nll = 0.0;        // score_prompt: of the tokens computed so far
+  int32_t num_scored = 0;
+
+  const GenerationRequest& request() const { return submission.request; }
+  int32_t num_tokens() const {
+    return static_cast<int32_t>(request().prompt_ids.size() + request().generated_ids.size());
+  }
+  int32_t num_pending() const { return num_tokens() - num_computed; }
+  // One pending token, and it was sampled: a decode step. Anything else is (re)computing known tokens.
+  bool decoding() const { return num_pending() == 1 && num_computed > 0 && !request().score_prompt; }
+  bool cancelled() const { return submission.cancelled && submission.cancelled->load(std::memory_order_relaxed); }
+};
+
+}  // namespace skipper

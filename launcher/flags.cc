@@ -1,0 +1,228 @@
+#include "launcher/flags.h"
+
+#include <gflags/gflags.h>
+
+#include <algorithm>
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/json_fields.h"
+
+DEFINE_string(model, "", "checkpoint directory in Hugging Face format (required)");
+DEFINE_string(config, "", "JSON file with the server's settings; flags override it");
+DEFINE_string(host, "", "address to listen on (default 127.0.0.1)");
+DEFINE_int32(port, -1, "port to listen on, 0 picks a free one (default 8000)");
+DEFINE_string(served_model_name, "", "name that requests use (default: the checkpoint directory's name)");
+DEFINE_int64(max_model_len, -1, "longest prompt + answer in tokens (default: the checkpoint's, as far as the KV cache goes)");
+DEFINE_string(operating_point, "", "operating_point.json or frontier.json: thresholds that skip experts");
+DEFINE_int32(level, -1, "level of the operating point file; 0 skips nothing (default: 1 for operating_point.json)");
+DEFINE_string(data, "", "directory with *.txt, vqa.jsonl and chat.jsonl (required)");
+DEFINE_string(json, "", "file for the results as JSON");
+
+namespace skipper {
+namespace {
+
+struct Command {
+  const char* summary;
+  std::vector<std::string> flags;
+  const char* examples;
+};
+
+const std::map<std::string, Command>& commands() {
+  static const std::map<std::string, Command> table = {
+      {"serve",
+       {"answer OpenAI-style HTTP requests; run it under mpirun to shard the experts over ranks",
+        {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level"},
+        "  skipper serve --model models/demo\n"
+        "  mpirun -n 4 skipper serve --model models/demo --port 8000\n"
+        "  mpirun -n 4 skipper serve --model models/demo --operating_point configs/demo_operating_point.json --level 1\n"}},
+      {"eval",
+       {"measure perplexity and answers on held-out texts and questions",
+        {"model", "config", "data", "json", "max_model_len", "operating_point", "level"},
+        "  skipper eval --model models/demo --data models/demo/eval\n"
+        "  mpirun -n 4 skipper eval --model models/demo --data models/demo/eval --json result.json\n"}},
+      {"help", {"show this help, or that of one command", {}, "  skipper help serve\n"}},
+      {"version", {"print the version and what the build contains", {}, "  skipper version\n"}},
+  };
+  return table;
+}
+
+std::vector<std::string> command_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, command] : commands()) names.push_back(name);
+  return names;
+}
+
+std::string did_you_mean(const std::string& name, const std::vector<std::string>& candidates, const std::string& prefix) {
+  const auto nearest = nearest_name(name, candidates);
+  return nearest ? "; did you mean '" + prefix + *nearest + "'?" : std::string();
+}
+
+const Command& find_command(const std::string& name) {
+  const auto found = commands().find(name);
+  if (found != commands().end()) return found->second;
+  throw UsageError("unknown command '" + name + "'" + did_you_mean(name, command_names(), "") + " See: skipper help");
+}
+
+std::string other_command_with(const std::string& flag) {
+  for (const auto& [name, command] : commands()) {
+    if (std::find(command.flags.begin(), command.flags.end(), flag) != command.flags.end()) return name;
+  }
+  return "";
+}
+
+// "--port", "8000" → {"port", "8000"}; "--port=8000" likewise; one dash counts as two.
+struct FlagText {
+  std::string name;
+  std::optional<std::string> value;
+};
+
+FlagText split_flag(const std::string& argument) {
+  const size_t start = argument.rfind("--", 0) == 0 ? 2 : 1;
+  const size_t equals = argument.find('=');
+  if (equals == std::string::npos) return {argument.substr(start), std::nullopt};
+  return {argument.substr(start, equals - start), argument.substr(equals + 1)};
+}
+
+class Parser {
+ public:
+  Parser(std::string name, const Command& command) : name_(std::move(name)), command_(command) {}
+
+  void parse(const std::vector<std::string>& arguments, int depth) {
+    for (size_t i = 0; i < arguments.size(); ++i) {
+      const std::string& argument = arguments[i];
+      if (argument.size() < 2 || argument[0] != '-') {
+        positional.push_back(argument);
+        continue;
+      }
+      FlagText flag = split_flag(argument);
+      check_known(flag.name);
+      if (!flag.value) {
+        if (i + 1 >= arguments.size()) throw UsageError("flag --" + flag.name + " needs a value");
+        flag.value = arguments[++i];
+      }
+      if (flag.name == "flagfile") {
+        parse_file(*flag.value, depth);
+      } else {
+        set(flag.name, *flag.value);
+      }
+    }
+  }
+
+  std::vector<std::string> positional;
+
+ private:
+  void check_known(const std::string& flag) const {
+    const auto& known = command_.flags;
+    if (flag == "flagfile" || std::find(known.begin(), known.end(), flag) != known.end()) return;
+    const std::string other = other_command_with(flag);
+    if (!other.empty()) {
+      throw UsageError("flag --" + flag + " belongs to 'skipper " + other + "', not to 'skipper " + name_ +
+                       "'. See: skipper help " + name_);
+    }
+    throw UsageError("unknown flag --" + flag + did_you_mean(flag, known, "--") + " See: skipper help " + name_);
+  }
+
+  static void set(const std::string& flag, const std::string& value) {
+    if (!gflags::SetCommandLineOption(flag.c_str(), value.c_str()).empty()) return;
+    gflags::CommandLineFlagInfo info;
+    gflags::GetCommandLineFlagInfo(flag.c_str(), &info);
+    throw UsageError("flag --" + flag + ": '" + value + "' is not a valid " + info.type);
+  }
+
+  void parse_file(const std::string& path, int depth) {
+    constexpr int kMaxDepth = 8;
+    if (depth >= kMaxDepth) throw UsageError("flagfile " + path + ": flag files include one another too deeply; remove the circle");
+    std::ifstream file(path);
+    if (!file) throw UsageError("flagfile " + path + ": cannot be opened; check the path");
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(file, line);) {
+      if (!line.empty() && line[0] != '#') lines.push_back(line);
+    }
+    parse(lines, depth + 1);
+  }
+
+  std::string name_;
+  const Command& command_;
+};
+
+CommandLine read_flags() {
+  CommandLine line;
+  line.model = FLAGS_model;
+  line.config = FLAGS_config;
+  line.host = FLAGS_host;
+  line.port = FLAGS_port;
+  line.served_model_name = FLAGS_served_model_name;
+  line.max_model_len = FLAGS_max_model_len;
+  line.operating_point = FLAGS_operating_point;
+  line.level = FLAGS_level;
+  line.data = FLAGS_data;
+  line.json = FLAGS_json;
+  return line;
+}
+
+void check_required(const CommandLine& line, const Command& command) {
+  const auto takes = [&](const char* flag) {
+    return std::find(command.flags.begin(), command.flags.end(), flag) != command.flags.end();
+  };
+  if (takes("model") && line.model.empty()) throw UsageError("flag --model is missing; give the checkpoint directory");
+  if (takes("data") && line.data.empty()) throw UsageError("flag --data is missing; give the directory of texts and questions");
+  if (line.port < -1 || line.port > 65535) {
+    throw UsageError("flag --port: " + std::to_string(line.port) + " is out of range; expected 0 to 65535");
+  }
+  if (line.level >= 0 && line.operating_point.empty() && line.level != 0) {
+    throw UsageError("flag --level " + std::to_string(line.level) + " needs --operating_point FILE; without one there is only level 0");
+  }
+}
+
+}  // namespace
+
+CommandLine parse_command_line(const std::vector<std::string>& arguments) {
+  std::string name = arguments.empty() ? "help" : arguments[0];
+  if (name == "--help" || name == "-h") name = "help";
+  if (name == "--version") name = "version";
+  const Command& command = find_command(name);
+  Parser parser(name, command);
+  const std::vector<std::string> rest(arguments.begin() + (arguments.empty() ? 0 : 1), arguments.end());
+  if (std::find(rest.begin(), rest.end(), "--help") != rest.end()) {
+    CommandLine help;
+    help.command = "help";
+    help.arguments = {name};
+    return help;
+  }
+  parser.parse(rest, 0);
+  if (name != "help" && !parser.positional.empty()) {
+    throw UsageError("unexpected argument '" + parser.positional[0] + "'. See: skipper help " + name);
+  }
+  CommandLine line = read_flags();
+  line.command = name;
+  line.arguments = parser.positional;
+  check_required(line, command);
+  return line;
+}
+
+std::string help_text(const std::string& name) {
+  std::ostringstream text;
+  if (name.empty()) {
+    text << "Skipper serves Mixture-of-Experts models, text and vision, with experts sharded over ranks.\n\n"
+         << "usage: skipper COMMAND [--flag value ...]\n\n";
+    for (const auto& [command_name, command] : commands()) {
+      text << "  " << command_name << std::string(10 - command_name.size(), ' ') << command.summary << "\n";
+    }
+    text << "\nskipper help COMMAND shows its flags and examples. Exit status: 1 for errors, 2 for wrong usage.\n";
+    return text.str();
+  }
+  const Command& command = find_command(name);
+  text << "skipper " << name << ": " << command.summary << "\n\nflags (also from a file: --flagfile FILE):\n";
+  for (const std::string& flag : command.flags) {
+    gflags::CommandLineFlagInfo info;
+    gflags::GetCommandLineFlagInfo(flag.c_str(), &info);
+    text << "  --" << flag << std::string(18 - std::min<size_t>(17, flag.size()), ' ') << info.description << "\n";
+  }
+  text << "\nexamples:\n" << command.examples;
+  return text.str();
+}
+
+}  // namespace skipper

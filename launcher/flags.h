@@ -1,0 +1,34 @@
+// The command line: subcommand, flags, and the errors for both. The only place that knows gflags.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace skipper {
+
+// The flags as plain values. An empty string or −1 means "not given": the config file or the default decides.
+struct CommandLine {
+  std::string command;                // "serve", "eval", "help", "version"
+  std::vector<std::string> arguments; // what follows the command without being a flag
+  std::string model;
+  std::string config;
+  std::string host;
+  int32_t port = -1;
+  std::string served_model_name;
+  int64_t max_model_len = -1;
+  std::string operating_point;
+  int32_t level = -1;
+  std::string data;
+  std::string json;
+};
+
+// Parses everything, `--flagfile` included. Throws UsageError for an unknown command or flag (naming the nearest), a flag of
+// another command, a malformed value, a missing value, or a stray argument.
+CommandLine parse_command_line(const std::vector<std::string>& arguments);
+
+// The text of `skipper help [command]`. Throws UsageError for an unknown command.
+std::string help_text(const std::string& command);
+
+}  // namespace skipper

@@ -1,0 +1,264 @@
+#include "engine/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <numeric>
+#include <random>
+
+#include "base/error.h"
+
+namespace skipper {
+namespace {
+
+constexpr int32_t kStopToken = 9;
+
+EngineConfig small_config() {
+  EngineConfig config;
+  config.max_tokens_per_step = 8;
+  config.max_sequences_per_rank = 4;
+  config.max_logit_rows = 4;
+  config.kv_block_size = 4;
+  config.kv_blocks_per_rank = 16;
+  config.max_model_len = 32;
+  return config;
+}
+
+// A scheduler with fake ranks: every sampled token is `next_token`.
+struct Simulation {
+  Simulation(const EngineConfig& config, int num_ranks) : scheduler(config, num_ranks), config(config) {}
+
+  uint64_t submit(int32_t num_prompt, int32_t max_new_tokens) {
+    Submission submission;
+    submission.request.id = ++last_id;
+    submission.request.prompt_ids.resize(static_cast<size_t>(num_prompt), 1);
+    submission.request.max_new_tokens = max_new_tokens;
+    submission.request.stop_token_ids = {kStopToken};
+    submission.cancelled = std::make_shared<std::atomic<bool>>(false);
+    cancel_flags[last_id] = submission.cancelled;
+    submission.sink = [this, id = last_id](const TokenEvent& event) {
+      events[id].push_back(event);
+      return true;
+    };
+    scheduler.submit(std::move(submission));
+    return last_id;
+  }
+
+  StepPlan step() {
+    StepPlan plan = scheduler.next_plan(admissions);
+    std::vector<std::vector<SequenceResult>> results;
+    for (const RankPlan& rank : plan.ranks) {
+      results.emplace_back();
+      for (const SequenceStep& s : rank.sequences) {
+        results.back().push_back({.sequence_id = s.sequence_id, .token_id = s.sample ? next_token : -1});
+      }
+    }
+    scheduler.apply(plan, results);
+    return plan;
+  }
+
+  int32_t num_tokens(uint64_t id) const {
+    const auto found = events.find(id);
+    if (found == events.end()) return 0;
+    int32_t count = 0;
+    for (const TokenEvent& event : found->second) count += event.token_id >= 0 ? 1 : 0;
+    return count;
+  }
+  FinishReason ended(uint64_t id) const {
+    const auto found = events.find(id);
+    return found == events.end() ? FinishReason::kNone : found->second.back().finish_reason;
+  }
+
+  Scheduler scheduler;
+  EngineConfig config;
+  uint64_t last_id = 0;
+  int32_t next_token = 2;
+  std::map<uint64_t, std::vector<TokenEvent>> events;
+  std::map<uint64_t, std::shared_ptr<std::atomic<bool>>> cancel_flags;
+  std::vector<std::vector<std::byte>> admissions;
+};
+
+TEST(Scheduler, PlansAHeartbeatWhenThereIsNothingToDo) {
+  Simulation simulation(small_config(), 2);
+  const StepPlan plan = simulation.step();
+  EXPECT_EQ(plan.kind, StepKind::kIdle);
+  EXPECT_EQ(plan.ranks.size(), 2u);
+  EXPECT_FALSE(simulation.scheduler.has_work());
+}
+
+TEST(Scheduler, CutsAPromptIntoChunksOfTheTokenBudgetAndSamplesAfterTheLast) {
+  Simulation simulation(small_config(), 1);
+  const uint64_t id = simulation.submit(19, 2);
+  std::vector<int32_t> chunks;
+  std::vector<bool> samples;
+  for (int i = 0; i < 3; ++i) {
+    const StepPlan plan = simulation.step();
+    chunks.push_back(plan.ranks[0].sequences.at(0).num_tokens);
+    samples.push_back(plan.ranks[0].sequences.at(0).sample);
+  }
+  EXPECT_EQ(chunks, (std::vector<int32_t>{8, 8, 3}));
+  EXPECT_EQ(samples, (std::vector<bool>{false, false, true}));
+  EXPECT_EQ(simulation.num_tokens(id), 1);
+}
+
+TEST(Scheduler, DecodesGoFirstWhileAnotherPromptIsPrefilled) {
+  Simulation simulation(small_config(), 1);
+  const uint64_t first = simulation.submit(2, 10);
+  simulation.step();
+  simulation.submit(20, 1);
+  const StepPlan plan = simulation.step();
+  ASSERT_EQ(plan.ranks[0].sequences.size(), 2u);
+  EXPECT_EQ(plan.ranks[0].sequences[0].sequence_id, first);
+  EXPECT_EQ(plan.ranks[0].sequences[0].num_tokens, 1);
+  EXPECT_EQ(plan.ranks[0].sequences[1].num_tokens, 7);
+}
+
+TEST(Scheduler, GivesRequestsToTheRankWithTheFewestPendingTokens) {
+  Simulation simulation(small_config(), 2);
+  simulation.submit(16, 1);
+  simulation.submit(2, 1);
+  simulation.submit(2, 1);
+  const StepPlan plan = simulation.step();
+  EXPECT_EQ(plan.ranks[0].sequences.size(), 1u);
+  EXPECT_EQ(plan.ranks[1].sequences.size(), 2u);
+}
+
+TEST(Scheduler, EndsOnStopTokenOnLengthAndOnContextLength) {
+  Simulation simulation(small_config(), 1);
+  const uint64_t by_length = simulation.submit(3, 2);
+  simulation.step();
+  simulation.step();
+  EXPECT_EQ(simulation.ended(by_length), FinishReason::kLength);
+  const uint64_t by_context = simulation.submit(30, 100);
+  for (int i = 0; i < 6; ++i) simulation.step();
+  EXPECT_EQ(simulation.ended(by_context), FinishReason::kLength);
+  EXPECT_EQ(simulation.num_tokens(by_context), 2);
+  simulation.next_token = kStopToken;
+  const uint64_t by_stop = simulation.submit(3, 5);
+  simulation.step();
+  EXPECT_EQ(simulation.ended(by_stop), FinishReason::kStop);
+  EXPECT_EQ(simulation.num_tokens(by_stop), 1);
+}
+
+TEST(Scheduler, ACancelledSequenceFreesItsBlocksInTheNextStep) {
+  Simulation simulation(small_config(), 1);
+  const uint64_t id = simulation.submit(10, 10);
+  simulation.step();
+  EXPECT_GT(simulation.scheduler.kv_used_fraction(), 0.0);
+  simulation.cancel_flags[id]->store(true);
+  const StepPlan plan = simulation.step();
+  EXPECT_THAT(plan.ranks[0].released, testing::ElementsAre(id));
+  EXPECT_EQ(simulation.scheduler.kv_used_fraction(), 0.0);
+  EXPECT_EQ(simulation.ended(id), FinishReason::kCancelled);
+}
+
+TEST(Scheduler, ASinkThatReturnsFalseCancelsItsRequest) {
+  EngineConfig config = small_config();
+  Scheduler scheduler(config, 1);
+  Submission submission;
+  submission.request.id = 1;
+  submission.request.prompt_ids = {1, 2};
+  submission.request.max_new_tokens = 20;
+  submission.cancelled = std::make_shared<std::atomic<bool>>(false);
+  int num_events = 0;
+  submission.sink = [&](const TokenEvent&) { return ++num_events < 2; };
+  scheduler.submit(std::move(submission));
+  std::vector<std::vector<std::byte>> admissions;
+  for (int i = 0; i < 6; ++i) {
+    const StepPlan plan = scheduler.next_plan(admissions);
+    std::vector<std::vector<SequenceResult>> results(1);
+    for (const SequenceStep& s : plan.ranks[0].sequences) results[0].push_back({.sequence_id = s.sequence_id, .token_id = 3});
+    scheduler.apply(plan, results);
+  }
+  EXPECT_EQ(num_events, 3);  // two tokens, then the cancellation
+  EXPECT_EQ(scheduler.num_running(), 0);
+}
+
+TEST(Scheduler, PreemptsTheNewestWhenBlocksRunOutAndReplaysItWithItsTokens) {
+  EngineConfig config = small_config();
+  config.kv_blocks_per_rank = 8;
+  config.max_model_len = 32;
+  Simulation simulation(config, 1);
+  const uint64_t old_one = simulation.submit(4, 26);
+  const uint64_t new_one = simulation.submit(4, 26);
+  for (int i = 0; i < 80; ++i) simulation.step();
+  EXPECT_GT(simulation.scheduler.num_preemptions(), 0);
+  EXPECT_EQ(simulation.num_tokens(old_one), 26);
+  EXPECT_EQ(simulation.num_tokens(new_one), 26);
+  EXPECT_EQ(simulation.scheduler.kv_used_fraction(), 0.0);
+}
+
+// Invariants that hold for any traffic: budgets are kept, blocks are never shared, nothing is lost, everything is freed.
+TEST(Scheduler, KeepsItsInvariantsUnderRandomTraffic) {
+  std::mt19937 random(7);
+  for (int round = 0; round < 20; ++round) {
+    EngineConfig config = small_config();
+    config.kv_blocks_per_rank = 8 + static_cast<int64_t>(random() % 12);
+    const int num_ranks = 1 + static_cast<int>(random() % 3);
+    Simulation simulation(config, num_ranks);
+    std::map<uint64_t, int32_t> wanted;
+    std::map<uint64_t, std::pair<int, std::vector<int32_t>>> blocks;
+    for (int i = 0; i < 400; ++i) {
+      if (i < 200 && random() % 3 == 0) {
+        const int32_t num_prompt = 1 + static_cast<int32_t>(random() % 20);
+        const int32_t max_new = 1 + static_cast<int32_t>(random() % 11);
+        wanted[simulation.submit(num_prompt, max_new)] = max_new;
+      }
+      const StepPlan plan = simulation.step();
+      // A preempted sequence may start again on another rank in the same step.
+      for (const RankPlan& rank : plan.ranks) {
+        for (const uint64_t id : rank.released) blocks.erase(id);
+      }
+      for (int r = 0; r < num_ranks; ++r) {
+        const RankPlan& rank = plan.ranks[static_cast<size_t>(r)];
+        ASSERT_LE(rank.num_tokens(), config.max_tokens_per_step);
+        ASSERT_LE(rank.sequences.size(), static_cast<size_t>(config.max_sequences_per_rank));
+        for (const SequenceStep& s : rank.sequences) {
+          auto& [owner, table] = blocks[s.sequence_id];
+          owner = r;
+          table.insert(table.end(), s.new_blocks.begin(), s.new_blocks.end());
+          ASSERT_GE(static_cast<int64_t>(table.size()) * config.kv_block_size, s.start + s.num_tokens);
+        }
+      }
+      std::map<std::pair<int, int32_t>, uint64_t> owner_of_block;
+      for (const auto& [id, entry] : blocks) {
+        for (const int32_t block : entry.second) ASSERT_TRUE(owner_of_block.emplace(std::pair(entry.first, block), id).second);
+      }
+    }
+    ASSERT_FALSE(simulation.scheduler.has_work());
+    for (const auto& [id, max_new] : wanted) ASSERT_EQ(simulation.num_tokens(id), max_new);
+    ASSERT_EQ(simulation.scheduler.kv_used_fraction(), 0.0);
+  }
+}
+
+TEST(Scheduler, EndAllTellsRunningAndWaitingRequests) {
+  Simulation simulation(small_config(), 1);
+  for (int i = 0; i < 8; ++i) simulation.submit(6, 4);
+  simulation.step();
+  simulation.scheduler.end_all("rank 1 is gone");
+  for (uint64_t id = 1; id <= 8; ++id) {
+    EXPECT_EQ(simulation.ended(id), FinishReason::kError);
+    EXPECT_EQ(simulation.events[id].back().error, "rank 1 is gone");
+  }
+}
+
+TEST(ValidateRequest, RefusesWhatCanNeverRunAndNamesTheNumbers) {
+  GenerationRequest request;
+  EXPECT_THROW(validate_request(request, small_config()), InvalidRequest);
+  request.prompt_ids.resize(32, 1);
+  try {
+    validate_request(request, small_config());
+    FAIL() << "a prompt as long as the context was accepted";
+  } catch (const InvalidRequest& e) {
+    EXPECT_EQ(e.code(), "context_length_exceeded");
+    EXPECT_THAT(e.what(), testing::AllOf(testing::HasSubstr("32 tokens"), testing::HasSubstr("context length is 32")));
+  }
+  request.prompt_ids.resize(31);
+  EXPECT_NO_THROW(validate_request(request, small_config()));
+  request.max_new_tokens = 0;
+  EXPECT_THROW(validate_request(request, small_config()), InvalidRequest);
+}
+
+}  // namespace
+}  // namespace skipper
