@@ -1,0 +1,38 @@
+#include "kernels/swiglu.h"
+
+#include "kernels/cpu/row_sums.h"
+
+namespace skipper::cpu {
+namespace {
+
+struct SwigluRows {
+  const float* gate_up;
+  float* y;
+  int64_t num_rows;
+  int64_t intermediate_size;
+};
+
+struct SwigluKernel {
+  template <int kWidth>
+  [[gnu::always_inline]] static void run(const SwigluRows& rows) {
+    using V = Lanes<kWidth>;
+    const V one = V::broadcast(1.0f);
+    for (int64_t row = 0; row < rows.num_rows; ++row) {
+      const float* gate = rows.gate_up + row * 2 * rows.intermediate_size;
+      const float* up = gate + rows.intermediate_size;
+      float* y = rows.y + row * rows.intermediate_size;
+      for_each_vector<kWidth>(rows.intermediate_size, [&](const auto& load, const auto& store) __attribute__((always_inline)) {
+        const V x = load(gate);
+        store(y, x / (one + exp(V::zero() - x)) * load(up));
+      });
+    }
+  }
+};
+
+}  // namespace
+
+void swiglu(const Tensor& gate_up, Tensor& y) {
+  run_on_best_isa<SwigluKernel>(SwigluRows{gate_up.data<float>(), y.data<float>(), y.dim(0), y.dim(1)});
+}
+
+}  // namespace skipper::cpu
