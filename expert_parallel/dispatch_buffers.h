@@ -24,11 +24,20 @@ struct DispatchShape {
 struct DispatchBuffers {
   DispatchBuffers(const DispatchShape& shape, const DispatchConfig& config);
 
+  int64_t payload_row_bytes() const { return shape.hidden_size * static_cast<int64_t>(size_of(config.payload_dtype)); }
+  int64_t combine_row_bytes() const { return shape.hidden_size * static_cast<int64_t>(size_of(config.combine_dtype)); }
+
   DispatchShape shape;
   DispatchConfig config;
 
+  // Sizes of the parts of the exchange under way, by rank.
+  std::vector<int64_t> send_bytes;     // [world_size]
+  std::vector<int64_t> receive_bytes;  // [world_size]
+
   // At the source.
   std::vector<DispatchCounts> sent_counts;  // [world_size]
+  std::vector<int32_t> last_token;          // [world_size] scratch: last token seen that goes to the rank
+  std::vector<int64_t> next_row;            // [world_size] scratch: where the rank's next token is listed
   Tensor payload_rows;                      // [max_tokens, H] payload format
   Tensor sent_tokens;                       // [S] i32, token of each sent row, destination by destination
   Tensor send_message;                      // bytes of all payload messages

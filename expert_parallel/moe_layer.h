@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <utility>
 
 #include "cluster/operating_point.h"
 #include "expert_parallel/dispatch_buffers.h"
@@ -75,7 +76,6 @@ class MoeLayer {
                Stream& stream) const;
 
  private:
-  Routing choose_experts(const Tensor& hidden, const TokenPolicies& policies, MoeBuffers& buffers, Stream& stream) const;
   MoeLayerConfig config_;
   MoeContext context_;
   Router router_;

@@ -47,8 +47,6 @@ class DispatchHandle {
   int64_t num_sent_ = 0;      // hidden rows sent, the local group included
   int64_t num_received_ = 0;  // hidden rows received
   int64_t num_pairs_ = 0;     // pairs of the received rows
-  std::vector<int64_t> send_bytes_;
-  std::vector<int64_t> receive_bytes_;
   std::unique_ptr<PendingOperation> pending_;
 };
 
@@ -90,12 +88,19 @@ class TokenDispatcher {
   void finish_combine(DispatchHandle& handle, Tensor& out, Stream& stream);
 
  private:
-  void exchange_counts(const DispatchInput& input, DispatchBuffers& buffers, Stream& stream);
-  void count_dispatch(const DispatchHandle& handle);
-  void count_combine(const DispatchHandle& handle);
+  std::unique_ptr<PendingOperation> start_counts(DispatchBuffers& buffers, Stream& stream);
+  std::unique_ptr<PendingOperation> start_payload(DispatchBuffers& buffers, Stream& stream);
+  // Parts of `send` and `receive` have the sizes of buffers.send_bytes and receive_bytes.
+  std::unique_ptr<PendingOperation> start_exchange(const Tensor& send, Tensor& receive, const DispatchBuffers& buffers,
+                                                   Stream& stream);
+  void check_received_counts(const DispatchBuffers& buffers) const;
+  void count_dispatch(const DispatchBuffers& buffers);
+  void count_combine(const DispatchBuffers& buffers);
+  void enter(const DispatchHandle& handle, const char* phase);
   Hop hop_to(int rank) const { return context_.topology.hop(context_.data.rank(), rank); }
 
   Context context_;
+  std::vector<int64_t> counts_bytes_;  // size of the counts message to each rank
   int64_t step_ = -1;
 };
 

@@ -1,0 +1,42 @@
+#include "expert_parallel/dispatch_buffers.h"
+
+#include <algorithm>
+
+namespace skipper {
+
+DispatchBuffers::DispatchBuffers(const DispatchShape& dispatch_shape, const DispatchConfig& dispatch_config)
+    : shape(dispatch_shape), config(dispatch_config) {
+  config.validate();
+  const auto world_size = static_cast<size_t>(shape.world_size);
+  const int64_t max_sent = shape.max_tokens * std::min<int64_t>(shape.world_size, shape.top_k);
+  const int64_t max_sent_pairs = shape.max_tokens * shape.top_k;
+  const int64_t max_received = shape.max_tokens * shape.world_size;
+  const int64_t max_pairs = max_received * shape.top_k;
+  const auto message_bytes = [&](int64_t num_tokens, int64_t num_pairs) {
+    return PayloadLayout{num_tokens, num_pairs, payload_row_bytes()}.num_bytes();
+  };
+
+  send_bytes.resize(world_size);
+  receive_bytes.resize(world_size);
+
+  sent_counts.resize(world_size);
+  last_token.resize(world_size);
+  next_row.resize(world_size);
+  payload_rows = Tensor::empty({shape.max_tokens, shape.hidden_size}, config.payload_dtype);
+  sent_tokens = Tensor::empty({max_sent}, DType::kI32);
+  send_message = Tensor::empty({message_bytes(max_sent, max_sent_pairs)}, DType::kU8);
+  returned_sums = Tensor::empty({max_sent, shape.hidden_size}, config.combine_dtype);
+
+  received_counts.resize(world_size);
+  receive_message = Tensor::empty({message_bytes(max_received, max_pairs)}, DType::kU8);
+  received_rows = Tensor::empty({max_received, shape.hidden_size}, config.payload_dtype);
+  pair_offsets = Tensor::empty({max_received + 1}, DType::kI32);
+  pair_slots = Tensor::empty({max_pairs}, DType::kI32);
+  pair_weights = Tensor::empty({max_pairs}, DType::kF32);
+  row_offsets = Tensor::empty({shape.max_local_experts + 1}, DType::kI32);
+  row_index = Tensor::empty({max_pairs}, DType::kI32);
+  row_of_pair = Tensor::empty({max_pairs}, DType::kI32);
+  partial_sums = Tensor::empty({max_received, shape.hidden_size}, config.combine_dtype);
+}
+
+}  // namespace skipper

@@ -1,0 +1,63 @@
+#include "expert_parallel/expert_placement.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+
+namespace skipper {
+
+ExpertPlacement::ExpertPlacement(const PlacementShape& shape)
+    : shape_(shape),
+      homes_(static_cast<size_t>(shape.num_moe_layers) * static_cast<size_t>(shape.num_experts)),
+      residents_(static_cast<size_t>(shape.num_moe_layers) * static_cast<size_t>(shape.world_size)) {
+  CHECK_GE(shape.num_moe_layers, 0);
+  CHECK_GT(shape.num_experts, 0);
+  CHECK_GT(shape.world_size, 0);
+}
+
+ExpertPlacement ExpertPlacement::contiguous(const PlacementShape& shape) {
+  ExpertPlacement placement(shape);
+  const auto first_of = [&](int64_t rank) { return static_cast<int32_t>(rank * shape.num_experts / shape.world_size); };
+  auto home = placement.homes_.begin();
+  auto resident = placement.residents_.begin();
+  for (int layer = 0; layer < shape.num_moe_layers; ++layer) {
+    for (int32_t rank = 0; rank < shape.world_size; ++rank, ++resident) {
+      for (int32_t expert = first_of(rank); expert < first_of(rank + 1); ++expert) {
+        *home++ = {.rank = rank, .slot = static_cast<int32_t>(resident->size())};
+        resident->push_back(expert);
+      }
+    }
+  }
+  return placement;
+}
+
+ExpertHome ExpertPlacement::owner(const ExpertId& id) const {
+  CHECK(id.expert >= 0 && id.expert < shape_.num_experts) << "expert " << id.expert << " of " << shape_.num_experts;
+  return homes(id.layer)[static_cast<size_t>(id.expert)];
+}
+
+std::span<const ExpertHome> ExpertPlacement::homes(int layer) const {
+  CHECK(layer >= 0 && layer < shape_.num_moe_layers) << "MoE layer " << layer << " of " << shape_.num_moe_layers;
+  const auto num_experts = static_cast<size_t>(shape_.num_experts);
+  return std::span(homes_).subspan(static_cast<size_t>(layer) * num_experts, num_experts);
+}
+
+const std::vector<int32_t>& ExpertPlacement::experts_of(int rank, int layer) const {
+  CHECK(rank >= 0 && rank < shape_.world_size) << "rank " << rank << " of " << shape_.world_size;
+  CHECK(layer >= 0 && layer < shape_.num_moe_layers) << "MoE layer " << layer << " of " << shape_.num_moe_layers;
+  return residents_[static_cast<size_t>(layer) * static_cast<size_t>(shape_.world_size) + static_cast<size_t>(rank)];
+}
+
+std::vector<std::vector<int32_t>> ExpertPlacement::experts_of(int rank) const {
+  std::vector<std::vector<int32_t>> layers;
+  for (int layer = 0; layer < shape_.num_moe_layers; ++layer) layers.push_back(experts_of(rank, layer));
+  return layers;
+}
+
+int ExpertPlacement::max_local_experts() const {
+  size_t most = 0;
+  for (const std::vector<int32_t>& experts : residents_) most = std::max(most, experts.size());
+  return static_cast<int>(most);
+}
+
+}  // namespace skipper

@@ -1,0 +1,49 @@
+#include "expert_parallel/moe_layer.h"
+
+#include <glog/logging.h>
+
+namespace skipper {
+
+MoeBuffers::MoeBuffers(const MoeBufferConfig& config, const ExpertPlacement& placement, const ExpertStore& store)
+    : router(config.max_tokens, config.num_experts, config.top_k),
+      kept_ids(Tensor::empty({config.max_tokens, config.top_k}, DType::kI32)),
+      dispatch({.max_tokens = config.max_tokens,
+                .hidden_size = store.hidden_size(),
+                .top_k = config.top_k,
+                .world_size = placement.world_size(),
+                .max_local_experts = placement.max_local_experts()},
+               config.formats),
+      experts(store, config.max_rows_per_pass),
+      expert_output(Tensor::empty({dispatch.row_index.num_elements(), store.hidden_size()}, DType::kF32)) {}
+
+MoeLayer::MoeLayer(const MoeLayerConfig& config, const Tensor& router_weight, const MoeContext& context)
+    : config_(config),
+      context_(context),
+      router_(router_weight, {.top_k = config.top_k, .scoring = config.scoring, .normalization = config.normalization}),
+      skipping_(context.levels, config.moe_layer) {
+  CHECK(router_weight.shape() == Shape({config.num_experts, config.hidden_size})) << router_weight.shape().to_string();
+}
+
+void MoeLayer::forward(const Tensor& hidden, const TokenPolicies& policies, MoeBuffers& buffers, Tensor& out,
+                       Stream& stream) const {
+  const Routing routed = router_.route(hidden, buffers.router, stream);
+  const Routing kept = skipping_.apply(routed, policies, buffers.kept_ids, context_.counters);
+  if (observer_) observer_(config_, routed, kept);
+
+  const DispatchInput input{.layer = config_.layer,
+                            .moe_layer = config_.moe_layer,
+                            .hidden = hidden,
+                            .routing = kept,
+                            .routed_ids = routed.expert_ids,
+                            .token_class = policies.token_class};
+  DispatchHandle handle = context_.dispatcher.start_dispatch(input, buffers.dispatch, stream);
+  const ExpertBatch batch = context_.dispatcher.finish_dispatch(handle, stream);
+
+  Tensor expert_output = buffers.expert_output.first(batch.row_index.num_elements());
+  context_.experts.forward(config_.moe_layer, batch, buffers.experts, expert_output, stream);
+
+  context_.dispatcher.start_combine(handle, expert_output, stream);
+  context_.dispatcher.finish_combine(handle, out, stream);
+}
+
+}  // namespace skipper
