@@ -16,6 +16,8 @@
 
 namespace skipper {
 
+struct SafetensorsEntry;
+
 // One mapped *.safetensors file. The mapping lives as long as the object. Thread-safe after construction.
 class SafetensorsFile {
  public:
@@ -27,18 +29,25 @@ class SafetensorsFile {
   SafetensorsFile& operator=(const SafetensorsFile&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
+  // The readable tensors, by name.
   const std::map<std::string, Tensor>& tensors() const { return tensors_; }
+  // Sound tensors that this program cannot view, with the reason: an element type other than F32, BF16, F16, I32, I64 and
+  // U8, more than five dimensions, or a start that is no multiple of the element size. Harmless until somebody asks for one.
+  const std::map<std::string, std::string>& refusals() const { return refusals_; }
   // The mapped bytes, for accounting of resident pages.
   const std::byte* mapping() const { return mapping_; }
   size_t mapping_bytes() const { return mapping_bytes_; }
 
  private:
+  void map_file();
   void parse_header();
+  void add_tensor(const std::string& name, const SafetensorsEntry& entry, size_t data_begin);
 
   std::filesystem::path path_;
   std::byte* mapping_ = nullptr;
   size_t mapping_bytes_ = 0;
   std::map<std::string, Tensor> tensors_;
+  std::map<std::string, std::string> refusals_;
 };
 
 // All shards of a checkpoint directory: model.safetensors, or model.safetensors.index.json and the files it lists.
@@ -48,18 +57,21 @@ class Checkpoint {
   explicit Checkpoint(const std::filesystem::path& directory);
 
   const std::filesystem::path& directory() const { return directory_; }
+  // True also for a tensor that `get` would refuse.
   bool has(const std::string& name) const;
   // A view of the mapped bytes, valid as long as the checkpoint. Throws InvalidFile naming tensor and directory when the
   // tensor is missing, or has another shape than `expected` (both shapes are named).
   Tensor get(const std::string& name, const Shape& expected) const;
   std::vector<std::string> names() const;
 
-  // Tells the kernel that the pages of `view` are not needed any more in this process (they were copied elsewhere).
+  // Tells the operating system that the whole pages inside `view`, a tensor of this checkpoint or a part of one, are not
+  // needed any more in this process (they were copied elsewhere). Reading them again is allowed and reads the file.
   void release_pages(const Tensor& view) const;
   // Bytes of the mappings that are resident in this process (/proc/self/smaps), page granularity.
   size_t resident_bytes() const;
 
  private:
+  void open_shards(const std::filesystem::path& index_path);
   const SafetensorsFile& file_of(const std::string& name) const;
 
   std::filesystem::path directory_;
