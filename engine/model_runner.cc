@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "model/rotary.h"
+#include "model/rotary_positions.h"
 
 namespace skipper {
 
@@ -20,7 +20,16 @@ struct ModelRunner::LocalSequence {
 
   int64_t num_prompt() const { return static_cast<int64_t>(request.prompt_ids.size()); }
   bool is_scored(int64_t position) const { return request.score_prompt && position + 1 < num_prompt(); }
+  void copy_rotary_position(int64_t position, int32_t* out) const;  // out [3]
 };
+
+void ModelRunner::LocalSequence::copy_rotary_position(int64_t position, int32_t* out) const {
+  if (position < num_prompt()) {
+    std::copy_n(rotary.positions.row<int32_t>(position), 3, out);
+  } else {
+    std::fill_n(out, 3, rotary.next_position + static_cast<int32_t>(position - num_prompt()));
+  }
+}
 
 // Host memory of every BatchInput field at its largest; a step uses the first rows.
 struct ModelRunner::StepBuffers {
@@ -44,6 +53,12 @@ namespace {
 
 int64_t max_blocks_per_sequence(const EngineConfig& config) {
   return (config.max_model_len + config.kv_block_size - 1) / config.kv_block_size;
+}
+
+std::vector<ImageGrid> grids_of(std::span<const ImagePatches> images) {
+  std::vector<ImageGrid> grids;
+  for (const ImagePatches& image : images) grids.push_back({image.grid_t, image.grid_h, image.grid_w});
+  return grids;
 }
 
 // Row in the image features of every vision token, in order of appearance.
@@ -103,7 +118,7 @@ void ModelRunner::admit(std::span<const std::byte> encoded, Stream& stream) {
   const GenerationRequest& request = sequence.request;
   sequence.tokens = request.prompt_ids;
   sequence.tokens.insert(sequence.tokens.end(), request.generated_ids.begin(), request.generated_ids.end());
-  sequence.rotary = sequence_rotary_positions(request.prompt_ids, request.images, model_.config());
+  sequence.rotary = sequence_rotary_positions(request.prompt_ids, grids_of(request.images), model_.config());
   sequence.processors = build_logit_processors(request);
   sequence.feature_row = number_vision_tokens(request.prompt_ids, token_classes_);
   if (!request.images.empty()) {
@@ -149,8 +164,7 @@ void ModelRunner::append_tokens(const SequenceStep& step, LocalSequence& sequenc
     const int32_t token = sequence.tokens[static_cast<size_t>(position)];
     const auto block = static_cast<size_t>(position / config_.kv_block_size);
     buffers.token_ids.data<int32_t>()[t] = token;
-    const auto rotary = sequence.rotary.at(position);
-    std::copy(rotary.begin(), rotary.end(), buffers.rotary_positions.row<int32_t>(t));
+    sequence.copy_rotary_position(position, buffers.rotary_positions.row<int32_t>(t));
     buffers.positions.data<int32_t>()[t] = static_cast<int32_t>(position);
     buffers.sequence_index.data<int32_t>()[t] = static_cast<int32_t>(sequence_index);
     buffers.kv_slots.data<int32_t>()[t] =

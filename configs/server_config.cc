@@ -1,0 +1,209 @@
+#include "configs/server_config.h"
+
+#include <chrono>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/config_limit.h"
+#include "base/error.h"
+#include "base/json_fields.h"
+
+namespace skipper {
+namespace {
+
+using std::chrono::milliseconds;
+
+// One list of keys per section; it drives reading and printing alike, so the two cannot differ.
+template <typename Visitor>
+void visit_fields(EngineConfig& config, Visitor& visit) {
+  visit("max_tokens_per_step", config.max_tokens_per_step);
+  visit("max_sequences_per_rank", config.max_sequences_per_rank);
+  visit("max_logit_rows", config.max_logit_rows);
+  visit("kv_blocks_per_rank", config.kv_blocks_per_rank);
+  visit("kv_block_size", config.kv_block_size);
+  visit("max_model_len", config.max_model_len);
+  visit("queue_capacity", config.queue_capacity);
+  visit("idle_heartbeat_ms", config.idle_heartbeat);
+}
+
+template <typename Visitor>
+void visit_fields(CommConfig& config, Visitor& visit) {
+  visit("deadline_ms", config.deadline);
+}
+
+template <typename Visitor>
+void visit_fields(ClusterConfig& config, Visitor& visit) {
+  visit("plan_patience_ms", config.plan_patience);
+  visit("stall_limit_ms", config.stall_limit);
+  visit("max_plan_bytes", config.max_plan_bytes);
+}
+
+template <typename Visitor>
+void visit_fields(DispatchConfig& config, Visitor& visit) {
+  visit("payload_dtype", config.payload_dtype);
+  visit("combine_dtype", config.combine_dtype);
+}
+
+template <typename Visitor>
+void visit_fields(FrontendConfig& config, Visitor& visit) {
+  visit("host", config.host);
+  visit("port", config.port);
+  visit("max_connections", config.max_connections);
+  visit("processor_threads", config.processor_threads);
+  visit("max_target_bytes", config.max_target_bytes);
+  visit("max_header_bytes", config.max_header_bytes);
+  visit("max_body_bytes", config.max_body_bytes);
+  visit("max_inflight_body_bytes", config.max_inflight_body_bytes);
+  visit("max_json_values", config.max_json_values);
+  visit("max_json_depth", config.max_json_depth);
+  visit("max_messages", config.max_messages);
+  visit("max_images", config.max_images);
+  visit("max_image_bytes", config.max_image_bytes);
+  visit("max_choices", config.max_choices);
+  visit("max_stop_strings", config.max_stop_strings);
+  visit("max_stop_bytes", config.max_stop_bytes);
+  visit("max_stop_token_ids", config.max_stop_token_ids);
+  visit("header_timeout_ms", config.header_timeout);
+  visit("idle_timeout_ms", config.idle_timeout);
+  visit("body_timeout_ms", config.body_timeout);
+  visit("write_timeout_ms", config.write_timeout);
+  visit("drain_timeout_ms", config.drain_timeout);
+  visit("stall_timeout_ms", config.stall_timeout);
+}
+
+template <typename Visitor>
+void visit_fields(ImageLimits& config, Visitor& visit) {
+  visit("max_bytes", config.max_bytes);
+  visit("max_pixels", config.max_pixels);
+  visit("max_side", config.max_side);
+  visit("min_side", config.min_side);
+}
+
+struct KvCacheSection {
+  DType& dtype;
+};
+
+template <typename Visitor>
+void visit_fields(KvCacheSection& config, Visitor& visit) {
+  visit("dtype", config.dtype);
+}
+
+template <typename Visitor>
+void visit_sections(ServerConfig& config, Visitor& visitor) {
+  visitor.section("engine", config.engine);
+  visitor.section("comm", config.comm);
+  visitor.section("cluster", config.cluster);
+  visitor.section("dispatch", config.dispatch);
+  visitor.section("frontend", config.frontend);
+  visitor.section("images", config.images);
+  KvCacheSection kv_cache{config.kv_dtype};
+  visitor.section("kv_cache", kv_cache);
+}
+
+DType parse_dtype(const JsonFields& fields, const char* key, DType fallback) {
+  const std::string name = fields.optional_string(key, std::string(name_of(fallback)));
+  if (name == "bf16") return DType::kBF16;
+  if (name == "f32") return DType::kF32;
+  fields.fail(key, "'" + name + "' is not supported; use bf16 or f32");
+}
+
+// Reads the keys of one section; an absent key leaves the default in place. Ranges are validate()'s business.
+struct FieldReader {
+  const JsonFields& fields;
+
+  static constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
+
+  void operator()(const char* key, int64_t& value) { value = fields.optional_int(key, value, -kMax, kMax); }
+  void operator()(const char* key, size_t& value) {
+    value = static_cast<size_t>(fields.optional_int(key, static_cast<int64_t>(value), 0, kMax));
+  }
+  void operator()(const char* key, milliseconds& value) {
+    value = milliseconds(fields.optional_int(key, value.count(), 0, kMax));
+  }
+  void operator()(const char* key, std::string& value) { value = fields.optional_string(key, value); }
+  void operator()(const char* key, DType& value) { value = parse_dtype(fields, key, value); }
+};
+
+struct SectionReader {
+  const JsonFields& root;
+
+  template <typename Section>
+  void section(const char* name, Section& config) {
+    const auto fields = root.optional_object(name);
+    if (!fields) return;
+    FieldReader reader{*fields};
+    visit_fields(config, reader);
+    fields->reject_unknown_keys();
+  }
+};
+
+struct FieldPrinter {
+  nlohmann::json& object;
+
+  template <typename T>
+  void operator()(const char* key, const T& value) {
+    object[key] = value;
+  }
+  void operator()(const char* key, const milliseconds& value) { object[key] = value.count(); }
+  void operator()(const char* key, const DType& value) { object[key] = name_of(value); }
+};
+
+struct SectionPrinter {
+  nlohmann::json& root;
+
+  template <typename Section>
+  void section(const char* name, Section& config) {
+    FieldPrinter printer{root[name]};
+    visit_fields(config, printer);
+  }
+};
+
+std::map<std::string, int64_t> read_service_tiers(const JsonFields& root) {
+  std::map<std::string, int64_t> tiers;
+  const nlohmann::json& section = root.raw("service_tiers");
+  if (section.is_null()) return tiers;
+  if (!section.is_object()) root.fail("service_tiers", "expected an object of tier names and levels, found " + section.dump());
+  const JsonFields fields(section, root.path() + ": service_tiers");
+  for (const auto& [name, level] : section.items()) tiers[name] = fields.required_int(name, 0, 255);
+  return tiers;
+}
+
+}  // namespace
+
+void ServerConfig::validate() const {
+  engine.validate();
+  require({"comm.deadline_ms", comm.deadline.count(), 10, 86400000});
+  cluster.validate();
+  dispatch.validate();
+  frontend.validate();
+  require({"images.max_pixels", images.max_pixels, 1, int64_t{1} << 30});
+  require({"images.max_side", images.max_side, 1, 1 << 20});
+  require({"images.min_side", images.min_side, 1, images.max_side});
+  const auto gold = service_tiers.find("gold");
+  if (gold != service_tiers.end()) require({"service_tiers.gold", gold->second, 0, 0});
+}
+
+ServerConfig load_server_config(const std::filesystem::path& path) {
+  ServerConfig config;
+  if (!path.empty()) {
+    const nlohmann::json json = read_json_file(path, size_t{16} << 20);
+    const JsonFields root(json, path.string());
+    SectionReader reader{root};
+    visit_sections(config, reader);
+    config.service_tiers = read_service_tiers(root);
+    root.reject_unknown_keys();
+  }
+  config.service_tiers.emplace("gold", 0);
+  return config;
+}
+
+std::string describe(const ServerConfig& config) {
+  ServerConfig copy = config;
+  nlohmann::json root;
+  SectionPrinter printer{root};
+  visit_sections(copy, printer);
+  root["service_tiers"] = config.service_tiers;
+  return root.dump();
+}
+
+}  // namespace skipper

@@ -1,0 +1,38 @@
+// All settings of a server in one struct: loads a JSON file, applies defaults, validates, and prints the effective values.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "cluster/cluster_config.h"
+#include "comm/comm_config.h"
+#include "engine/engine_config.h"
+#include "expert_parallel/dispatch_config.h"
+#include "frontend/frontend_config.h"
+#include "processor/image_limits.h"
+#include "tensor/dtype.h"
+
+namespace skipper {
+
+struct ServerConfig {
+  EngineConfig engine;
+  CommConfig comm;
+  ClusterConfig cluster;
+  DispatchConfig dispatch;
+  FrontendConfig frontend;
+  ImageLimits images;
+  DType kv_dtype = DType::kBF16;               // "kv_cache.dtype": bf16 or f32
+  std::map<std::string, int64_t> service_tiers;  // request field service_tier → level; "gold" is always level 0
+
+  void validate() const;
+};
+
+// Sections engine, comm, cluster, dispatch, frontend, images, kv_cache, service_tiers; each key is optional, an unknown one is
+// refused with the nearest known name. An empty path gives the defaults. Throws InvalidFile.
+ServerConfig load_server_config(const std::filesystem::path& path);
+
+// Every effective value as one line of JSON, for the log.
+std::string describe(const ServerConfig& config);
+
+}  // namespace skipper

@@ -1,0 +1,89 @@
+#include "evaluation/eval_report.h"
+
+#include <iomanip>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+namespace skipper {
+namespace {
+
+using nlohmann::json;
+
+int64_t sum_over_classes(const std::array<TrafficCounters::ByHopAndClass<int64_t>, kNumDirections>& bytes, size_t hop) {
+  int64_t total = 0;
+  for (const auto& direction : bytes) {
+    for (const int64_t value : direction[hop]) total += value;
+  }
+  return total;
+}
+
+double skip_ratio(const TrafficCounters& traffic) {
+  int64_t run = 0;
+  int64_t skipped = 0;
+  for (const TokenClass c : {TokenClass::kText, TokenClass::kVision}) {
+    run += traffic.pairs_run[static_cast<size_t>(c)];
+    skipped += traffic.pairs_skipped[static_cast<size_t>(c)];
+  }
+  return run + skipped == 0 ? 0.0 : static_cast<double>(skipped) / static_cast<double>(run + skipped);
+}
+
+json skip_section(const EvalReport& report) {
+  json section = {{"level", report.level}, {"skip_ratio", skip_ratio(report.traffic)}};
+  for (size_t c = 0; c < kNumTokenClasses; ++c) {
+    section["pairs"][std::string(kTokenClassNames[c])] = {{"run", report.traffic.pairs_run[c]},
+                                                          {"skipped", report.traffic.pairs_skipped[c]}};
+  }
+  for (size_t hop = 0; hop < kNumHops; ++hop) {
+    section["payload_bytes"][std::string(kHopNames[hop])] = {{"sent", sum_over_classes(report.traffic.payload_bytes, hop)},
+                                                             {"saved", sum_over_classes(report.traffic.saved_bytes, hop)}};
+  }
+  return section;
+}
+
+json task_section(const std::map<std::string, TaskScore>& scores) {
+  json section = json::object();
+  for (const auto& [task, score] : scores) section[task] = {{"right", score.right}, {"total", score.total}};
+  return section;
+}
+
+void print_tasks(std::ostringstream& out, const char* title, const std::map<std::string, TaskScore>& scores) {
+  if (scores.empty()) return;
+  out << std::left << std::setw(20) << title << std::right << std::setw(12) << "right" << std::setw(10) << "total" << "\n";
+  for (const auto& [task, score] : scores) {
+    out << "  " << std::left << std::setw(18) << task << std::right << std::setw(12) << score.right << std::setw(10)
+        << score.total << "\n";
+  }
+}
+
+}  // namespace
+
+std::string to_json(const EvalReport& report) {
+  json root;
+  root["perplexity"] = json::object();
+  for (const auto& [name, result] : report.perplexity) {
+    root["perplexity"][name] = {{"perplexity", result.perplexity}, {"tokens", result.tokens}};
+  }
+  root["vqa"] = task_section(report.vqa);
+  root["chat"] = task_section(report.chat);
+  root["skip"] = skip_section(report);
+  return root.dump(1);
+}
+
+std::string to_table(const EvalReport& report) {
+  std::ostringstream out;
+  if (!report.perplexity.empty()) {
+    out << std::left << std::setw(20) << "text" << std::right << std::setw(12) << "perplexity" << std::setw(10) << "tokens" << "\n";
+  }
+  for (const auto& [name, result] : report.perplexity) {
+    out << "  " << std::left << std::setw(18) << name << std::right << std::setw(12) << std::fixed << std::setprecision(4)
+        << result.perplexity << std::setw(10) << result.tokens << "\n";
+  }
+  print_tasks(out, "visual questions", report.vqa);
+  print_tasks(out, "chat questions", report.chat);
+  out << "level " << report.level << ": " << std::setprecision(1) << std::fixed << 100.0 * skip_ratio(report.traffic)
+      << " % of text and vision pairs skipped; payload between ranks " << report.traffic.total_payload_bytes(Hop::kNode)
+      << " bytes on a node, " << report.traffic.total_payload_bytes(Hop::kNetwork) << " over the network\n";
+  return out.str();
+}
+
+}  // namespace skipper

@@ -1,0 +1,28 @@
+// The results of an evaluation as JSON and as a table.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "evaluation/answers.h"
+#include "evaluation/perplexity.h"
+#include "expert_parallel/traffic_counters.h"
+
+namespace skipper {
+
+struct EvalReport {
+  std::map<std::string, PerplexityResult> perplexity;  // by text
+  std::map<std::string, TaskScore> vqa;                // by task
+  std::map<std::string, TaskScore> chat;               // by task
+  int level = 0;
+  TrafficCounters traffic;  // of the whole evaluation, all ranks
+};
+
+// {"perplexity":{name:{"perplexity":x,"tokens":n}},"vqa":{task:{"right":n,"total":n}},"chat":{...},
+//  "skip":{"level":n,"pairs":{class:{"run":n,"skipped":n}},"skip_ratio":x,"payload_bytes":{hop:{"sent":n,"saved":n}}}}
+// skip_ratio is over text and vision pairs.
+std::string to_json(const EvalReport& report);
+
+std::string to_table(const EvalReport& report);
+
+}  // namespace skipper

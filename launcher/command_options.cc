@@ -1,0 +1,22 @@
+#include "launcher/command_options.h"
+
+namespace skipper {
+
+ServerConfig server_config_from(const CommandLine& line) {
+  ServerConfig config = load_server_config(line.config);
+  if (!line.host.empty()) config.frontend.host = line.host;
+  if (line.port >= 0) config.frontend.port = line.port;
+  if (line.max_model_len >= 0) config.engine.max_model_len = line.max_model_len;
+  return config;
+}
+
+RankOptions rank_options_from(const CommandLine& line) {
+  RankOptions options;
+  options.model = line.model;
+  options.operating_point = line.operating_point;
+  options.level = line.level;
+  options.fits_model_len = line.max_model_len < 0;
+  return options;
+}
+
+}  // namespace skipper

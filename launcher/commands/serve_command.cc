@@ -1,0 +1,177 @@
+#include "launcher/commands/serve_command.h"
+
+#include <glog/logging.h>
+
+#include <chrono>
+#include <iostream>
+#include <optional>
+#include <thread>
+
+#include "base/error.h"
+#include "comm/mpi_runtime.h"
+#include "frontend/endpoints.h"
+#include "frontend/http_server.h"
+#include "launcher/command_options.h"
+#include "launcher/generation_defaults.h"
+#include "launcher/rank_process.h"
+#include "launcher/signal_watcher.h"
+#include "launcher/startup_agreement.h"
+#include "metrics/metrics_registry.h"
+#include "processor/incremental_detokenizer.h"
+
+namespace skipper {
+namespace {
+
+// mpirun kills its ranks one second after it has passed SIGTERM on; what is running by then is lost.
+constexpr std::chrono::milliseconds kGraceUnderMpirun{400};
+
+std::string served_name(const CommandLine& line) {
+  if (!line.served_model_name.empty()) return line.served_model_name;
+  // "models/demo/" has no file name; its parent path "models/demo" does.
+  const std::filesystem::path path = std::filesystem::path(line.model).lexically_normal();
+  return (path.has_filename() ? path : path.parent_path()).filename().string();
+}
+
+ServedModel served_model(const CommandLine& line, const RankProcess& process) {
+  const GenerationDefaults defaults = read_generation_defaults(line.model);
+  ServedModel model;
+  model.name = served_name(line);
+  model.max_model_len = process.config().engine.max_model_len;
+  model.vocab_size = process.model_config().vocab_size;
+  model.created = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  model.temperature = defaults.temperature;
+  model.top_p = defaults.top_p;
+  model.top_k = defaults.top_k;
+  model.end_token_ids = process.model_config().eos_token_ids;
+  model.level = process.level();
+  model.service_tiers = process.config().service_tiers;
+  return model;
+}
+
+TrafficTotals totals_of(const TrafficCounters& traffic) {
+  TrafficTotals totals;
+  totals.payload_bytes = traffic.payload_bytes;
+  totals.saved_bytes = traffic.saved_bytes;
+  totals.wire_bytes = traffic.wire_bytes;
+  totals.pairs_run = traffic.pairs_run;
+  totals.pairs_skipped = traffic.pairs_skipped;
+  return totals;
+}
+
+EngineStatus::Phase phase_of(EngineState state) {
+  switch (state) {
+    case EngineState::kLoading:
+      return EngineStatus::Phase::kLoading;
+    case EngineState::kIdle:
+      return EngineStatus::Phase::kIdle;
+    case EngineState::kStepping:
+    case EngineState::kStalled:
+      return EngineStatus::Phase::kStepping;
+  }
+  return EngineStatus::Phase::kFailed;
+}
+
+TokenTextDecoder make_decoder(const BpeTokenizer& tokenizer) {
+  auto detokenizer = std::make_shared<IncrementalDetokenizer>(tokenizer, SpecialTokenText::kSkip);
+  return {.push = [detokenizer](int32_t id) { return detokenizer->push(id); }, .flush = [detokenizer] { return detokenizer->flush(); }};
+}
+
+// Rank 0's half of a server: HTTP on a thread of its own, from before the weights are loaded until the engine has ended.
+class Frontend {
+ public:
+  Frontend(const CommandLine& line, RankProcess& process)
+      : process_(process),
+        metrics_(served_name(line), process.world_size()),
+        server_(process.config().frontend, make_endpoints(serving_context(line)), metrics_),
+        thread_([this] { server_.run(); }) {}
+
+  ~Frontend() {
+    server_.stop();
+    thread_.join();
+  }
+
+  StepObserver observer() {
+    return [this](const StepReport& report) { observe(report); };
+  }
+
+  void announce() const {
+    std::cout << "skipper: listening on http://" << process_.config().frontend.host << ":" << server_.port() << std::endl;
+  }
+
+  // No new work from here on; what runs may end.
+  void drain() {
+    draining_ = true;
+    server_.stop();
+  }
+
+ private:
+  std::shared_ptr<const ServingContext> serving_context(const CommandLine& line) {
+    const EngineConfig limits = process_.config().engine;
+    const ChatProcessor processor{
+        .process = [this](const std::vector<ChatMessage>& messages) { return process_.processor().process(messages); },
+        .make_decoder = [this] { return make_decoder(process_.processor().tokenizer()); }};
+    const EngineHooks hooks{.submit =
+                                [this, limits](Submission submission) {
+                                  validate_request(submission.request, limits);
+                                  return process_.queue().push(std::move(submission));
+                                },
+                            .status = [this] { return status(); }};
+    return std::make_shared<ServingContext>(
+        ServingContext{process_.config().frontend, served_model(line, process_), processor, hooks, metrics_});
+  }
+
+  EngineStatus status() const {
+    const HealthReport report = process_.health().report();
+    return {.phase = phase_of(report.state), .age = report.since_last_beat, .draining = draining_.load(),
+            .queue_full = process_.queue().full()};
+  }
+
+  void observe(const StepReport& report) {
+    traffic_ += report.traffic;
+    metrics_.record_step(report.step_seconds);
+    metrics_.set_engine_gauges({report.num_running, report.num_waiting, report.kv_used_fraction});
+    metrics_.set_traffic(totals_of(traffic_));
+  }
+
+  RankProcess& process_;
+  MetricsRegistry metrics_;
+  TrafficCounters traffic_;  // engine thread
+  std::atomic<bool> draining_{false};
+  HttpServer server_;
+  std::thread thread_;
+};
+
+void serve(RankProcess& process, Frontend& frontend, Engine& engine) {
+  const SignalWatcher signals([&, asked_before = false](StopSignal signal) mutable {
+    const auto full = process.config().frontend.drain_timeout;
+    const bool hurried = signal == StopSignal::kTerminate && MpiRuntime::launched();
+    const auto grace = asked_before ? std::chrono::milliseconds(0) : hurried ? std::min(full, kGraceUnderMpirun) : full;
+    LOG(INFO) << "stopping grace_ms=" << grace.count();
+    asked_before = true;
+    frontend.drain();
+    engine.stop(grace);
+  });
+  frontend.announce();
+  engine.run();
+}
+
+}  // namespace
+
+int run_serve(const CommandLine& line) {
+  RankProcess process(server_config_from(line), rank_options_from(line));
+  std::optional<Frontend> frontend;
+  run_together(process.startup(), [&] {
+    if (process.is_leader()) frontend.emplace(line, process);
+  });
+  if (process.is_leader()) LOG(INFO) << "settings " << describe(process.config());
+  process.load();
+  Engine& engine = process.start_engine(frontend ? frontend->observer() : StepObserver());
+  if (frontend) {
+    serve(process, *frontend, engine);
+  } else {
+    engine.run();
+  }
+  return 0;
+}
+
+}  // namespace skipper

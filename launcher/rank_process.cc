@@ -1,0 +1,93 @@
+#include "launcher/rank_process.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/error.h"
+#include "launcher/startup_agreement.h"
+
+namespace skipper {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Level 0 without a file; the one operating point of a file with one; a ladder needs to be told.
+uint8_t choose_level(const RankOptions& options, const LevelTable& levels) {
+  const int highest = levels.num_levels() - 1;
+  if (options.level > highest) {
+    throw Error("level " + std::to_string(options.level) + " does not exist; " + options.operating_point.string() +
+                " has levels 0 to " + std::to_string(highest));
+  }
+  if (options.level >= 0) return static_cast<uint8_t>(options.level);
+  if (highest > 1) {
+    throw Error(options.operating_point.string() + " has levels 0 to " + std::to_string(highest) + "; choose one with --level");
+  }
+  return static_cast<uint8_t>(highest);
+}
+
+// The context that checkpoint and KV cache both allow.
+int64_t fitting_model_len(const EngineConfig& engine, const ModelConfig& model) {
+  return std::min({engine.max_model_len, model.max_position_embeddings, engine.kv_tokens_per_rank()});
+}
+
+}  // namespace
+
+RankProcess::RankProcess(ServerConfig config, RankOptions options)
+    : config_(std::move(config)), options_(std::move(options)), group_(join_process_group(config_.comm)) {
+  run_together(*group_.startup, [this] { read_model(); });
+  require_same_everywhere(*group_.startup, "model fingerprint", model_config_.fingerprint);
+  require_same_everywhere(*group_.startup, "settings", describe(config_));
+}
+
+void RankProcess::load() {
+  const auto start = Clock::now();
+  topology_ = std::make_unique<ClusterTopology>(ClusterTopology::discover(*group_.startup, group_.host_name, stream_));
+  run_together(*group_.startup, [this] { load_model(); });
+  LOG(INFO) << "rank=" << control().rank() << " loaded model=" << options_.model.string()
+            << " seconds=" << std::chrono::duration<double>(Clock::now() - start).count() << " ranks=" << world_size()
+            << " nodes=" << topology_->num_nodes();
+}
+
+void RankProcess::read_model() {
+  model_config_ = load_model_config(options_.model);
+  EngineConfig& engine = config_.engine;
+  if (!options_.fits_model_len && engine.max_model_len > fitting_model_len(engine, model_config_)) {
+    throw Error("max_model_len " + std::to_string(engine.max_model_len) + " is more than the checkpoint's " +
+                std::to_string(model_config_.max_position_embeddings) + " or the KV cache's " +
+                std::to_string(engine.kv_tokens_per_rank()) + " tokens; lower it, or raise engine.kv_blocks_per_rank");
+  }
+  engine.max_model_len = fitting_model_len(engine, model_config_);
+  config_.validate();
+  levels_ = options_.operating_point.empty()
+                ? unskipped_levels(model_config_.num_moe_layers())
+                : load_levels(options_.operating_point, {model_config_.fingerprint, model_config_.num_moe_layers()});
+  level_ = choose_level(options_, levels_);
+  for (const auto& [tier, tier_level] : config_.service_tiers) {
+    if (tier_level < levels_.num_levels()) continue;
+    throw Error("service_tiers." + tier + ": level " + std::to_string(tier_level) + " does not exist; the levels are 0 to " +
+                std::to_string(levels_.num_levels() - 1));
+  }
+  processor_ = std::make_unique<MultimodalProcessor>(options_.model, model_config_, config_.images);
+  queue_ = std::make_unique<RequestQueue>(engine.queue_capacity);
+  health_ = std::make_unique<HealthMonitor>(config_.cluster.stall_limit);
+}
+
+void RankProcess::load_model() {
+  const EngineConfig& engine = config_.engine;
+  const ParallelContext parallel{*group_.data, *topology_, levels_, config_.dispatch};
+  const StepLimits limits{engine.max_tokens_per_step, engine.max_logit_rows};
+  model_ = std::make_unique<MultimodalModel>(options_.model, model_config_, parallel, limits);
+  cache_ = std::make_unique<KvCache>(model_config_,
+                                     KvCacheConfig{engine.kv_blocks_per_rank, engine.kv_block_size, config_.kv_dtype});
+  runner_ = std::make_unique<ModelRunner>(*model_, *cache_, engine, processor_->token_classes(model_config_.vocab_size));
+}
+
+Engine& RankProcess::start_engine(StepObserver observer) {
+  const EngineParts parts{*group_.control, *group_.data, *runner_, *model_, *queue_, *health_, levels_.version};
+  engine_ = std::make_unique<Engine>(config_.engine, config_.cluster, parts, std::move(observer));
+  return *engine_;
+}
+
+}  // namespace skipper

@@ -1,0 +1,75 @@
+// One rank from its communicators to its engine; reads as the start-up order. Shared by all commands that run the model.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "cluster/cluster_topology.h"
+#include "cluster/health_monitor.h"
+#include "cluster/operating_point.h"
+#include "comm/communicator_factory.h"
+#include "configs/server_config.h"
+#include "engine/engine.h"
+#include "model/kv_cache.h"
+#include "model/model_config.h"
+#include "model/multimodal_model.h"
+#include "processor/multimodal_processor.h"
+
+namespace skipper {
+
+// What the command line decides; the rest is in the config.
+struct RankOptions {
+  std::filesystem::path model;
+  std::filesystem::path operating_point;  // empty: level 0 alone
+  int level = -1;                         // −1: 1 for operating_point.json, an error for a ladder of several levels
+  bool fits_model_len = true;             // lower max_model_len to the checkpoint's; otherwise a larger one is refused
+};
+
+// Everything a rank needs to step. Members are in start-up order and end in reverse.
+class RankProcess {
+ public:
+  // Joins the group and reads everything small: configuration, levels, tokenizer. An error on one rank is thrown on all, once
+  // the others know; so it is with load(). Engine thread only.
+  RankProcess(ServerConfig config, RankOptions options);
+
+  // Loads the weights of this rank and allocates its step buffers and KV cache.
+  void load();
+  // Builds the engine; after load(). `observer` hears every step at rank 0.
+  Engine& start_engine(StepObserver observer);
+
+  bool is_leader() const { return group_.control->rank() == 0; }
+  int world_size() const { return group_.control->size(); }
+  Communicator& control() { return *group_.control; }
+  // For run_together(): its deadline leaves time to load weights.
+  Communicator& startup() { return *group_.startup; }
+  const ServerConfig& config() const { return config_; }
+  const ModelConfig& model_config() const { return model_config_; }
+  const MultimodalProcessor& processor() const { return *processor_; }
+  const LevelTable& levels() const { return levels_; }
+  uint8_t level() const { return level_; }
+  RequestQueue& queue() { return *queue_; }
+  const HealthMonitor& health() const { return *health_; }
+
+ private:
+  void read_model();
+  void load_model();
+
+  ServerConfig config_;
+  RankOptions options_;
+  ProcessGroup group_;
+  Stream stream_;
+  ModelConfig model_config_;
+  LevelTable levels_;
+  uint8_t level_ = 0;
+  std::unique_ptr<MultimodalProcessor> processor_;
+  std::unique_ptr<ClusterTopology> topology_;
+  std::unique_ptr<MultimodalModel> model_;
+  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<ModelRunner> runner_;
+  std::unique_ptr<RequestQueue> queue_;
+  std::unique_ptr<HealthMonitor> health_;
+  std::unique_ptr<Engine> engine_;
+};
+
+}  // namespace skipper
