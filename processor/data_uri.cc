@@ -67,7 +67,8 @@ std::vector<uint8_t> decode_data_uri(std::string_view uri, size_t max_bytes, con
   const size_t num_padding = payload->ends_with("==") ? 2 : payload->ends_with('=') ? 1 : 0;
   const size_t num_bytes = payload->size() / 4 * 3 - num_padding;
   if (num_bytes > max_bytes) {
-    throw InvalidRequest("image file has " + std::to_string(num_bytes) + " bytes, more than the limit of " + std::to_string(max_bytes),
+    throw InvalidRequest("image file has " + std::to_string(num_bytes) + " bytes, more than the limit of " +
+                             std::to_string(max_bytes),
                          param);
   }
   std::optional<std::vector<uint8_t>> bytes = decode_base64(*payload, num_padding);

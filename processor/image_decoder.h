@@ -10,8 +10,8 @@
 
 namespace skipper {
 
-// Gives the pixels that transformers' image processors start from: the EXIF orientation is applied, transparency is laid on white,
-// 16 bits are cut to the upper 8, CMYK is read in Adobe's polarity. Colour profiles and gamma are ignored, as there.
+// Gives the pixels that transformers' image processors start from: the EXIF orientation is applied, transparency is laid on
+// white, 16 bits are cut to the upper 8, CMYK is read in Adobe's polarity. Colour profiles and gamma are ignored, as there.
 // 16-bit grey is the exception: there Pillow clips every value above 255 to white, here its upper 8 bits count.
 //
 // `param` is the path of the request's field. Throws InvalidRequest: not a PNG or JPEG, over a limit, truncated, or corrupt.

@@ -37,8 +37,8 @@ ImageSize grown(ImageSize size, const ImageProcessorConfig& config) {
   return {side(size.height), side(size.width)};
 }
 
-// The 256 values a channel's byte can become, in the FP32 steps of transformers: with both factors on, the rescaling is folded into
-// mean and deviation.
+// The 256 values a channel's byte can become, in the FP32 steps of transformers: with both factors on, the rescaling is folded
+// into mean and deviation.
 std::array<float, 256> channel_values(const ImageProcessorConfig& config, size_t channel) {
   auto mean = static_cast<float>(config.mean[channel]);
   auto deviation = static_cast<float>(config.std[channel]);
@@ -64,7 +64,9 @@ struct PatchPosition {
 class PatchCutter {
  public:
   PatchCutter(const RgbImage& image, const ImageProcessorConfig& config)
-      : image_(image), config_(config), values_{channel_values(config, 0), channel_values(config, 1), channel_values(config, 2)} {}
+      : image_(image),
+        config_(config),
+        values_{channel_values(config, 0), channel_values(config, 1), channel_values(config, 2)} {}
 
   int64_t patch_elements() const { return kChannels * config_.temporal_patch_size * config_.patch_size * config_.patch_size; }
 
@@ -79,7 +81,8 @@ class PatchCutter {
   float* cut_channel(PatchPosition patch, int64_t channel, float* out) const {
     const std::array<float, 256>& values = values_[static_cast<size_t>(channel)];
     for (int64_t y = 0; y < config_.patch_size; ++y) {
-      const uint8_t* pixel = image_.row(patch.row * config_.patch_size + y) + patch.column * config_.patch_size * kChannels + channel;
+      const uint8_t* row = image_.row(patch.row * config_.patch_size + y);
+      const uint8_t* pixel = row + patch.column * config_.patch_size * kChannels + channel;
       for (int64_t x = 0; x < config_.patch_size; ++x) *out++ = values[pixel[x * kChannels]];
     }
     return out;

@@ -7,6 +7,8 @@ namespace skipper {
 namespace {
 
 constexpr int64_t kMaxPixels = int64_t{1} << 28;
+constexpr const char* kKeysWithoutConsequence[] = {"processor_class", "feature_extractor_type", "disable_grouping",
+                                                   "_valid_processor_keys"};
 constexpr int64_t kBicubic = 3;  // Pillow's number, the one transformers writes
 
 // A switch of the transformers class that is done here only one way.
@@ -34,11 +36,13 @@ void check_fixed_keys(const JsonFields& fields) {
   require_name(fields, "data_format", {"channels_first"});
   for (const char* key : {"do_resize", "do_convert_rgb"}) require_switch(fields, key, true);
   for (const char* key : {"do_center_crop", "do_pad", "default_to_square"}) require_switch(fields, key, false);
-  for (const char* key : {"crop_size", "pad_size", "input_data_format", "device", "return_tensors"}) require_absent(fields, key);
+  for (const char* key : {"crop_size", "pad_size", "input_data_format", "device", "return_tensors"}) {
+    require_absent(fields, key);
+  }
   if (const int64_t resample = fields.optional_int("resample", kBicubic, 0, 5); resample != kBicubic) {
     fields.fail("resample", std::to_string(resample) + " is not supported; 3 (bicubic) is");
   }
-  for (const char* key : {"processor_class", "feature_extractor_type", "disable_grouping", "_valid_processor_keys"}) fields.has(key);
+  for (const char* key : kKeysWithoutConsequence) fields.has(key);
 }
 
 void read_pixel_range(const JsonFields& fields, ImageProcessorConfig& config) {
@@ -51,7 +55,8 @@ void read_pixel_range(const JsonFields& fields, ImageProcessorConfig& config) {
   config.min_pixels = fields.optional_int("min_pixels", config.min_pixels, 1, kMaxPixels);
   config.max_pixels = fields.optional_int("max_pixels", config.max_pixels, 1, kMaxPixels);
   if (config.min_pixels > config.max_pixels) {
-    fields.fail("size", "shortest_edge " + std::to_string(config.min_pixels) + " exceeds longest_edge " + std::to_string(config.max_pixels));
+    fields.fail("size", "shortest_edge " + std::to_string(config.min_pixels) + " exceeds longest_edge " +
+                            std::to_string(config.max_pixels));
   }
 }
 

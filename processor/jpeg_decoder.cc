@@ -159,7 +159,8 @@ ExifOrientation JpegReader::orientation() const {
   for (jpeg_saved_marker_ptr marker = cinfo_.marker_list; marker != nullptr; marker = marker->next) {
     const std::span<const uint8_t> bytes(marker->data, marker->data_length);
     if (bytes.size() < kExifHeader.size()) continue;
-    if (std::equal(kExifHeader.begin(), kExifHeader.end(), bytes.begin())) return exif_orientation(bytes.subspan(kExifHeader.size()));
+    if (!std::equal(kExifHeader.begin(), kExifHeader.end(), bytes.begin())) continue;
+    return exif_orientation(bytes.subspan(kExifHeader.size()));
   }
   return ExifOrientation::kUpright;
 }

@@ -91,7 +91,8 @@ void PngReader::read_header(const ImageLimits& limits) {
 }
 
 int PngReader::choose_channels() {
-  const bool has_alpha = (png_get_color_type(png_, info_) & PNG_COLOR_MASK_ALPHA) != 0 || png_get_valid(png_, info_, PNG_INFO_tRNS) != 0;
+  const bool has_alpha = (png_get_color_type(png_, info_) & PNG_COLOR_MASK_ALPHA) != 0 ||
+                         png_get_valid(png_, info_, PNG_INFO_tRNS) != 0;
   guarded([&] {
     png_set_expand(png_);
     png_set_strip_16(png_);

@@ -73,16 +73,16 @@ Bytes png_with_chunk(const std::string& name, const Bytes& chunk) {
 }
 
 TEST(BadImage, IsRefusedWhenItIsNoPngOrJpeg) {
-  const std::vector<std::string> files = {"", "x", "\x89PNG", "\xff\xd8", "GIF89a............", "RIFF....WEBPVP8 ", "<svg xmlns=\"\"/>",
-                                          "<?xml version=\"1.0\"?><!DOCTYPE x [<!ENTITY e SYSTEM \"file:///etc/passwd\">]>",
-                                          "%PDF-1.7", "<html></html>", "BM......", "II*.....",
-                                          std::string("\0\0\0\x0cjP  \r\n\x87\n", 12), std::string(1000, '\0')};
+  const std::vector<std::string> files = {
+      "", "x", "\x89PNG", "\xff\xd8", "GIF89a............", "RIFF....WEBPVP8 ", "%PDF-1.7", "BM......", "II*.....",
+      "<html></html>", "<svg xmlns=\"\"/>", "<?xml version=\"1.0\"?><!DOCTYPE x [<!ENTITY e SYSTEM \"file:///etc/passwd\">]>",
+      std::string("\0\0\0\x0cjP  \r\n\x87\n", 12), std::string(1000, '\0')};
   for (const std::string& file : files) EXPECT_EQ(refusal(Bytes(file.begin(), file.end())), "image is not a PNG or JPEG") << file;
 }
 
 TEST(BadImage, IsRefusedWhenTruncatedAnywhere) {
-  for (const char* name : {"tiny.png", "interlaced.png", "palette_transparent.png", "444.jpg", "progressive.jpg", "cmyk.jpg", "restarts.jpg",
-                           "orientation_6.jpg"}) {
+  for (const char* name : {"tiny.png", "interlaced.png", "palette_transparent.png", "444.jpg", "progressive.jpg", "cmyk.jpg",
+                           "restarts.jpg", "orientation_6.jpg"}) {
     const Bytes file = read_image_fixture(name);
     ASSERT_EQ(refusal(file), kNoError) << name;
     const size_t step = file.size() > 2000 ? 7 : 1;
@@ -214,7 +214,9 @@ TEST(BadImage, IsDecodedOrRefusedWhenBytesAreChangedAtRandom) {
     const std::string& name = names[static_cast<size_t>(i) % names.size()];
     Bytes file = read_image_fixture(name);
     const size_t num_changes = 1 + random() % 8;
-    for (size_t change = 0; change < num_changes; ++change) file[8 + random() % (file.size() - 8)] = static_cast<uint8_t>(random());
+    for (size_t change = 0; change < num_changes; ++change) {
+      file[8 + random() % (file.size() - 8)] = static_cast<uint8_t>(random());
+    }
     const std::string error = refusal(file);
     if (error == kNoError) continue;
     ASSERT_TRUE(error.starts_with("PNG ") || error.starts_with("JPEG ") || error.starts_with("image ")) << name << ": " << error;

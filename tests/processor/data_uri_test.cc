@@ -31,15 +31,17 @@ TEST(DataUri, DecodesEveryPadding) {
 TEST(DataUri, IgnoresTheCaseOfSchemeAndType) { EXPECT_EQ(decoded("DATA:Image/PNG;Base64,AA=="), Bytes({0})); }
 
 TEST(DataUri, RefusesEverythingThatWouldBeFetched) {
-  for (const char* uri : {"http://127.0.0.1/a.png", "https://example.com/a.png", "file:///etc/passwd", "/etc/passwd", "unix:/run/x",
-                          "\\\\host\\share", "", "data", "//[::1]/", "ftp://x", " data:image/png;base64,AA=="}) {
+  for (const char* uri : {"http://127.0.0.1/a.png", "https://example.com/a.png", "file:///etc/passwd", "/etc/passwd",
+                          "unix:/run/x", "\\\\host\\share", "", "data", "//[::1]/", "ftp://x",
+                          " data:image/png;base64,AA=="}) {
     EXPECT_EQ(refusal(uri), "only data: URIs are accepted") << uri;
   }
 }
 
 TEST(DataUri, RefusesOtherHeads) {
-  for (const char* uri : {"data:,x", "data:image/png,x", "data:image/png;base64", "data:image/svg+xml;base64,AA==", "data:;base64,AA==",
-                          "data:image/png;charset=x;base64,AA==", "data:image/gif;base64,AA==", "data:text/html;base64,AA=="}) {
+  for (const char* uri : {"data:,x", "data:image/png,x", "data:image/png;base64", "data:image/svg+xml;base64,AA==",
+                          "data:;base64,AA==", "data:image/png;charset=x;base64,AA==", "data:image/gif;base64,AA==",
+                          "data:text/html;base64,AA=="}) {
     EXPECT_EQ(refusal(uri), "data: URI must begin with data:image/png;base64, or data:image/jpeg;base64,") << uri;
   }
 }

@@ -37,8 +37,9 @@ TEST(ImageDecoder, SwapsSidesWhenTheCameraLayOnItsSide) {
 TEST(ImageDecoder, RefusesFilesOverTheByteLimitAndTakesThoseAtIt) {
   const std::vector<uint8_t> file = read_image_fixture("444.jpg");
   EXPECT_EQ(refusal(file, {.max_bytes = file.size()}), "");
-  EXPECT_EQ(refusal(file, {.max_bytes = file.size() - 1}), "image file has " + std::to_string(file.size()) +
-                                                               " bytes, more than the limit of " + std::to_string(file.size() - 1));
+  const std::string num_bytes = std::to_string(file.size());
+  EXPECT_EQ(refusal(file, {.max_bytes = file.size() - 1}),
+            "image file has " + num_bytes + " bytes, more than the limit of " + std::to_string(file.size() - 1));
 }
 
 TEST(ImageDecoder, RefusesImagesOverOrUnderASizeLimit) {

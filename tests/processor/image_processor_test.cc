@@ -188,7 +188,9 @@ TEST(ImageProcessorConfig, RefusesByNameWhatWouldChangeThePixels) {
 
 TEST(ImageProcessorConfig, TakesKeysWithoutConsequence) {
   EXPECT_EQ(config_error(nlohmann::json::object()), "");
-  EXPECT_EQ(config_error({{"resample", 3}, {"crop_size", nullptr}, {"do_center_crop", nullptr}, {"processor_class", "Qwen3VLProcessor"}}), "");
+  const nlohmann::json config = {
+      {"resample", 3}, {"crop_size", nullptr}, {"do_center_crop", nullptr}, {"processor_class", "Qwen3VLProcessor"}};
+  EXPECT_EQ(config_error(config), "");
 }
 
 TEST(ImageProcessorConfig, LeavesOutTheStepsThatAreSwitchedOff) {
