@@ -44,7 +44,7 @@ struct MoeBufferConfig {
   int64_t num_experts = 0;
   int64_t top_k = 0;
   int64_t max_rows_per_pass = 512;  // expert rows computed at once
-  DispatchConfig formats;
+  DispatchConfig formats{};
 };
 
 // Memory of one micro-batch, shared by all MoE layers of a model; allocated once.

@@ -1,0 +1,66 @@
+#include "expert_parallel/expert_placement.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace skipper {
+namespace {
+
+struct Sizes {
+  int num_experts;
+  int world_size;
+};
+
+class ContiguousPlacement : public ::testing::TestWithParam<Sizes> {
+ protected:
+  ExpertPlacement placement_ = ExpertPlacement::contiguous(
+      {.num_moe_layers = 2, .num_experts = GetParam().num_experts, .world_size = GetParam().world_size});
+};
+
+TEST_P(ContiguousPlacement, GivesEveryExpertToOneRankInAscendingBlocks) {
+  for (int layer = 0; layer < 2; ++layer) {
+    std::vector<int32_t> all;
+    for (int rank = 0; rank < GetParam().world_size; ++rank) {
+      const auto& experts = placement_.experts_of(rank, layer);
+      all.insert(all.end(), experts.begin(), experts.end());
+    }
+    ASSERT_EQ(all.size(), static_cast<size_t>(GetParam().num_experts));
+    for (size_t e = 0; e < all.size(); ++e) EXPECT_EQ(all[e], static_cast<int32_t>(e));
+  }
+}
+
+TEST_P(ContiguousPlacement, BalancesBlocksToWithinOneExpert) {
+  size_t least = SIZE_MAX;
+  size_t most = 0;
+  for (int rank = 0; rank < GetParam().world_size; ++rank) {
+    least = std::min(least, placement_.experts_of(rank, 1).size());
+    most = std::max(most, placement_.experts_of(rank, 1).size());
+  }
+  EXPECT_LE(most - least, 1u);
+  EXPECT_EQ(placement_.max_local_experts(), static_cast<int>(most));
+}
+
+TEST_P(ContiguousPlacement, NamesTheSlotWhereTheOwnerKeepsTheExpert) {
+  for (int32_t expert = 0; expert < GetParam().num_experts; ++expert) {
+    const ExpertHome home = placement_.owner({.layer = 1, .expert = expert});
+    EXPECT_EQ(placement_.experts_of(home.rank, 1).at(static_cast<size_t>(home.slot)), expert);
+    EXPECT_EQ(placement_.homes(1)[static_cast<size_t>(expert)].rank, home.rank);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, ContiguousPlacement,
+                         ::testing::Values(Sizes{1, 1}, Sizes{1, 4}, Sizes{5, 3}, Sizes{7, 8}, Sizes{8, 8}, Sizes{32, 1},
+                                           Sizes{32, 3}, Sizes{32, 4}, Sizes{31, 8}, Sizes{128, 9}),
+                         [](const auto& info) {
+                           return std::to_string(info.param.num_experts) + "ExpertsOn" +
+                                  std::to_string(info.param.world_size) + "Ranks";
+                         });
+
+TEST(ExpertPlacement, ListsTheExpertsOfARankForAllLayers) {
+  const auto placement = ExpertPlacement::contiguous({.num_moe_layers = 3, .num_experts = 4, .world_size = 2});
+  EXPECT_EQ(placement.experts_of(1), (std::vector<std::vector<int32_t>>{{2, 3}, {2, 3}, {2, 3}}));
+}
+
+}  // namespace
+}  // namespace skipper

@@ -1,0 +1,262 @@
+#include "expert_parallel/token_dispatcher.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+
+#include "base/error.h"
+#include "tests/support/spawn_ranks.h"
+
+namespace skipper {
+namespace {
+
+struct Sizes {
+  int world_size;
+  int num_experts;
+  int64_t top_k;
+  int64_t hidden_size;
+};
+
+// One rank's micro-batch with routing made by hand.
+struct Batch {
+  Tensor hidden;
+  Routing routing;
+  Tensor token_class;
+
+  Batch(int64_t num_tokens, const Sizes& sizes)
+      : hidden(Tensor::empty({num_tokens, sizes.hidden_size}, DType::kF32)),
+        routing{.expert_ids = Tensor::empty({num_tokens, sizes.top_k}, DType::kI32),
+                .expert_weights = Tensor::empty({num_tokens, sizes.top_k}, DType::kF32)},
+        token_class(Tensor::zeros({num_tokens}, DType::kU8)) {}
+
+  int64_t num_tokens() const { return hidden.dim(0); }
+};
+
+// Everything one rank needs to dispatch.
+class Rank {
+ public:
+  Rank(Communicator& data, const Sizes& sizes)
+      : topology_(std::vector<int>(static_cast<size_t>(sizes.world_size), 0)),
+        placement_(ExpertPlacement::contiguous(
+            {.num_moe_layers = 1, .num_experts = sizes.num_experts, .world_size = sizes.world_size})),
+        dispatcher_({data, topology_, placement_, counters_}),
+        sizes_(sizes) {}
+
+  DispatchBuffers make_buffers(int64_t max_tokens, const DispatchConfig& formats) const {
+    return {{.max_tokens = max_tokens,
+             .hidden_size = sizes_.hidden_size,
+             .top_k = sizes_.top_k,
+             .world_size = sizes_.world_size,
+             .max_local_experts = placement_.max_local_experts()},
+            formats};
+  }
+
+  DispatchHandle start(const Batch& batch, DispatchBuffers& buffers) {
+    return dispatcher_.start_dispatch({.hidden = batch.hidden,
+                                       .routing = batch.routing,
+                                       .routed_ids = batch.routing.expert_ids,
+                                       .token_class = batch.token_class},
+                                      buffers, stream_);
+  }
+
+  // The experts are the identity.
+  void compute_and_start_combine(DispatchHandle& handle) {
+    const ExpertBatch batch = dispatcher_.finish_dispatch(handle, stream_);
+    Tensor output = Tensor::empty({batch.row_index.num_elements(), sizes_.hidden_size}, DType::kF32);
+    for (int64_t r = 0; r < output.dim(0); ++r) {
+      for (int64_t h = 0; h < sizes_.hidden_size; ++h) output.row<float>(r)[h] = value(batch, r, h);
+    }
+    dispatcher_.start_combine(handle, output, stream_);
+  }
+
+  Tensor finish(DispatchHandle& handle) {
+    Tensor out = Tensor::empty({handle.num_tokens(), sizes_.hidden_size}, DType::kF32);
+    for (float& element : out.span<float>()) element = 777.0f;  // must be overwritten
+    dispatcher_.finish_combine(handle, out, stream_);
+    return out;
+  }
+
+  Tensor round_trip(const Batch& batch, const DispatchConfig& formats) {
+    DispatchBuffers buffers = make_buffers(batch.num_tokens(), formats);
+    DispatchHandle handle = start(batch, buffers);
+    compute_and_start_combine(handle);
+    return finish(handle);
+  }
+
+  const TrafficCounters& counters() const { return counters_; }
+
+ private:
+  static float value(const ExpertBatch& batch, int64_t row, int64_t column) {
+    const int32_t token = batch.row_index.data<int32_t>()[row];
+    return batch.tokens.dtype() == DType::kF32 ? batch.tokens.row<float>(token)[column]
+                                               : static_cast<float>(batch.tokens.row<bf16>(token)[column]);
+  }
+
+  ClusterTopology topology_;
+  ExpertPlacement placement_;
+  TrafficCounters counters_;
+  TokenDispatcher dispatcher_;
+  Sizes sizes_;
+  Stream stream_;
+};
+
+// Distinct random experts; weights 1/2, 1/4, ..., the last one twice, so that they sum to 1 exactly.
+void route_at_random(Batch& batch, const Sizes& sizes, std::mt19937& generator) {
+  std::vector<int32_t> experts(static_cast<size_t>(sizes.num_experts));
+  std::iota(experts.begin(), experts.end(), 0);
+  for (int64_t t = 0; t < batch.num_tokens(); ++t) {
+    std::shuffle(experts.begin(), experts.end(), generator);
+    std::copy_n(experts.begin(), sizes.top_k, batch.routing.expert_ids.row<int32_t>(t));
+    float weight = 1.0f;
+    for (int64_t j = 0; j < sizes.top_k; ++j) {
+      if (j + 1 < sizes.top_k) weight *= 0.5f;
+      batch.routing.expert_weights.row<float>(t)[j] = weight;
+    }
+  }
+}
+
+Batch random_integers(int64_t num_tokens, const Sizes& sizes, uint32_t seed) {
+  std::mt19937 generator(seed);
+  Batch batch(num_tokens, sizes);
+  // Small integers: exact in bf16, as are their products with the weights and all partial sums.
+  for (float& value : batch.hidden.span<float>()) value = static_cast<float>(static_cast<int>(generator() % 15) - 7);
+  route_at_random(batch, sizes, generator);
+  return batch;
+}
+
+class TokenDispatcherSizes : public ::testing::TestWithParam<Sizes> {};
+
+TEST_P(TokenDispatcherSizes, CombineRestoresTokensWhenExpertsAreIdentity) {
+  const Sizes sizes = GetParam();
+  spawn_ranks(sizes.world_size, [&](Communicator& data) {
+    Rank rank(data, sizes);
+    const auto seed = static_cast<uint32_t>(data.rank()) + 1;
+    const Batch batch = random_integers(3 + data.rank(), sizes, seed);
+    // All ranks have buffers for the same number of tokens, as in a server.
+    DispatchBuffers buffers = rank.make_buffers(sizes.world_size + 3, {});
+    for (int repeat = 0; repeat < 2; ++repeat) {
+      DispatchHandle handle = rank.start(batch, buffers);
+      rank.compute_and_start_combine(handle);
+      const Tensor out = rank.finish(handle);
+      EXPECT_TRUE(std::ranges::equal(out.span<float>(), batch.hidden.span<float>()));
+    }
+  });
+}
+
+TEST_P(TokenDispatcherSizes, CombineRestoresRandomTokensWithinPayloadRounding) {
+  const Sizes sizes = GetParam();
+  spawn_ranks(sizes.world_size, [&](Communicator& data) {
+    Rank rank(data, sizes);
+    std::mt19937 generator(static_cast<uint32_t>(data.rank()) + 40);
+    Batch batch = random_integers(5, sizes, 9);
+    for (float& value : batch.hidden.span<float>()) value = std::normal_distribution<float>()(generator);
+    const Tensor rounded = rank.round_trip(batch, {});
+    const Tensor exact = rank.round_trip(batch, {.payload_dtype = DType::kF32, .combine_dtype = DType::kF32});
+    for (size_t i = 0; i < exact.span<float>().size(); ++i) {
+      const float expected = batch.hidden.span<float>()[i];
+      // One rounding to bf16 on the way out (2^-8 relative) and one of each partial sum on the way back.
+      EXPECT_NEAR(rounded.span<float>()[i], expected, std::abs(expected) * 2.1f / 256.0f);
+      EXPECT_NEAR(exact.span<float>()[i], expected, std::abs(expected) * 1e-6f);
+    }
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, TokenDispatcherSizes,
+                         ::testing::Values(Sizes{1, 1, 1, 1}, Sizes{1, 8, 2, 16}, Sizes{2, 8, 2, 16}, Sizes{3, 8, 4, 7},
+                                           Sizes{4, 8, 2, 33}, Sizes{4, 5, 1, 3}, Sizes{8, 3, 2, 5}, Sizes{8, 32, 4, 64}),
+                         [](const auto& info) {
+                           return std::to_string(info.param.world_size) + "Ranks" +
+                                  std::to_string(info.param.num_experts) + "ExpertsTop" +
+                                  std::to_string(info.param.top_k) + "Hidden" + std::to_string(info.param.hidden_size);
+                         });
+
+TEST(TokenDispatcher, TakesPartWithoutTokens) {
+  const Sizes sizes{4, 8, 2, 6};
+  spawn_ranks(4, [&](Communicator& data) {
+    Rank rank(data, sizes);
+    DispatchBuffers buffers = rank.make_buffers(9, {});
+    const Batch batch = random_integers(data.rank() == 2 ? 9 : 0, sizes, 4);
+    DispatchHandle handle = rank.start(batch, buffers);
+    rank.compute_and_start_combine(handle);
+    const Tensor out = rank.finish(handle);
+    EXPECT_TRUE(std::ranges::equal(out.span<float>(), batch.hidden.span<float>()));
+  });
+}
+
+TEST(TokenDispatcher, KeepsSeveralMicroBatchesApartInFlight) {
+  const Sizes sizes{3, 7, 3, 5};
+  spawn_ranks(3, [&](Communicator& data) {
+    Rank rank(data, sizes);
+    const Batch first = random_integers(4, sizes, 10);
+    const Batch second = random_integers(6, sizes, 11);
+    DispatchBuffers first_buffers = rank.make_buffers(6, {});
+    DispatchBuffers second_buffers = rank.make_buffers(6, {});
+    DispatchHandle first_handle = rank.start(first, first_buffers);
+    DispatchHandle second_handle = rank.start(second, second_buffers);
+    rank.compute_and_start_combine(first_handle);
+    rank.compute_and_start_combine(second_handle);
+    const Tensor second_out = rank.finish(second_handle);
+    const Tensor first_out = rank.finish(first_handle);
+    EXPECT_TRUE(std::ranges::equal(first_out.span<float>(), first.hidden.span<float>()));
+    EXPECT_TRUE(std::ranges::equal(second_out.span<float>(), second.hidden.span<float>()));
+  });
+}
+
+// Every rank sends all its tokens to rank 0, which must have room for them.
+TEST(TokenDispatcher, TakesAllTokensOfAllRanksOnOneRank) {
+  const Sizes sizes{4, 8, 2, 6};
+  spawn_ranks(4, [&](Communicator& data) {
+    Rank rank(data, sizes);
+    Batch batch = random_integers(7, sizes, 12);
+    for (int64_t t = 0; t < 7; ++t) {
+      batch.routing.expert_ids.row<int32_t>(t)[0] = 1;
+      batch.routing.expert_ids.row<int32_t>(t)[1] = 0;
+    }
+    const Tensor out = rank.round_trip(batch, {});
+    EXPECT_TRUE(std::ranges::equal(out.span<float>(), batch.hidden.span<float>()));
+    const Hop hop = data.rank() == 0 ? Hop::kLocal : Hop::kNode;
+    const auto& sent = rank.counters().payload_bytes[static_cast<size_t>(Direction::kDispatch)];
+    EXPECT_EQ(sent[static_cast<size_t>(hop)][0], 7 * 6 * 2);  // 7 rows, once each, although both experts are there
+  });
+}
+
+TEST(TokenDispatcher, GivesZeroToTokensWithoutExperts) {
+  const Sizes sizes{2, 4, 2, 3};
+  spawn_ranks(2, [&](Communicator& data) {
+    Rank rank(data, sizes);
+    Batch batch = random_integers(4, sizes, 13);
+    for (const int64_t t : {1, 3}) std::fill_n(batch.routing.expert_ids.row<int32_t>(t), 2, kNoExpert);
+    const Tensor out = rank.round_trip(batch, {});
+    for (const int64_t t : {1, 3}) EXPECT_TRUE(std::ranges::all_of(out.at(t).span<float>(), [](float v) { return v == 0.0f; }));
+    for (const int64_t t : {0, 2}) EXPECT_TRUE(std::ranges::equal(out.at(t).span<float>(), batch.hidden.at(t).span<float>()));
+  });
+}
+
+TEST(TokenDispatcher, AddsAnExpertTwiceWhenATokenNamesItTwice) {
+  const Sizes sizes{2, 4, 2, 3};
+  spawn_ranks(2, [&](Communicator& data) {
+    Rank rank(data, sizes);
+    Batch batch = random_integers(4, sizes, 14);
+    for (int32_t& expert : batch.routing.expert_ids.span<int32_t>()) expert = 3;
+    const Tensor out = rank.round_trip(batch, {});
+    EXPECT_TRUE(std::ranges::equal(out.span<float>(), batch.hidden.span<float>()));
+  });
+}
+
+TEST(TokenDispatcher, RefusesMoreTokensThanTheConfiguredCapacity) {
+  const Sizes sizes{2, 4, 2, 3};
+  const auto mismatched = [&](Communicator& data) {
+    Rank rank(data, sizes);
+    DispatchBuffers buffers = rank.make_buffers(data.rank() == 0 ? 2 : 8, {});
+    const Batch batch = random_integers(data.rank() == 0 ? 2 : 8, sizes, 15);
+    DispatchHandle handle = rank.start(batch, buffers);
+    rank.compute_and_start_combine(handle);
+    rank.finish(handle);
+  };
+  EXPECT_THROW(spawn_ranks(2, mismatched), CommError);
+}
+
+}  // namespace
+}  // namespace skipper
