@@ -26,7 +26,8 @@ class MpiCommunicator::Group {
   milliseconds deadline() const { return config_.deadline; }
   int num_tags() const { return num_tags_; }
   void set_context(const OperationContext& context) { context_ = context; }
-  OperationSite site(const char* operation) const { return {runtime_.rank(), context_, operation}; }
+  // Begins an operation: throws CommError when the group was aborted.
+  OperationSite enter(const char* operation);
 
   // MPI counts are ints. Fails the group for more bytes.
   int mpi_count(int64_t num_bytes, const OperationSite& site);
@@ -42,6 +43,8 @@ class MpiCommunicator::Group {
   [[noreturn]] void fail(const std::string& message);
 
  private:
+  bool all_done(const Requests& all, const OperationSite& site);
+
   MpiRuntime& runtime_;
   const CommConfig config_;
   MPI_Comm handle_ = MPI_COMM_NULL;
@@ -53,20 +56,27 @@ class MpiCommunicator::Group {
 
 MpiCommunicator::Group::Group(MpiRuntime& runtime, const CommConfig& config, const std::string& name)
     : runtime_(runtime), config_(config) {
+  const OperationSite site = enter("comm_idup");
   MPI_Request request = MPI_REQUEST_NULL;
-  check(MPI_Comm_idup(MPI_COMM_WORLD, &handle_, &request), site("comm_idup"));
-  await(request, site("comm_idup"));
-  check(MPI_Comm_set_errhandler(handle_, MPI_ERRORS_RETURN), site("comm_set_errhandler"));
-  check(MPI_Comm_set_name(handle_, name.c_str()), site("comm_set_name"));
+  check(MPI_Comm_idup(MPI_COMM_WORLD, &handle_, &request), site);
+  await(request, site);
+  check(MPI_Comm_set_errhandler(handle_, MPI_ERRORS_RETURN), site);
+  check(MPI_Comm_set_name(handle_, name.c_str()), site);
   int* largest_tag = nullptr;
   int found = 0;
-  check(MPI_Comm_get_attr(handle_, MPI_TAG_UB, &largest_tag, &found), site("comm_get_attr"));
+  check(MPI_Comm_get_attr(handle_, MPI_TAG_UB, &largest_tag, &found), site);
   num_tags_ = found ? *largest_tag : 32767;  // the least that the standard promises
 }
 
 MpiCommunicator::Group::~Group() {
   // Freeing is collective: only while all ranks are well.
   if (!runtime_.broken() && std::uncaught_exceptions() == 0) MPI_Comm_free(&handle_);
+}
+
+OperationSite MpiCommunicator::Group::enter(const char* operation) {
+  const OperationSite site{runtime_.rank(), context_, operation};
+  if (runtime_.aborted()) fail(abort_message(site, runtime_.abort_reason()));
+  return site;
 }
 
 int MpiCommunicator::Group::mpi_count(int64_t num_bytes, const OperationSite& site) {
@@ -87,20 +97,24 @@ void MpiCommunicator::Group::await(MPI_Request request, const OperationSite& sit
 void MpiCommunicator::Group::await_all(const Requests& all, const OperationSite& site, PollingPause pause,
                                        milliseconds limit) {
   all.statuses.resize(all.requests.size());
-  while (true) {
-    int done = 0;
-    int code = MPI_Testall(static_cast<int>(all.requests.size()), all.requests.data(), &done, all.statuses.data());
-    if (code == MPI_ERR_IN_STATUS) {
-      for (const MPI_Status& status : all.statuses) {
-        if (status.MPI_ERROR != MPI_SUCCESS && status.MPI_ERROR != MPI_ERR_PENDING) code = status.MPI_ERROR;
-      }
-    }
-    check(code, site);
-    if (done) return;
+  // Twice a look: Open MPI's Testall reads the requests before it moves messages, so one call shows the news of the last.
+  while (!all_done(all, site) && !all_done(all, site)) {
     if (runtime_.aborted()) fail(abort_message(site, runtime_.abort_reason()));
     if (pause.waited() > limit) fail(deadline_message(site, limit));
     pause.rest();
   }
+}
+
+bool MpiCommunicator::Group::all_done(const Requests& all, const OperationSite& site) {
+  int done = 0;
+  int code = MPI_Testall(static_cast<int>(all.requests.size()), all.requests.data(), &done, all.statuses.data());
+  if (code == MPI_ERR_IN_STATUS) {
+    for (const MPI_Status& status : all.statuses) {
+      if (status.MPI_ERROR != MPI_SUCCESS && status.MPI_ERROR != MPI_ERR_PENDING) code = status.MPI_ERROR;
+    }
+  }
+  check(code, site);
+  return done != 0;
 }
 
 void MpiCommunicator::Group::fail(const std::string& message) {
@@ -195,14 +209,14 @@ void MpiCommunicator::set_context(const OperationContext& context) { group_->set
 void MpiCommunicator::abort(const std::string& reason) { group_->runtime().abort(reason); }
 
 void MpiCommunicator::barrier(Stream&) {
-  const OperationSite site = group_->site("barrier");
+  const OperationSite site = group_->enter("barrier");
   MPI_Request request = MPI_REQUEST_NULL;
   group_->check(MPI_Ibarrier(group_->handle(), &request), site);
   group_->await(request, site);
 }
 
 void MpiCommunicator::broadcast(const Buffer& buffer, int root, Stream&) {
-  const OperationSite site = group_->site("broadcast");
+  const OperationSite site = group_->enter("broadcast");
   const int count = group_->mpi_count(static_cast<int64_t>(buffer.num_bytes), site);
   MPI_Request request = MPI_REQUEST_NULL;
   group_->check(MPI_Ibcast(buffer.data, count, MPI_BYTE, root, group_->handle(), &request), site);
@@ -225,7 +239,7 @@ void MpiCommunicator::idle_broadcast(const Buffer& buffer, int root, millisecond
 
 void MpiCommunicator::all_gather(const ConstBuffer& send, const Buffer& recv, Stream&) {
   CHECK_EQ(recv.num_bytes, send.num_bytes * static_cast<size_t>(size()));
-  const OperationSite site = group_->site("all_gather");
+  const OperationSite site = group_->enter("all_gather");
   const int count = group_->mpi_count(static_cast<int64_t>(send.num_bytes), site);
   MPI_Request request = MPI_REQUEST_NULL;
   group_->check(MPI_Iallgather(send.data, count, MPI_BYTE, recv.data, count, MPI_BYTE, group_->handle(), &request), site);
@@ -290,7 +304,7 @@ std::unique_ptr<PendingOperation> MpiCommunicator::start_all_to_all_v(const Cons
 
 MpiCommunicator::Exchange& MpiCommunicator::next_exchange(const char* operation) {
   const auto begin = [&](Exchange& exchange) -> Exchange& {
-    exchange.begin(group_->site(operation), num_exchanges_++);
+    exchange.begin(group_->enter(operation), num_exchanges_++);
     return exchange;
   };
   for (const auto& exchange : exchanges_) {
