@@ -1,6 +1,7 @@
 // The whole model of one rank: embed, splice image features, decoder layers, norm, logits.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <vector>
@@ -8,11 +9,14 @@
 #include "cluster/cluster_topology.h"
 #include "cluster/operating_point.h"
 #include "comm/communicator.h"
+#include "expert_parallel/dispatch_config.h"
+#include "expert_parallel/moe_layer.h"
 #include "expert_parallel/traffic_counters.h"
 #include "model/batch_input.h"
 #include "model/image_patches.h"
 #include "model/kv_cache.h"
 #include "model/model_config.h"
+#include "model/step_limits.h"
 #include "tensor/tensor.h"
 
 namespace skipper {
@@ -22,12 +26,14 @@ struct ParallelContext {
   Communicator& data;
   const ClusterTopology& topology;
   const LevelTable& levels;
+  DispatchConfig formats = {};  // of hidden rows between ranks; the same on every rank
 };
 
-// Sizes of the step buffers, allocated once.
-struct StepLimits {
-  int64_t max_tokens = 0;      // tokens of one rank in one step
-  int64_t max_logit_rows = 0;  // of them, tokens whose logits are read
+// Where the weights of this rank lie.
+struct WeightMemory {
+  size_t mapped_dense_bytes = 0;      // dense weights used in place, in the checkpoint's mapping
+  size_t expert_bytes = 0;            // experts of this rank, packed
+  size_t resident_mapping_bytes = 0;  // of the whole mapping, dense weights included
 };
 
 // Engine thread only. All ranks call forward() together, also with zero tokens.
@@ -41,14 +47,22 @@ class MultimodalModel {
 
   const ModelConfig& config() const;
 
-  // The vision tower over new images, no collective inside. Result rows in the order of the images.
+  // The vision tower over new images, no collective inside. Result rows in the order of the images. Throws InvalidRequest
+  // when the model has no vision tower.
   ImageFeatures encode_images(std::span<const ImagePatches> images, Stream& stream);
 
-  // One step. Returns logits [L, vocab_size] f32 of batch.logit_rows, valid until the next call.
+  // One step. Returns logits [L, vocab_size] f32 of batch.logit_rows, valid until the next call. A row's bits depend neither
+  // on the other rows, nor on how its sequence was cut into steps, nor on the rank that owns it.
   Tensor forward(const BatchInput& batch, KvCache& cache, Stream& stream);
+
+  // The step that the next forward belongs to, for messages.
+  void set_step(int64_t step);
+  // Sees the routing of every MoE layer; off by default.
+  void set_routing_observer(const RoutingObserver& observer);
 
   // Sums since start of this rank.
   const TrafficCounters& traffic() const;
+  WeightMemory weight_memory() const;
 
  private:
   struct State;

@@ -1,0 +1,42 @@
+#include "model/activations.h"
+
+namespace skipper {
+namespace {
+
+DecoderRows make_rows(const ModelConfig& config, int64_t capacity) {
+  return {.hidden = Tensor::empty({capacity, config.hidden_size}, DType::kF32),
+          .normed = Tensor::empty({capacity, config.hidden_size}, DType::kF32),
+          .angles = Tensor::empty({capacity, config.rotary.dim / 2}, DType::kF32),
+          .positions = Tensor::empty({capacity}, DType::kI32),
+          .sequence_index = Tensor::empty({capacity}, DType::kI32),
+          .policies = {.token_class = Tensor::empty({capacity}, DType::kU8),
+                       .level = Tensor::empty({capacity}, DType::kU8)}};
+}
+
+}  // namespace
+
+DecoderRows DecoderRows::first(int64_t count) const {
+  return {.hidden = hidden.first(count),
+          .normed = normed.first(count),
+          .angles = angles.first(count),
+          .positions = positions.first(count),
+          .sequence_index = sequence_index.first(count),
+          .policies = {.token_class = policies.token_class.first(count), .level = policies.level.first(count)}};
+}
+
+Activations::Activations(const ModelConfig& config, const StepLimits& limits)
+    : tokens(make_rows(config, limits.max_tokens)), logit_rows(make_rows(config, limits.max_logit_rows)) {
+  const int64_t rows = limits.max_tokens;
+  const KvLayout& kv = config.attention.kv;
+  q = Tensor::empty({rows, config.attention.num_heads, kv.key_dim}, DType::kF32);
+  k = Tensor::empty({rows, kv.kv_heads, kv.key_dim}, DType::kF32);
+  v = Tensor::empty({rows, kv.kv_heads, kv.value_dim}, DType::kF32);
+  attended = Tensor::empty({rows, config.attention.num_heads, kv.value_dim}, DType::kF32);
+  sublayer_output = Tensor::empty({rows, config.hidden_size}, DType::kF32);
+  const int64_t dense_rows = config.num_moe_layers() < config.num_layers() ? rows : 0;
+  gate_up = Tensor::empty({dense_rows, 2 * config.dense_intermediate_size}, DType::kF32);
+  activated = Tensor::empty({dense_rows, config.dense_intermediate_size}, DType::kF32);
+  logits = Tensor::empty({limits.max_logit_rows, config.vocab_size}, DType::kF32);
+}
+
+}  // namespace skipper

@@ -1,0 +1,50 @@
+#include "model/attention_layer.h"
+
+#include <cmath>
+
+#include "kernels/gemm.h"
+#include "kernels/paged_attention.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+
+namespace skipper {
+namespace {
+
+// heads [n, heads, D] = x · wᵀ; the product itself sees the heads side by side.
+void project_to_heads(const Tensor& x, const LinearWeights& weights, const Tensor& heads, Stream& stream) {
+  Tensor flat = heads.reshaped({heads.dim(0), heads.dim(1) * heads.dim(2)});
+  gemm(x, weights, flat, stream);
+}
+
+}  // namespace
+
+AttentionLayer::AttentionLayer(const ModelConfig& config, AttentionWeights weights)
+    : config_(config.attention), norm_epsilon_(config.rms_norm_epsilon), weights_(std::move(weights)) {}
+
+void AttentionLayer::write_kv(const DecoderRows& rows, const KvView& view, PagedKv& cache, Activations& activations,
+                              Stream& stream) const {
+  Tensor k = activations.k.first(rows.num_rows());
+  const Tensor v = activations.v.first(rows.num_rows());
+  project_to_heads(rows.normed, weights_.k, k, stream);
+  project_to_heads(rows.normed, weights_.v, v, stream);
+  rms_norm(k, weights_.k_norm, norm_epsilon_, k, stream);
+  rope(k, rows.angles, stream);
+  store_kv(k, v, view.slots, cache, stream);
+}
+
+void AttentionLayer::attend(const DecoderRows& rows, const KvView& view, const PagedKv& cache,
+                            Activations& activations, Stream& stream) const {
+  const int64_t num_rows = rows.num_rows();
+  Tensor q = activations.q.first(num_rows);
+  project_to_heads(rows.normed, weights_.q, q, stream);
+  rms_norm(q, weights_.q_norm, norm_epsilon_, q, stream);
+  rope(q, rows.angles, stream);
+
+  Tensor attended = activations.attended.first(num_rows);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(config_.kv.key_dim));
+  paged_attention({q, rows.sequence_index, rows.positions, view.block_tables, scale}, cache, attended, stream);
+  Tensor output = activations.sublayer_output.first(num_rows);
+  gemm(attended.reshaped({num_rows, config_.num_heads * config_.kv.value_dim}), weights_.o, output, stream);
+}
+
+}  // namespace skipper
