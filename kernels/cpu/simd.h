@@ -9,12 +9,16 @@
 //   run_on_best_isa<AddKernel>(x, y, count);
 //
 // Every function called from run() must be always-inlined too, or it is compiled for the portable set. Sums run in sixteen
-// lanes whatever the register width, so the order of additions is a property of the source. Sources that include this
-// header are compiled with -ffp-contract=fast (kernels/CMakeLists.txt): a·b + c is one rounding where the CPU has FMA.
+// lanes whatever the register width, so the order of additions is a property of the source. The compiler may not fuse
+// a·b + c (-ffp-contract=off): it would do so in one tile shape and not in another. add_product fuses by instruction.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>  // declares the builtins of fused_multiply_add
+#endif
 
 #include "tensor/dtype.h"
 
@@ -46,6 +50,19 @@ struct Registers<4> {
   typedef uint32_t Words __attribute__((vector_size(16)));
   typedef uint16_t Halves __attribute__((vector_size(8)));
 };
+
+// a · b + c with one rounding; two in the portable set, whose CPUs may lack the instruction. Builtins instead of the
+// intrinsics around them: those could not be inlined into templates that name no instruction set.
+template <int kWidth>
+[[gnu::always_inline]] inline typename Registers<kWidth>::Floats fused_multiply_add(const typename Registers<kWidth>::Floats& a,
+                                                                                   const typename Registers<kWidth>::Floats& b,
+                                                                                   const typename Registers<kWidth>::Floats& c) {
+#if defined(__x86_64__)
+  if constexpr (kWidth == 16) return __builtin_ia32_vfmaddps512_mask(a, b, c, 0xffff, _MM_FROUND_CUR_DIRECTION);
+  if constexpr (kWidth == 8) return __builtin_ia32_vfmaddps256(a, b, c);
+#endif
+  return a * b + c;
+}
 
 // Sixteen floats in 16 / kWidth registers of kWidth floats: 16 for AVX-512, 8 for AVX2, 4 for SSE2 and NEON.
 template <int kWidth>
@@ -138,8 +155,9 @@ struct Lanes {
     for (int i = 0; i < kParts; ++i) result.part[i] = part[i] / other.part[i];
     return result;
   }
+  // this + a · b.
   [[gnu::always_inline]] void add_product(const Lanes& a, const Lanes& b) {
-    for (int i = 0; i < kParts; ++i) part[i] += a.part[i] * b.part[i];
+    for (int i = 0; i < kParts; ++i) part[i] = fused_multiply_add<kWidth>(a.part[i], b.part[i], part[i]);
   }
   [[gnu::always_inline]] Lanes max(const Lanes& other) const {
     Lanes result;

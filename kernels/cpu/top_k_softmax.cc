@@ -21,10 +21,11 @@ class RouterSoftmax {
  public:
   explicit RouterSoftmax(int64_t num_experts)
       : num_experts_(num_experts),
-        scores_(static_cast<size_t>(padded_to_lanes(num_experts)), kMinusInfinity),
+        scores_(static_cast<size_t>(padded_to_lanes(num_experts))),
         order_(static_cast<size_t>(num_experts)) {}
 
   void load(const float* logits) {
+    std::fill(scores_.begin() + num_experts_, scores_.end(), kMinusInfinity);
     for (int64_t e = 0; e < num_experts_; ++e) scores_[index(e)] = std::isnan(logits[e]) ? kMinusInfinity : logits[e];
   }
 
@@ -46,8 +47,7 @@ class RouterSoftmax {
     const float largest = *std::max_element(scores_.begin(), scores_.begin() + num_experts_);
     // An infinite maximum would give ∞ − ∞: its experts share the weight evenly instead.
     if (std::isinf(largest)) {
-      for (float& score : scores_) score = score == largest ? 0.0f : kMinusInfinity;
-      std::fill(scores_.begin() + num_experts_, scores_.end(), kMinusInfinity);
+      for (int64_t e = 0; e < num_experts_; ++e) scores_[index(e)] = scores_[index(e)] == largest ? 0.0f : kMinusInfinity;
     }
     float sum = 0.0f;
     run_on_best_isa<ExponentiateKernel>(scores_.data(), static_cast<int64_t>(scores_.size()), &sum);
