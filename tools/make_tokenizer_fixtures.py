@@ -50,38 +50,55 @@ SENTENCES = [
 ]
 CONTRACTIONS = ["I'm", "I'M", "you're", "YOU'RE", "we've", "it's", "IT'S", "he'll", "He'D", "don't", "DON'T", "'s", "'S",
                 "'ſ", "''s", "a's's", "o'clock", "rock'n'roll", "’s", "I’ll", "' s", "'re're", "'LL", "'lL", "'t5", "5's"]
-SPACES = ["", " ", "  ", "   ", "\t", "\t\t x", "\n", "\n\n", "\r\n", "\r\n\r\n x", " \n", "\n ", "  \n  \n", " \t \n\t ", "x  y",
+SPACES = ["", " ", "  ", "   ", "\t", "\t\t x", "\n", "\n\n", "\r\n", "\r\n\r\n x", " \n", "\n ", "  \n  \n", " \t \n\t ",
+          "x  y",
           "x   y    z", "x \n y", "x\n\n\ny", "trailing   ", "   leading", "\u00a0x", "x\u00a0 y", "\u2003\u2003x",
           "\u3000全角\u3000", "\u180ex \u180e y", "\u200bzero\u200bwidth", "\ufeffbom", "\u2028line\u2029para", "\x85next",
           "\x0b\x0c vertical", "x\u202fy\u205fz\u1680w"]
-CONTROLS = ["\x00", "a\x00b", "\x01\x02\x03", "\x1b[31mred\x1b[0m", "\x7f", "\x80\x9f", "\ufffd", "\ufffe\uffff", "\U0010ffff",
+CONTROLS = ["\x00", "a\x00b", "\x01\x02\x03", "\x1b[31mred\x1b[0m", "\x7f", "\x80\x9f", "\ufffd", "\ufffe\uffff",
+            "\U0010ffff",
             "\U000e0001\U000e0041", "\ue000", "\u00adsoft", "\u202eright\u202c", "\u0378", "\u2060\u2064", "\x08\x07"]
-COMPOSING = ["e\u0301", "cafe\u0301", "A\u030a", "\u212b", "o\u0302\u0323", "o\u0323\u0302", "\u0301", " \u0301x", "q\u0307\u0323",
-             "\u1100\u1161\u11a8", "\u1112\u1161\u11ab\u1100\u116e\u11a8", "\uac00\u11a8", "\u0958", "\u0915\u093c", "\u2126", "\u0374",
-             "\u1e9b\u0323", "a\u0315\u0300\u05ae\u0062", "\U0001d15e", "\U0001d157\U0001d165", "\ufb1d", "\u0344", "\u0340\u0341",
+COMPOSING = ["e\u0301", "cafe\u0301", "A\u030a", "\u212b", "o\u0302\u0323", "o\u0323\u0302", "\u0301", " \u0301x",
+             "q\u0307\u0323",
+             "\u1100\u1161\u11a8", "\u1112\u1161\u11ab\u1100\u116e\u11a8", "\uac00\u11a8", "\u0958", "\u0915\u093c",
+             "\u2126", "\u0374",
+             "\u1e9b\u0323", "a\u0315\u0300\u05ae\u0062", "\U0001d15e", "\U0001d157\U0001d165", "\ufb1d", "\u0344",
+             "\u0340\u0341",
              "\u0b47\u0b3e", "\u09c7\u09be", "n\u0303o", "ﬁ ﬀ ½ ²", "i\u0307", "I\u0307", "\u2329\u232a", "e\u0301" * 20,
              "z" + "\u0301\u0323" * 15, "z\u0336\u0336\u0489", "\uf900\ufa10", "\u0f71\u0f72\u0f73"]
-SPECIALS = ["<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>", " <|im_end|> ", "<|im_end|><|im_end|>", "<|im_end",
-            "|im_end|>", "<<|im_end|>>", "<|IM_END|>", "<|im_end |>", "<|image_pad|>", "<|vision_start|><|image_pad|><|vision_end|>What?",
-            "x<|endoftext|>y", "<|endoftext|><|video_pad|>é", "e<|im_end|>\u0301", "e<|im_start|>\u0301x", "<|im_<|im_end|>end|>",
-            "<|object_ref_start|>cat<|object_ref_end|><|box_start|>(1,2)<|box_end|>", "<think>hm</think>", "<tool_call>{}</tool_call>"]
-ADDED = ["a <lstrip> b", "a   <lstrip>b", "\n\t <lstrip>", "<lstrip>", "a <rstrip> b", "<rstrip>   \n b", "<rstrip>", "a  <both>  b", "<both> <both>",
-         "<both>   <lstrip>", "<rstrip>   <lstrip>  x", "<rstrip> <rstrip>\u3000y", "word", "a word here", "words", "sword", "a-word.", "_word",
-         "wordé", "word\u0301", "Ⓐword", "word word", "wordword", "\u200dword", "word5", "<a>", "<ab>", "<abc>", "<abcd>", "<ab", "<<abc>",
-         "cafe\u0301 <café>", "<cafe\u0301>", "x<cafe\u0301>y", "Ångström", "A\u030angstro\u0308m", "\u212bngström!", "a 東京 b", "東京都",
-         "<special> x", "x<special>", "<special ><special>", "tab\t<lstrip>\ttab", "  <both>", "<both>  ", "\u00a0<both>\u2003"]
+SPECIALS = ["<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>", " <|im_end|> ",
+            "<|im_end|><|im_end|>", "<|im_end",
+            "|im_end|>", "<<|im_end|>>", "<|IM_END|>", "<|im_end |>", "<|image_pad|>",
+            "<|vision_start|><|image_pad|><|vision_end|>What?",
+            "x<|endoftext|>y", "<|endoftext|><|video_pad|>é", "e<|im_end|>\u0301", "e<|im_start|>\u0301x",
+            "<|im_<|im_end|>end|>",
+            "<|object_ref_start|>cat<|object_ref_end|><|box_start|>(1,2)<|box_end|>", "<think>hm</think>",
+            "<tool_call>{}</tool_call>"]
+ADDED = ["a <lstrip> b", "a   <lstrip>b", "\n\t <lstrip>", "<lstrip>", "a <rstrip> b", "<rstrip>   \n b", "<rstrip>",
+         "a  <both>  b", "<both> <both>",
+         "<both>   <lstrip>", "<rstrip>   <lstrip>  x", "<rstrip> <rstrip>\u3000y", "word", "a word here", "words",
+         "sword", "a-word.", "_word",
+         "wordé", "word\u0301", "Ⓐword", "word word", "wordword", "\u200dword", "word5", "<a>", "<ab>", "<abc>", "<abcd>",
+         "<ab", "<<abc>",
+         "cafe\u0301 <café>", "<cafe\u0301>", "x<cafe\u0301>y", "Ångström", "A\u030angstro\u0308m", "\u212bngström!",
+         "a 東京 b", "東京都",
+         "<special> x", "x<special>", "<special ><special>", "tab\t<lstrip>\ttab", "  <both>", "<both>  ",
+         "\u00a0<both>\u2003"]
 
 
 def repeated_texts():
     """Long runs of one kind of character."""
-    units = ["a", " ", "é", "漢", "🙂", "9", "!", "\n", "\t", "ab", "the", "\u0301", "👨\u200d", "-", "=", "e\u0301", "한", "\u200d", "A", "0x"]
+    units = ["a", " ", "é", "漢", "🙂", "9", "!", "\n", "\t", "ab", "the", "\u0301", "👨\u200d", "-", "=", "e\u0301", "한",
+         "\u200d", "A", "0x"]
     return [unit * count for unit in units for count in (2, 3, 7, 64, 301)]
 
 
 def random_texts(count, seed):
     """Random mixtures of characters from blocks that behave differently."""
-    ranges = [(0x20, 0x7E), (0x20, 0x7E), (0x09, 0x0D), (0xA0, 0x24F), (0x300, 0x36F), (0x370, 0x52F), (0x590, 0x6FF), (0x900, 0x97F),
-              (0xE00, 0xE7F), (0x1100, 0x11FF), (0x1E00, 0x1FFF), (0x2000, 0x206F), (0x20A0, 0x22FF), (0x2460, 0x27BF), (0x3040, 0x30FF),
+    ranges = [(0x20, 0x7E), (0x20, 0x7E), (0x09, 0x0D), (0xA0, 0x24F), (0x300, 0x36F), (0x370, 0x52F), (0x590, 0x6FF),
+              (0x900, 0x97F),
+              (0xE00, 0xE7F), (0x1100, 0x11FF), (0x1E00, 0x1FFF), (0x2000, 0x206F), (0x20A0, 0x22FF), (0x2460, 0x27BF),
+              (0x3040, 0x30FF),
               (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xF900, 0xFAFF), (0xFB00, 0xFB4F), (0xFF00, 0xFFEF), (0x1D400, 0x1D7FF),
               (0x1F300, 0x1F6FF), (0x20000, 0x2A6DF)]
     generator = random.Random(seed)
@@ -161,7 +178,8 @@ def train(corpus, pre_tokenizer, normalizer, vocab_size):
     if normalizer is not None:
         tokenizer.normalizer = normalizer
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                                  show_progress=False)
     tokenizer.train_from_iterator(corpus, trainer)
     return tokenizer
 
@@ -206,8 +224,10 @@ def make_gpt2_style(folder, corpus):
 
 def make_llama3_style(folder, corpus):
     """ignore_merges, with whole words that no merge reaches."""
-    pattern = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
-    steps = [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    pattern = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+               r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+    steps = [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False,
+              use_regex=False)]
     tokenizer = train(corpus, pre_tokenizers.Sequence(steps), None, 900)
 
     def change(contents):
@@ -219,7 +239,8 @@ def make_llama3_style(folder, corpus):
 
 
 def make_deepseek_style(folder, corpus):
-    """Several splits in a row, classes with \\s, \\S, \\w and \\d, NFC within a Sequence, flags from tokenizer_config.json."""
+    """Several splits in a row, classes with \\s, \\S, \\w and \\d, NFC within a Sequence,
+              flags from tokenizer_config.json."""
     steps = [
         pre_tokenizers.Split(Regex(r"\p{N}{1,3}"), "isolated"),
         pre_tokenizers.Split(Regex("[一-龥぀-ゟ゠-ヿ]+"), "isolated"),
