@@ -52,7 +52,7 @@ StepPlan decode_step_plan(std::span<const std::byte> bytes);
 // every answer from its own plan.
 struct SequenceResult {
   uint64_t sequence_id = 0;
-  double prompt_nll = 0.0;   // nats, sum over the tokens this step scored
+  double prompt_nll = 0.0;   // nats, sum over the sequence's tokens scored so far
   int32_t num_scored = 0;
   int32_t token_id = -1;     // sampled token, −1 when the plan asked for none
 };

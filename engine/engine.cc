@@ -2,10 +2,9 @@
 
 #include <glog/logging.h>
 
-#include <cstring>
 #include <numeric>
-#include <type_traits>
 
+#include "base/byte_codec.h"
 #include "base/error.h"
 
 namespace skipper {
@@ -14,8 +13,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 // What a rank answers to a step: the traffic since its last answer, then one result per sequence of its plan.
-static_assert(std::is_trivially_copyable_v<TrafficCounters> && std::is_trivially_copyable_v<SequenceResult>);
-
 size_t record_bytes(const RankPlan& plan) {
   return sizeof(TrafficCounters) + plan.sequences.size() * sizeof(SequenceResult);
 }
@@ -136,7 +133,7 @@ void Engine::execute(const StepPlan& plan, std::span<const std::byte> admissions
     parts_.runner.release(plan.ranks[static_cast<size_t>(parts_.control.rank())].released);
     return;
   }
-  parts_.data.set_context({.step = plan.step, .layer = -1, .phase = "forward"});
+  parts_.model.set_step(plan.step);
   parts_.runner.run(plan.ranks[static_cast<size_t>(parts_.control.rank())], admissions, stream_, local_results_);
 }
 
@@ -145,12 +142,9 @@ void Engine::gather_results(const StepPlan& plan) {
   const TrafficCounters traffic = parts_.model.traffic() - sent_traffic_;
   sent_traffic_ = parts_.model.traffic();
   record_.clear();
-  const auto append = [this](const void* data, size_t num_bytes) {
-    const auto* bytes = static_cast<const std::byte*>(data);
-    record_.insert(record_.end(), bytes, bytes + num_bytes);
-  };
-  append(&traffic, sizeof(traffic));
-  append(local_results_.data(), local_results_.size() * sizeof(SequenceResult));
+  ByteWriter writer(record_);
+  writer.value(traffic);
+  for (const SequenceResult& result : local_results_) writer.value(result);
   if (parts_.control.rank() != 0) return channel_.send_record({record_.data(), record_.size()});
 
   std::vector<int64_t> counts;
@@ -163,15 +157,11 @@ void Engine::gather_results(const StepPlan& plan) {
 void Engine::read_records(const StepPlan& plan) {
   step_traffic_ = {};
   results_.resize(plan.ranks.size());
-  const std::byte* next = records_.data();
+  ByteReader reader(records_, "step result");
   for (size_t r = 0; r < plan.ranks.size(); ++r) {
-    TrafficCounters traffic;
-    std::memcpy(&traffic, next, sizeof(traffic));
-    step_traffic_ += traffic;
+    step_traffic_ += reader.value<TrafficCounters>();
     results_[r].resize(plan.ranks[r].sequences.size());
-    const size_t num_bytes = results_[r].size() * sizeof(SequenceResult);
-    if (num_bytes > 0) std::memcpy(results_[r].data(), next + sizeof(traffic), num_bytes);
-    next += record_bytes(plan.ranks[r]);
+    for (SequenceResult& result : results_[r]) result = reader.value<SequenceResult>();
   }
   total_traffic_ += step_traffic_;
 }

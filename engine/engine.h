@@ -35,7 +35,7 @@ struct EngineParts {
   Communicator& control;
   Communicator& data;
   ModelRunner& runner;
-  const MultimodalModel& model;
+  MultimodalModel& model;
   RequestQueue& queue;    // used at rank 0
   HealthMonitor& health;
   uint32_t level_table_version = 1;

@@ -16,6 +16,9 @@ struct ModelRunner::LocalSequence {
   std::vector<int32_t> blocks;
   std::vector<LogitProcessor> processors;
   ImageFeatures features;
+  // Summed here, token by token: adding up sums of chunks would depend on where the chunks end.
+  double prompt_nll = 0.0;
+  int32_t num_scored = 0;
   std::vector<int32_t> feature_row;  // per prompt token: its row in `features`, −1 for other tokens
 
   int64_t num_prompt() const { return static_cast<int64_t>(request.prompt_ids.size()); }
@@ -210,9 +213,11 @@ void ModelRunner::read_logits(const SequenceStep& step, LocalSequence& sequence,
   for (int64_t position = step.start; position < step.start + step.num_tokens; ++position) {
     if (!sequence.is_scored(position)) continue;
     const std::span<const float> scores(logits.row<float>(row++), vocab_size);
-    result.prompt_nll += negative_log_likelihood(scores, sequence.tokens[static_cast<size_t>(position + 1)]);
-    ++result.num_scored;
+    sequence.prompt_nll += negative_log_likelihood(scores, sequence.tokens[static_cast<size_t>(position + 1)]);
+    ++sequence.num_scored;
   }
+  result.prompt_nll = sequence.prompt_nll;
+  result.num_scored = sequence.num_scored;
   if (!step.sample) return;
   const auto num_generated = static_cast<int32_t>(static_cast<int64_t>(sequence.tokens.size()) - sequence.num_prompt());
   const std::span<float> scores(logits.row<float>(row++), vocab_size);

@@ -219,8 +219,6 @@ void Scheduler::preempt(RankState& rank, size_t index) {
   release(rank, *sequence);
   sequence->rank = -1;
   sequence->num_computed = 0;
-  sequence->prompt_nll = 0.0;
-  sequence->num_scored = 0;
   waiting_.push_front(std::move(sequence));
   ++num_preemptions_;
 }
@@ -253,16 +251,14 @@ void Scheduler::apply_result(RankState& rank, const SequenceStep& step, const Se
   CHECK(found != rank.running.end());
   Sequence& sequence = **found;
   sequence.num_computed += step.num_tokens;
-  sequence.prompt_nll += result.prompt_nll;
-  sequence.num_scored += result.num_scored;
   TokenEvent event;
   if (step.sample) {
     event.token_id = result.token_id;
     sequence.submission.request.generated_ids.push_back(result.token_id);
     event.finish_reason = finish_reason(sequence.request(), config_);
   } else if (sequence.request().score_prompt && sequence.num_pending() == 0) {
-    event.prompt_nll = sequence.prompt_nll;
-    event.num_scored = sequence.num_scored;
+    event.prompt_nll = result.prompt_nll;
+    event.num_scored = result.num_scored;
     event.finish_reason = FinishReason::kStop;
   }
   if (step.sample || event.finish_reason != FinishReason::kNone) deliver(sequence, event);

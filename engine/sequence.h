@@ -14,8 +14,6 @@ struct Sequence {
   int32_t num_computed = 0;       // tokens whose K and V are in the cache
   uint64_t start_order = 0;       // when it was last given to a rank; the newest is preempted first
   std::vector<int32_t> blocks;    // its KV blocks on `rank`
-  double prompt_nll = 0.0;        // score_prompt: of the tokens computed so far
-  int32_t num_scored = 0;
 
   const GenerationRequest& request() const { return submission.request; }
   int32_t num_tokens() const {
