@@ -71,7 +71,9 @@ HttpConnection::~HttpConnection() {
 }
 
 net::awaitable<void> HttpConnection::run() {
-  while (!shared_.draining && co_await reader_.wait_for_request()) {
+  while (!shared_.draining) {
+    const bool has_request = co_await reader_.wait_for_request();
+    if (!has_request) break;
     responding_ = true;
     IncomingRequest incoming = co_await reader_.read();
     const bool go_on = co_await answer(std::move(incoming));

@@ -56,6 +56,10 @@ tcp::acceptor listen(net::io_context& io, const FrontendConfig& config) {
   return acceptor;
 }
 
+// Each keeps its connection alive until it ends.
+net::awaitable<void> run_owned(std::shared_ptr<HttpConnection> connection) { co_await connection->run(); }
+net::awaitable<void> turn_away_owned(std::shared_ptr<HttpConnection> connection) { co_await connection->turn_away(); }
+
 void log_escaped(std::exception_ptr error) {
   try {
     if (error) std::rethrow_exception(error);
@@ -127,13 +131,8 @@ net::awaitable<void> HttpServer::State::accept_connections() {
 
 void HttpServer::State::serve(tcp::socket socket) {
   const bool full = shared.connections.size() >= static_cast<size_t>(shared.config.max_connections);
-  auto connection = std::make_shared<HttpConnection>(std::move(socket), shared);
-  net::co_spawn(
-      io,
-      [connection = std::move(connection), full]() -> net::awaitable<void> {
-        co_await (full ? connection->turn_away() : connection->run());
-      },
-      log_escaped);
+  const auto connection = std::make_shared<HttpConnection>(std::move(socket), shared);
+  net::co_spawn(io, full ? turn_away_owned(connection) : run_owned(connection), log_escaped);
 }
 
 void HttpServer::State::begin_drain() {
