@@ -1,17 +1,13 @@
 #include "comm/comm_config.h"
 
-#include <string>
-
-#include "base/error.h"
+#include "base/config_limit.h"
 
 namespace skipper {
 
 void CommConfig::validate() const {
-  constexpr std::chrono::milliseconds kShortest{10};
-  constexpr std::chrono::milliseconds kLongest{std::chrono::hours(1)};
-  if (deadline >= kShortest && deadline <= kLongest) return;
-  throw InvalidFile("comm.deadline_ms: " + std::to_string(deadline.count()) + " is out of range; expected " +
-                    std::to_string(kShortest.count()) + " to " + std::to_string(kLongest.count()));
+  constexpr int64_t kHour = 3600 * 1000;
+  require({"comm.deadline_ms", deadline.count(), 10, kHour});
+  require({"comm.startup_deadline_ms", startup_deadline.count(), 10, 24 * kHour});
 }
 
 }  // namespace skipper

@@ -19,6 +19,7 @@ std::string host_name() {
 
 ProcessGroup group_of_one(const CommConfig& config) {
   ProcessGroup group;
+  group.startup = std::move(make_thread_communicators(1, config).front());
   group.control = std::move(make_thread_communicators(1, config).front());
   group.data = std::move(make_thread_communicators(1, config).front());
   group.host_name = host_name();
@@ -28,6 +29,9 @@ ProcessGroup group_of_one(const CommConfig& config) {
 ProcessGroup mpi_group(const CommConfig& config) {
   ProcessGroup group;
   group.runtime = std::make_unique<MpiRuntime>();
+  CommConfig startup = config;
+  startup.deadline = config.startup_deadline;
+  group.startup = std::make_unique<MpiCommunicator>(*group.runtime, startup, "skipper-startup");
   group.control = std::make_unique<MpiCommunicator>(*group.runtime, config, "skipper-control");
   group.data = std::make_unique<MpiCommunicator>(*group.runtime, config, "skipper-data");
   group.host_name = group.runtime->host_name();

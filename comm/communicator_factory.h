@@ -10,9 +10,10 @@
 
 namespace skipper {
 
-// What a process needs to talk to its group. Two communicators, so that control and data never mix.
+// What a process needs to talk to its group. Separate communicators, so that control and data never mix.
 struct ProcessGroup {
   std::unique_ptr<MpiRuntime> runtime;  // null in a group of one without mpirun; declared first: it outlives the others
+  std::unique_ptr<Communicator> startup;  // with the deadline of start-up
   std::unique_ptr<Communicator> control;
   std::unique_ptr<Communicator> data;
   std::string host_name;

@@ -29,6 +29,7 @@ void visit_fields(EngineConfig& config, Visitor& visit) {
 template <typename Visitor>
 void visit_fields(CommConfig& config, Visitor& visit) {
   visit("deadline_ms", config.deadline);
+  visit("startup_deadline_ms", config.startup_deadline);
 }
 
 template <typename Visitor>
@@ -172,7 +173,7 @@ std::map<std::string, int64_t> read_service_tiers(const JsonFields& root) {
 
 void ServerConfig::validate() const {
   engine.validate();
-  require({"comm.deadline_ms", comm.deadline.count(), 10, 86400000});
+  comm.validate();
   cluster.validate();
   dispatch.validate();
   frontend.validate();

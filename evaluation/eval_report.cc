@@ -36,6 +36,9 @@ json skip_section(const EvalReport& report) {
   for (size_t hop = 0; hop < kNumHops; ++hop) {
     section["payload_bytes"][std::string(kHopNames[hop])] = {{"sent", sum_over_classes(report.traffic.payload_bytes, hop)},
                                                              {"saved", sum_over_classes(report.traffic.saved_bytes, hop)}};
+    int64_t wire = 0;
+    for (const auto& direction : report.traffic.wire_bytes) wire += direction[hop];
+    section["wire_bytes"][std::string(kHopNames[hop])] = wire;
   }
   return section;
 }

@@ -19,7 +19,8 @@ struct EvalReport {
 };
 
 // {"perplexity":{name:{"perplexity":x,"tokens":n}},"vqa":{task:{"right":n,"total":n}},"chat":{...},
-//  "skip":{"level":n,"pairs":{class:{"run":n,"skipped":n}},"skip_ratio":x,"payload_bytes":{hop:{"sent":n,"saved":n}}}}
+//  "skip":{"level":n,"pairs":{class:{"run":n,"skipped":n}},"skip_ratio":x,"payload_bytes":{hop:{"sent":n,"saved":n}},
+//          "wire_bytes":{hop:n}}}
 // skip_ratio is over text and vision pairs.
 std::string to_json(const EvalReport& report);
 
