@@ -11,6 +11,7 @@
 #include "frontend/frontend_config.h"
 #include "frontend/openai_api.h"
 #include "metrics/metrics_registry.h"
+#include "processor/processed_prompt.h"
 #include "processor/chat_message.h"
 
 namespace skipper {
@@ -27,11 +28,6 @@ struct EngineHooks {
   // Gives the request its id. Throws ResourceExhausted when the queue is full, Cancelled when draining. Thread-safe.
   std::function<uint64_t(Submission)> submit;
   std::function<EngineStatus()> status;  // thread-safe, must not block
-};
-
-struct ProcessedPrompt {
-  std::vector<int32_t> token_ids;    // image placeholders included
-  std::vector<ImagePatches> images;  // in the order of their placeholders
 };
 
 // Token by token from ids to UTF-8, never half a character. Belongs to one choice.

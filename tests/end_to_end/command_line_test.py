@@ -1,0 +1,142 @@
+"""Bad command lines, files and ports: one line that names the thing, from one rank, and the right exit status."""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+
+import skipper_process
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+
+
+class Checker:
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.failures = []
+
+    def expect(self, name, flags, status, pattern, ranks=0):
+        result = skipper_process.run(self.arguments.binary, flags, ranks=ranks, timeout=120)
+        lines = [line for line in result.stderr.splitlines() if line.startswith("skipper: error:")]
+        if result.returncode != status:
+            self.failures.append(f"{name}: exit status {result.returncode}, expected {status}\n{result.stderr}")
+        elif len(lines) != 1:
+            self.failures.append(f"{name}: {len(lines)} error lines, expected one\n{result.stderr}")
+        elif not re.search(pattern, lines[0]):
+            self.failures.append(f"{name}: {lines[0]!r} does not match {pattern!r}")
+        else:
+            print(f"{name}: {lines[0]}")
+
+
+def copy_model(model, folder, skip=()):
+    """The model directory as links, without the files in `skip`."""
+    os.makedirs(folder)
+    for entry in os.scandir(model):
+        if entry.is_file() and entry.name not in skip:
+            os.symlink(os.path.abspath(entry.path), os.path.join(folder, entry.name))
+    return folder
+
+
+def write_json(path, value):
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(value, file)
+    return path
+
+
+def check_usage(check, model):
+    check.expect("unknown command", ["serv"], EXIT_USAGE, "unknown command 'serv'.*did you mean 'serve'")
+    check.expect("unknown flag", ["serve", "--modle", model], EXIT_USAGE, "--modle.*did you mean '--model'")
+    check.expect("foreign flag", ["serve", "--model", model, "--data", "x"], EXIT_USAGE, "--data belongs to 'skipper eval'")
+    check.expect("malformed value", ["serve", "--model", model, "--port", "http"], EXIT_USAGE, "--port: 'http'")
+    check.expect("port out of range", ["serve", "--model", model, "--port", "70000"], EXIT_USAGE, "70000.*0 to 65535")
+    check.expect("missing value", ["serve", "--model"], EXIT_USAGE, "--model needs a value")
+    check.expect("missing model", ["serve"], EXIT_USAGE, "--model is missing")
+    check.expect("stray argument", ["serve", "--model", model, "now"], EXIT_USAGE, "unexpected argument 'now'")
+    check.expect("level without file", ["serve", "--model", model, "--level", "1"], EXIT_USAGE, "--level 1 needs --operating_point")
+    check.expect("one line from four ranks", ["serve", "--modle", "x"], EXIT_USAGE, "--modle", ranks=4)
+
+
+def check_models(check, model, folder):
+    check.expect("missing directory", ["serve", "--model", "/nonexistent"], EXIT_ERROR, "/nonexistent")
+    check.expect("missing directory, 2 ranks", ["serve", "--model", "/nonexistent"], EXIT_ERROR, "error: /nonexistent", ranks=2)
+    shard = "model-00002-of-00003.safetensors"
+    missing = copy_model(model, os.path.join(folder, "missing"), skip=[shard])
+    check.expect("missing shard", ["serve", "--model", missing], EXIT_ERROR, shard)
+    truncated = copy_model(model, os.path.join(folder, "truncated"), skip=[shard])
+    shutil.copy(os.path.join(model, shard), truncated)
+    os.truncate(os.path.join(truncated, shard), 1_000_000)
+    check.expect("truncated shard", ["serve", "--model", truncated], EXIT_ERROR, shard, ranks=2)
+    with open(os.path.join(model, "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    for name, change, pattern in (
+        ("unknown architecture", {"architectures": ["GPT5"], "model_type": "gpt5"}, "gpt5|GPT5"),
+        ("foreign weights", {"text_config": {**config["text_config"], "hidden_size": 512}}, r"512"),
+        ("unsupported field", {"text_config": {**config["text_config"], "hidden_act": "relu"}}, "hidden_act.*relu"),
+    ):
+        changed = copy_model(model, os.path.join(folder, name.replace(" ", "_")), skip=["config.json"])
+        write_json(os.path.join(changed, "config.json"), {**config, **change})
+        check.expect(name, ["serve", "--model", changed], EXIT_ERROR, pattern)
+    broken = copy_model(model, os.path.join(folder, "broken"), skip=["config.json"])
+    with open(os.path.join(broken, "config.json"), "w", encoding="utf-8") as file:
+        file.write('{"model_type": ')
+    check.expect("broken JSON", ["serve", "--model", broken], EXIT_ERROR, "config.json: not valid JSON")
+    for name in ("tokenizer.json", "preprocessor_config.json"):
+        without = copy_model(model, os.path.join(folder, "without_" + name), skip=[name])
+        check.expect("without " + name, ["serve", "--model", without], EXIT_ERROR, name)
+
+
+def check_settings(check, model, folder):
+    config = write_json(os.path.join(folder, "config.json"), {"engine": {"max_token_per_step": 3}})
+    check.expect("unknown config key", ["serve", "--model", model, "--config", config], EXIT_ERROR,
+                 "engine: max_token_per_step: unknown key; did you mean 'max_tokens_per_step'")
+    config = write_json(os.path.join(folder, "config.json"), {"engine": {"max_tokens_per_step": 0}})
+    check.expect("config value", ["serve", "--model", model, "--config", config], EXIT_ERROR, "engine.max_tokens_per_step: 0")
+    check.expect("missing config", ["serve", "--model", model, "--config", "/nonexistent.json"], EXIT_ERROR, "/nonexistent.json")
+    check.expect("context too long", ["serve", "--model", model, "--max_model_len", "1000000"], EXIT_ERROR, "1000000.*4096")
+    point = {"version": 1, "alpha": {"text": [1.0], "vision": [1.0]}, "tau": {"text": 0.1, "vision": 0.1}}
+    path = write_json(os.path.join(folder, "point.json"), point)
+    check.expect("foreign operating point", ["serve", "--model", model, "--operating_point", path], EXIT_ERROR, "point.json.*alpha")
+    alpha = [1 / 6] * 6
+    point = {"version": 1, "alpha": {"text": alpha, "vision": alpha}, "tau": {"text": 0.1, "vision": 0.1}}
+    path = write_json(path, point)
+    check.expect("missing level", ["serve", "--model", model, "--operating_point", path, "--level", "7"], EXIT_ERROR,
+                 "level 7 does not exist")
+    path = write_json(path, {**point, "taus": 1})
+    check.expect("unknown key", ["serve", "--model", model, "--operating_point", path], EXIT_ERROR, "taus.*did you mean 'tau'")
+    path = write_json(path, {**point, "model_fingerprint": "feedfeed"})
+    check.expect("other model's point", ["serve", "--model", model, "--operating_point", path], EXIT_ERROR, "feedfeed")
+    check.expect("missing data", ["eval", "--model", model, "--data", "/nonexistent"], EXIT_ERROR, "/nonexistent", ranks=2)
+    check.expect("empty data", ["eval", "--model", model, "--data", folder], EXIT_ERROR, "nothing to evaluate|no \\*.txt")
+
+
+def check_port(check, model):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        check.expect("port in use", ["serve", "--model", model, "--port", port], EXIT_ERROR, f"{port}.*in use.*--port")
+        check.expect("port in use, 2 ranks", ["serve", "--model", model, "--port", port], EXIT_ERROR, f"{port}.*in use", ranks=2)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--model", required=True)
+    arguments = parser.parse_args()
+    check = Checker(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        check_usage(check, arguments.model)
+        check_models(check, arguments.model, folder)
+        os.mkdir(os.path.join(folder, "settings"))
+        check_settings(check, arguments.model, os.path.join(folder, "settings"))
+        check_port(check, arguments.model)
+    sys.exit("\n".join(check.failures) if check.failures else 0)
+
+
+if __name__ == "__main__":
+    main()

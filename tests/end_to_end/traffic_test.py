@@ -1,0 +1,98 @@
+"""Skipper's byte counters against a witness inside MPI, without skipping, with it, and with everything skipped.
+
+The witness is preloaded and counts what the data communicator hands to MPI_Isend. Our wire bytes must be equal to it.
+"""
+
+import argparse
+import glob
+import json
+import os
+import sys
+import tempfile
+
+import skipper_process
+
+
+def operating_point(tau_text, tau_vision, num_layers=6):
+    alpha = [1.0 / num_layers] * num_layers
+    return {"version": 1, "alpha": {"text": alpha, "vision": alpha}, "tau": {"text": tau_text, "vision": tau_vision}}
+
+
+def small_data(model, folder):
+    """Some calibration text, chat and picture questions."""
+    os.makedirs(os.path.join(folder, "images"))
+    with open(os.path.join(model, "calibration/text.txt"), encoding="utf-8") as file:
+        text = file.read(12000)
+    with open(os.path.join(folder, "text.txt"), "w", encoding="utf-8") as file:
+        file.write(text)
+    with open(os.path.join(model, "calibration/vqa.jsonl"), encoding="utf-8") as file:
+        lines = file.readlines()[:12]
+    with open(os.path.join(folder, "vqa.jsonl"), "w", encoding="utf-8") as file:
+        file.writelines(lines)
+    for line in lines:
+        image = json.loads(line)["image"]
+        with open(os.path.join(model, "calibration", image), "rb") as source:
+            with open(os.path.join(folder, image), "wb") as copy:
+                copy.write(source.read())
+
+
+def measure(arguments, folder, point):
+    """(skip section of the report, bytes the witness saw on the data communicator)."""
+    flags = ["eval", "--model", arguments.model, "--data", os.path.join(folder, "data"), "--json", os.path.join(folder, "r.json")]
+    if point is not None:
+        path = os.path.join(folder, "point.json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(point, file)
+        flags += ["--operating_point", path]
+    witness = os.path.join(folder, "witness")
+    result = skipper_process.run(
+        arguments.binary, flags, ranks=arguments.ranks, environment={"LD_PRELOAD": arguments.witness, "PMPI_BYTES_OUT": witness}
+    )
+    if result.returncode != 0:
+        sys.exit(f"eval ended with status {result.returncode}:\n{result.stderr}")
+    seen = 0
+    for path in glob.glob(witness + ".*"):
+        with open(path, encoding="utf-8") as file:
+            calls = json.load(file)["communicators"].get("skipper-data", {})
+        seen += sum(call["bytes"] for call in calls.values())
+        os.remove(path)
+    with open(os.path.join(folder, "r.json"), encoding="utf-8") as file:
+        return json.load(file)["skip"], seen
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ("binary", "model", "witness"):
+        parser.add_argument("--" + name, required=True)
+    parser.add_argument("--ranks", type=int, required=True)
+    arguments = parser.parse_args()
+    failures = []
+    skips = {}
+    with tempfile.TemporaryDirectory() as folder:
+        small_data(arguments.model, os.path.join(folder, "data"))
+        cases = {
+            "none": None,
+            "tau 0": operating_point(0.0, 0.0),
+            "some": operating_point(0.03, 0.06),
+            "tau 2": operating_point(2.0, 2.0),
+        }
+        for name, point in cases.items():
+            skip, seen = measure(arguments, folder, point)
+            skips[name] = skip
+            counted = skip["wire_bytes"]["node"] + skip["wire_bytes"]["network"]
+            print(f"{name}: skip ratio {skip['skip_ratio']:.3f}, wire {counted}, witness {seen}, "
+                  f"payload {skip['payload_bytes']['node']}")
+            if counted != seen or seen == 0:
+                failures.append(f"{name}: counted {counted} wire bytes, MPI saw {seen}")
+    if skips["none"]["payload_bytes"] != skips["tau 0"]["payload_bytes"]:
+        failures.append("tau = 0 sent other payload than no skipping")
+    payload = {name: skip["payload_bytes"]["node"]["sent"] for name, skip in skips.items()}
+    if not payload["tau 2"] < payload["some"] < payload["none"]:
+        failures.append(f"payload does not fall with skipping: {payload}")
+    if any(skips["tau 2"]["pairs"][c]["run"] for c in ("text", "vision")):
+        failures.append("tau = 2 ran pairs of text or vision tokens")
+    sys.exit("\n".join(failures) if failures else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+#include "launcher/flags.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "base/error.h"
+
+namespace skipper {
+namespace {
+
+using testing::HasSubstr;
+
+std::string usage_error(const std::vector<std::string>& arguments) {
+  try {
+    parse_command_line(arguments);
+  } catch (const UsageError& e) {
+    return e.what();
+  }
+  return "accepted";
+}
+
+TEST(Flags, ReadsBothSpellingsOfAValue) {
+  const CommandLine line = parse_command_line({"serve", "--model=m", "--port", "0", "-host=::1"});
+  EXPECT_EQ(line.command, "serve");
+  EXPECT_EQ(line.model, "m");
+  EXPECT_EQ(line.port, 0);
+  EXPECT_EQ(line.host, "::1");
+}
+
+TEST(Flags, ReadsFlagFilesAndRefusesCircles) {
+  const std::string path = testing::TempDir() + "/serve.flags";
+  std::ofstream(path) << "# a comment\n--model=from_file\n\n--port=81\n";
+  const CommandLine line = parse_command_line({"serve", "--flagfile", path});
+  EXPECT_EQ(line.model, "from_file");
+  EXPECT_EQ(line.port, 81);
+  std::ofstream(path) << "--flagfile=" << path << "\n";
+  EXPECT_THAT(usage_error({"serve", "--flagfile=" + path}), HasSubstr("too deeply"));
+  EXPECT_THAT(usage_error({"serve", "--flagfile=/nonexistent"}), HasSubstr("/nonexistent"));
+}
+
+TEST(Flags, NamesTheNearestCommandAndFlag) {
+  EXPECT_THAT(usage_error({"evla"}), HasSubstr("did you mean 'eval'?"));
+  EXPECT_THAT(usage_error({"serve", "--prot", "1"}), HasSubstr("did you mean '--port'?"));
+  EXPECT_THAT(usage_error({"eval", "--port", "1"}), HasSubstr("belongs to 'skipper serve'"));
+}
+
+TEST(Flags, HelpShowsFlagsAndExamplesOfACommand) {
+  EXPECT_EQ(parse_command_line({}).command, "help");
+  EXPECT_EQ(parse_command_line({"serve", "--help"}).arguments, (std::vector<std::string>{"serve"}));
+  EXPECT_THAT(help_text("serve"), testing::AllOf(HasSubstr("--operating_point"), HasSubstr("mpirun -n 4 skipper serve")));
+  EXPECT_THAT(help_text(""), HasSubstr("eval"));
+  EXPECT_THROW(help_text("nothing"), UsageError);
+}
+
+}  // namespace
+}  // namespace skipper

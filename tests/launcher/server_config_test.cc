@@ -1,0 +1,67 @@
+#include "configs/server_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+
+namespace skipper {
+namespace {
+
+using testing::HasSubstr;
+
+ServerConfig load(const std::string& json) {
+  const std::string path = testing::TempDir() + "/server_config.json";
+  std::ofstream(path) << json;
+  return load_server_config(path);
+}
+
+std::string error_of(const std::string& json) {
+  try {
+    load(json).validate();
+  } catch (const InvalidFile& e) {
+    return e.what();
+  }
+  return "accepted";
+}
+
+TEST(ServerConfig, DefaultsAreValid) {
+  EXPECT_NO_THROW(load_server_config("").validate());
+}
+
+TEST(ServerConfig, ReadsEverySectionAndKeepsOtherDefaults) {
+  const ServerConfig config = load(R"({"engine": {"max_tokens_per_step": 99}, "comm": {"deadline_ms": 1234},
+      "frontend": {"port": 0, "host": "0.0.0.0"}, "dispatch": {"payload_dtype": "f32"}, "kv_cache": {"dtype": "f32"},
+      "images": {"max_pixels": 5000}, "service_tiers": {"bronze": 1}})");
+  EXPECT_EQ(config.engine.max_tokens_per_step, 99);
+  EXPECT_EQ(config.engine.max_sequences_per_rank, EngineConfig().max_sequences_per_rank);
+  EXPECT_EQ(config.comm.deadline.count(), 1234);
+  EXPECT_EQ(config.frontend.host, "0.0.0.0");
+  EXPECT_EQ(config.dispatch.payload_dtype, DType::kF32);
+  EXPECT_EQ(config.kv_dtype, DType::kF32);
+  EXPECT_EQ(config.images.max_pixels, 5000);
+  EXPECT_EQ(config.service_tiers, (std::map<std::string, int64_t>{{"bronze", 1}, {"gold", 0}}));
+}
+
+TEST(ServerConfig, WhatItPrintsItReadsBack) {
+  ServerConfig config = load_server_config("");
+  config.engine.queue_capacity = 17;
+  config.frontend.max_images = 3;
+  EXPECT_EQ(describe(load(describe(config))), describe(config));
+}
+
+TEST(ServerConfig, ErrorsNameTheFullKey) {
+  EXPECT_THAT(error_of(R"({"engin": {}})"), HasSubstr("did you mean 'engine'?"));
+  EXPECT_THAT(error_of(R"({"engine": {"queue_capacityy": 1}})"), HasSubstr("did you mean 'queue_capacity'?"));
+  EXPECT_THAT(error_of(R"({"engine": {"queue_capacity": "many"}})"), HasSubstr("engine: queue_capacity: expected an integer"));
+  EXPECT_THAT(error_of(R"({"engine": {"queue_capacity": 0}})"), HasSubstr("engine.queue_capacity: 0"));
+  EXPECT_THAT(error_of(R"({"engine": 3})"), HasSubstr("engine: expected an object"));
+  EXPECT_THAT(error_of(R"({"kv_cache": {"dtype": "fp4"}})"), HasSubstr("'fp4' is not supported"));
+  EXPECT_THAT(error_of(R"({"service_tiers": {"gold": 1}})"), HasSubstr("service_tiers.gold: 1"));
+}
+
+}  // namespace
+}  // namespace skipper
