@@ -9,8 +9,8 @@
 
 namespace skipper::jinja {
 
-// From loosest to tightest: if else · or · and · not · comparisons · + - · ~ · * / // % · ** · unary · postfix, filters, tests.
-// Throws TemplateError.
+// From loosest to tightest: if else · or · and · not · comparisons · + - · ~ · * / // % · ** · signs, filters, tests ·
+// attributes, subscripts, calls. Throws TemplateError.
 class ExpressionParser {
  public:
   explicit ExpressionParser(TokenCursor& tokens) : tokens_(tokens) {}
