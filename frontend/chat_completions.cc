@@ -24,7 +24,7 @@ int64_t unix_time() {
 // Refuses before any work is done for the request; the queue itself decides again at submit.
 void check_admission(const EngineStatus& status) {
   if (status.draining) throw Cancelled("the server is shutting down; send the request to another one");
-  if (status.phase == EngineStatus::Phase::kLoading) throw Cancelled("the model is still loading; try again when /ready answers 200");
+  if (status.phase == EngineStatus::Phase::kLoading) throw Cancelled("the model is loading; try again when /ready answers 200");
   if (status.phase == EngineStatus::Phase::kFailed) throw Cancelled("the engine has failed; the server must be restarted");
   if (status.queue_full) throw ResourceExhausted("the queue is full; try again later");
 }
@@ -55,7 +55,7 @@ GenerationRequest generation_request(const ChatRequest& chat, ProcessedPrompt pr
   if (!chat.ignore_end_tokens) {
     request.stop_token_ids.insert(request.stop_token_ids.end(), model.end_token_ids.begin(), model.end_token_ids.end());
   }
-  request.level = model.level;
+  request.level = chat.level;
   return request;
 }
 

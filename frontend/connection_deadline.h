@@ -11,7 +11,8 @@ namespace skipper {
 // Unlike beast::tcp_stream's it leaves the socket open, so that the client can still be told. One thread.
 class ConnectionDeadline {
  public:
-  explicit ConnectionDeadline(boost::asio::ip::tcp::socket& socket) : timer_(socket.get_executor()), state_(std::make_shared<State>(&socket)) {}
+  explicit ConnectionDeadline(boost::asio::ip::tcp::socket& socket)
+      : timer_(socket.get_executor()), state_(std::make_shared<State>(&socket)) {}
   ~ConnectionDeadline() { state_->socket = nullptr; }
   ConnectionDeadline(const ConnectionDeadline&) = delete;
   ConnectionDeadline& operator=(const ConnectionDeadline&) = delete;

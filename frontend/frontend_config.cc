@@ -25,7 +25,8 @@ void FrontendConfig::validate() const {
   require_bytes("frontend.max_target_bytes", max_target_bytes, 64, 64 << 10);
   require_bytes("frontend.max_header_bytes", max_header_bytes, 1024, 1 << 20);
   require_bytes("frontend.max_body_bytes", max_body_bytes, 1024, kGibibyte);
-  require_bytes("frontend.max_inflight_body_bytes", max_inflight_body_bytes, static_cast<int64_t>(max_body_bytes), 64 * kGibibyte);
+  const auto one_body = static_cast<int64_t>(max_body_bytes);
+  require_bytes("frontend.max_inflight_body_bytes", max_inflight_body_bytes, one_body, 64 * kGibibyte);
   require_bytes("frontend.max_json_values", max_json_values, 64, 16 << 20);
   require_bytes("frontend.max_json_depth", max_json_depth, 8, 128);
   require_bytes("frontend.max_messages", max_messages, 1, 100'000);

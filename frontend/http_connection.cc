@@ -31,7 +31,8 @@ size_t buffer_limit(const FrontendConfig& config) { return config.max_header_byt
 constexpr const char* kOtherPaths = "other";
 
 HttpError not_found(const HttpRequest& request) {
-  return http_error(404, "no such path: " + request.path.substr(0, 200) + "; this server answers /v1/chat/completions and /v1/models");
+  const std::string path = request.path.substr(0, 200);
+  return http_error(404, "no such path: " + path + "; this server answers /v1/chat/completions and /v1/models");
 }
 
 HttpError wrong_method(const Endpoint& endpoint) {

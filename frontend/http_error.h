@@ -20,8 +20,8 @@ struct HttpError {
 // A refusal that the type of a thrown error cannot express, by its status.
 HttpError http_error(int status, std::string message);
 
-// InvalidRequest 400 (404 with code model_not_found), ResourceExhausted 429, Cancelled and CommError 503, anything else 500 with a
-// text that tells nothing of our insides (those are logged).
+// InvalidRequest 400 (404 with code model_not_found), ResourceExhausted 429, Cancelled and CommError 503, anything else 500
+// with a text that tells nothing of our insides (those are logged).
 HttpError http_error_from(std::exception_ptr error);
 
 // {"error":{"message","type","param","code"}}

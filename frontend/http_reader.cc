@@ -24,7 +24,9 @@ namespace {
 constexpr auto kAwait = net::as_tuple(net::use_awaitable);
 constexpr size_t kFirstReadBytes = 4096;
 
-bool is_http_error(const error_code& error) { return error.category() == http::make_error_code(http::error::bad_method).category(); }
+bool is_http_error(const error_code& error) {
+  return error.category() == http::make_error_code(http::error::bad_method).category();
+}
 
 // The client went away, in the middle of a request or before it.
 bool is_gone(const error_code& error) {

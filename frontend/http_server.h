@@ -24,8 +24,8 @@ class HttpServer {
   // Serves until stop() was called and the last connection ended.
   void run();
 
-  // Takes no new connections, lets running responses finish within drain_timeout, then ends them with an error. Thread-safe, returns
-  // at once, may be called before run() and more than once.
+  // Takes no new connections, lets running responses finish within drain_timeout, then ends them with an error. Thread-safe,
+  // returns at once, may be called before run() and more than once.
   void stop();
 
  private:

@@ -32,7 +32,7 @@ class DocumentBuilder : public nlohmann::json_sax<json> {
   bool key(string_t& name) override {
     count_value();
     const auto [entry, inserted] = open_.back()->get_ref<json::object_t&>().try_emplace(name);
-    if (!inserted) throw InvalidRequest("the body is refused: the key '" + shortened(name) + "' appears twice in an object", "");
+    if (!inserted) throw InvalidRequest("the body is refused: the key '" + shortened(name) + "' appears twice", "");
     member_ = &entry->second;
     return true;
   }
@@ -42,7 +42,9 @@ class DocumentBuilder : public nlohmann::json_sax<json> {
   }
 
  private:
-  static std::string shortened(const std::string& name) { return name.size() <= 40 ? name : "(" + std::to_string(name.size()) + " bytes)"; }
+  static std::string shortened(const std::string& name) {
+    return name.size() <= 40 ? name : "(" + std::to_string(name.size()) + " bytes)";
+  }
 
   void count_value() {
     if (++num_values_ <= limits_.max_values) return;

@@ -64,7 +64,8 @@ std::vector<int32_t> parse_stop_token_ids(const RequestFields& fields, TokenIdLi
   if (ids.is_null()) return {};
   if (!ids.is_array()) fields.fail("stop_token_ids", "expected a list of token ids, found " + json_kind(ids));
   if (ids.size() > limits.max_count) {
-    fields.fail("stop_token_ids", std::to_string(ids.size()) + " ids, more than the limit of " + std::to_string(limits.max_count));
+    fields.fail("stop_token_ids",
+                std::to_string(ids.size()) + " ids, more than the limit of " + std::to_string(limits.max_count));
   }
   std::vector<int32_t> result;
   for (const json& id : ids) {
@@ -90,6 +91,20 @@ void parse_sampling(const RequestFields& fields, const ServedModel& model, ChatR
   // -1 turns top-k off in other servers' clients, 0 here.
   request.top_k = std::max<int64_t>(0, fields.integer("top_k", {-1, kMaxInt32}).value_or(model.top_k));
   request.seed = parse_seed(fields);
+}
+
+// OpenAI's tiers are always understood, others when the server's configuration knows them.
+uint8_t parse_level(const RequestFields& fields, const ServedModel& model) {
+  const auto tier = fields.string("service_tier");
+  if (!tier) return model.level;
+  const auto entry = model.service_tiers.find(*tier);
+  if (entry != model.service_tiers.end()) return static_cast<uint8_t>(entry->second);
+  for (const char* known : {"auto", "default", "flex", "priority"}) {
+    if (*tier == known) return model.level;
+  }
+  std::string names = "auto, default, flex, priority";
+  for (const auto& [name, level] : model.service_tiers) names += ", " + name;
+  fields.fail("service_tier", "no such tier; this server has " + names);
 }
 
 void parse_stream_options(const RequestFields& fields, ChatRequest& request) {
@@ -187,6 +202,7 @@ ChatRequest parse_chat_request(std::string_view body, const ServedModel& model, 
   request.stop_token_ids =
       parse_stop_token_ids(fields, {.max_count = limits.max_stop_token_ids, .vocab_size = model.vocab_size});
   request.ignore_end_tokens = fields.boolean("ignore_eos").value_or(false);
+  request.level = parse_level(fields, model);
   parse_stream_options(fields, request);
   request.messages = parse_chat_messages(fields.raw("messages"), limits);
   return request;

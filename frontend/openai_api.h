@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -23,6 +24,7 @@ struct ServedModel {
   int64_t top_k = 0;
   std::vector<int32_t> end_token_ids;  // of generation_config: ends an answer unless ignore_eos
   uint8_t level = 0;                   // of the LevelTable
+  std::map<std::string, int64_t> service_tiers;  // tier → level; a tier that is not here gets `level`
 };
 
 enum class ResponseMode : uint8_t { kWhole, kStreamed };
@@ -40,6 +42,7 @@ struct ChatRequest {
   std::vector<int32_t> stop_token_ids;  // without the model's own end tokens
   bool ignore_end_tokens = false;
   ResponseMode mode = ResponseMode::kWhole;
+  uint8_t level = 0;           // of the LevelTable
   bool include_usage = false;  // streamed: one more chunk with the token counts
 };
 

@@ -11,8 +11,8 @@
 #include "frontend/frontend_config.h"
 #include "frontend/openai_api.h"
 #include "metrics/metrics_registry.h"
-#include "processor/processed_prompt.h"
 #include "processor/chat_message.h"
+#include "processor/processed_prompt.h"
 
 namespace skipper {
 

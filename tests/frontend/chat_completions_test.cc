@@ -13,7 +13,8 @@ namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
-using namespace std::chrono_literals;
+using std::chrono_literals::operator""ms;
+using std::chrono_literals::operator""s;
 
 class ChatCompletions : public ServerTest {
  protected:
@@ -173,7 +174,8 @@ TEST_F(ChatCompletions, RefusesAPromptThatLeavesNoRoomAndSaysTheNumbers) {
 
 TEST_F(ChatCompletions, AnswersErrorsInOpenAisShape) {
   start();
-  const RawResponse wrong_model = ask(post("/v1/chat/completions", R"({"model":"x","messages":[{"role":"user","content":"a"}]})"));
+  const char* const another_model = R"({"model":"x","messages":[{"role":"user","content":"a"}]})";
+  const RawResponse wrong_model = ask(post("/v1/chat/completions", another_model));
   EXPECT_EQ(wrong_model.status, 404);
   EXPECT_EQ(error_of(wrong_model)["code"], "model_not_found");
   const RawResponse bad_field = ask(chat("a", {{"temperature", "hot"}}));

@@ -18,7 +18,8 @@ TokenEvent token(int32_t id, FinishReason reason = FinishReason::kNone) {
 ChoiceDelta feed(ChoiceText& choice, const std::string& text, FinishReason reason = FinishReason::kNone) {
   ChoiceDelta all;
   for (size_t i = 0; i < text.size() && all.finish_reason == FinishReason::kNone; ++i) {
-    const ChoiceDelta delta = choice.add(token(static_cast<uint8_t>(text[i]), i + 1 == text.size() ? reason : FinishReason::kNone));
+    const bool last = i + 1 == text.size();
+    const ChoiceDelta delta = choice.add(token(static_cast<uint8_t>(text[i]), last ? reason : FinishReason::kNone));
     all.text += delta.text;
     all.finish_reason = delta.finish_reason;
   }
@@ -65,7 +66,8 @@ TEST(ChoiceText, StopStringOnTheLastAllowedTokenCountsAsStop) {
 }
 
 TEST(ChoiceText, GivesOutWhatTheDecoderHeldBack) {
-  const TokenTextDecoder decoder{.push = [](int32_t) { return std::string(); }, .flush = [] { return std::string("\xEF\xBF\xBD"); }};
+  const TokenTextDecoder decoder{.push = [](int32_t) { return std::string(); },
+                                 .flush = [] { return std::string("\xEF\xBF\xBD"); }};
   ChoiceText choice(decoder, {});
   EXPECT_EQ(choice.add(token(0xE2)).text, "");
   EXPECT_EQ(choice.add(token(0x82, FinishReason::kLength)).text, "\xEF\xBF\xBD");

@@ -15,7 +15,9 @@ namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
-using namespace std::chrono_literals;
+using std::chrono_literals::operator""ms;
+using std::chrono_literals::operator""s;
+using std::chrono_literals::operator""h;
 using Phase = EngineStatus::Phase;
 
 class HttpServerTest : public ServerTest {

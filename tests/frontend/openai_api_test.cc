@@ -86,8 +86,9 @@ TEST(OpenAiApi, ReadsEveryFieldItKnows) {
 
 TEST(OpenAiApi, TakesNullForAbsentInEveryField) {
   json body = minimal();
-  for (const char* key : {"max_tokens", "max_completion_tokens", "min_tokens", "temperature", "top_p", "top_k", "seed", "n", "stop",
-                          "stop_token_ids", "ignore_eos", "stream", "stream_options", "user", "logprobs", "top_logprobs", "tools",
+  for (const char* key : {"max_tokens", "max_completion_tokens", "min_tokens", "temperature", "top_p", "top_k", "seed", "n",
+                          "stop", "service_tier", "stop_token_ids",
+                          "ignore_eos", "stream", "stream_options", "user", "logprobs", "top_logprobs", "tools",
                           "tool_choice", "response_format", "presence_penalty", "frequency_penalty", "logit_bias", "modalities",
                           "best_of", "min_p", "functions"}) {
     body[key] = nullptr;
@@ -134,7 +135,9 @@ TEST(OpenAiApi, NamesTheFieldWhoseTypeIsWrong) {
   for (const json& value : {json("user"), json(1), json::object(), json::array()}) {
     EXPECT_EQ(refusal_with("messages", value).param, "messages") << value;
   }
-  for (const json& value : {json("a"), json(1.5), json(true), json::object()}) EXPECT_EQ(refusal_with("seed", value).param, "seed");
+  for (const json& value : {json("a"), json(1.5), json(true), json::object()}) {
+    EXPECT_EQ(refusal_with("seed", value).param, "seed");
+  }
 }
 
 TEST(OpenAiApi, RefusesNumbersOutOfRangeWithTheRange) {
@@ -171,6 +174,23 @@ TEST(OpenAiApi, WantsStreamForStreamOptions) {
   EXPECT_EQ(refusal(body.dump()).param, "stream_options");
   body["stream_options"] = {{"include_usage", "yes"}};
   EXPECT_EQ(refusal(body.dump()).param, "stream_options.include_usage");
+}
+
+TEST(OpenAiApi, TakesTheLevelOfTheServiceTier) {
+  ServedModel model = fake_model();
+  model.level = 2;
+  model.service_tiers = {{"gold", 0}, {"flex", 3}};
+  const auto level_of = [&](const json& tier) {
+    json body = minimal();
+    body["service_tier"] = tier;
+    return parse_chat_request(body.dump(), model, FrontendConfig{}).level;
+  };
+  EXPECT_EQ(level_of(nullptr), 2);
+  EXPECT_EQ(level_of("default"), 2);
+  EXPECT_EQ(level_of("gold"), 0);
+  EXPECT_EQ(level_of("flex"), 3);
+  EXPECT_THROW(level_of("platinum"), InvalidRequest);
+  EXPECT_EQ(refusal_with("service_tier", 1).param, "service_tier");
 }
 
 TEST(OpenAiApi, RefusesAnotherModelWithOpenAisCode) {
@@ -243,8 +263,8 @@ TEST(OpenAiApi, ReadsImagesInOrderWithTheirPaths) {
 }
 
 TEST(OpenAiApi, RefusesEveryOtherPlaceForAnImage) {
-  for (const char* url : {"http://127.0.0.1/a.png", "https://example.org/a.png", "file:///etc/passwd", "/etc/passwd", "unix:/run/x",
-                          "\\\\host\\share", "ftp://h/x", "data:", "data:,x", "data:image/svg+xml;base64,AAAA",
+  for (const char* url : {"http://127.0.0.1/a.png", "https://example.org/a.png", "file:///etc/passwd", "/etc/passwd",
+                          "unix:/run/x", "\\\\host\\share", "ftp://h/x", "data:", "data:,x", "data:image/svg+xml;base64,AAAA",
                           "data:image/png,AAAA", "data:image/png;base64,A", "data:image/png;base64,AA!A",
                           "data:image/png;base64,=AAA", "data:text/html;base64,AAAA", "", " data:image/png;base64,AAAA"}) {
     const json part = {{"type", "image_url"}, {"image_url", {{"url", url}}}};
