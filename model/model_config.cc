@@ -55,8 +55,9 @@ void refuse_unsupported(const JsonFields& fields) {
   const std::string activation = fields.optional_string("hidden_act", "silu");
   refuse_if(fields, "hidden_act", activation != "silu" && activation != "swish");
   refuse_if(fields, "partial_rotary_factor", fields.optional_number("partial_rotary_factor", 1.0, 0.0, 1.0) != 1.0);
-  refuse_if(fields, "shared_expert_intermediate_size", fields.optional_int("shared_expert_intermediate_size", 0, 0, kMaxSize) != 0);
-  refuse_if(fields, "n_shared_experts", fields.optional_int("n_shared_experts", 0, 0, kMaxSize) != 0);
+  for (const char* key : {"shared_expert_intermediate_size", "n_shared_experts"}) {
+    refuse_if(fields, key, fields.optional_int(key, 0, 0, kMaxSize) != 0);
+  }
   for (const json& type : fields.raw("layer_types")) refuse_if(fields, "layer_types", type != "full_attention");
 }
 

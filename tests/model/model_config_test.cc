@@ -130,7 +130,7 @@ std::vector<Refusal> refusals() {
   return {
       {"UnknownModelType", "tiny", "/model_type", "mixtral", {"model_type", "'mixtral'", "qwen3_moe"}},
       {"MissingModelType", "tiny", "/model_type", nullptr, {"model_type", "missing"}},
-      {"ForeignArchitecture", "tiny", "/architectures", {"Qwen3MoeForSequenceClassification"}, {"architectures", "SequenceClassification"}},
+      {"ForeignArchitecture", "tiny", "/architectures", {"Qwen3MoeForTokenClassification"}, {"architectures", "ForToken"}},
       {"Quantisation", "tiny", "/quantization_config", {{"quant_method", "gptq"}}, {"quantization_config", "gptq"}},
       {"HiddenAct", "tiny", "/hidden_act", "relu", {"hidden_act", "relu"}},
       {"NestedHiddenAct", "demo", "/text_config/hidden_act", "relu", {"text_config: hidden_act"}},
