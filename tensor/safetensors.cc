@@ -38,14 +38,15 @@ struct FileDType {
 };
 
 constexpr FileDType kFileDTypes[] = {
-    {"F32", 4, DType::kF32},    {"BF16", 2, DType::kBF16},  {"F16", 2, DType::kF16},    {"I32", 4, DType::kI32},
-    {"I64", 8, DType::kI64},    {"U8", 1, DType::kU8},      {"F64", 8, std::nullopt},   {"I16", 2, std::nullopt},
-    {"I8", 1, std::nullopt},    {"U16", 2, std::nullopt},   {"U32", 4, std::nullopt},   {"U64", 8, std::nullopt},
-    {"BOOL", 1, std::nullopt},  {"F8_E4M3", 1, std::nullopt}, {"F8_E5M2", 1, std::nullopt},
+    {"F32", 4, DType::kF32},   {"BF16", 2, DType::kBF16},    {"F16", 2, DType::kF16},      {"I32", 4, DType::kI32},
+    {"I64", 8, DType::kI64},   {"U8", 1, DType::kU8},        {"F64", 8, std::nullopt},     {"I16", 2, std::nullopt},
+    {"I8", 1, std::nullopt},   {"U16", 2, std::nullopt},     {"U32", 4, std::nullopt},     {"U64", 8, std::nullopt},
+    {"BOOL", 1, std::nullopt}, {"F8_E4M3", 1, std::nullopt}, {"F8_E5M2", 1, std::nullopt},
 };
 
 const FileDType* find_dtype(const std::string& name) {
-  const auto* found = std::find_if(std::begin(kFileDTypes), std::end(kFileDTypes), [&](const FileDType& d) { return d.name == name; });
+  const auto* found =
+      std::find_if(std::begin(kFileDTypes), std::end(kFileDTypes), [&](const FileDType& d) { return d.name == name; });
   return found == std::end(kFileDTypes) ? nullptr : found;
 }
 
@@ -94,17 +95,20 @@ std::optional<uint64_t> bytes_of(const std::vector<uint64_t>& dims, size_t eleme
   return bytes;
 }
 
-void check_range(const std::filesystem::path& path, const std::string& name, const SafetensorsEntry& entry, uint64_t data_bytes) {
+void check_range(const std::filesystem::path& path, const std::string& name, const SafetensorsEntry& entry,
+                 uint64_t data_bytes) {
   if (entry.begin > entry.end || entry.end > data_bytes) {
-    fail_tensor(path, name, "spans bytes " + std::to_string(entry.begin) + " to " + std::to_string(entry.end) + " of a file with " +
-                                std::to_string(data_bytes) + " bytes of data");
+    fail_tensor(path, name,
+                "spans bytes " + std::to_string(entry.begin) + " to " + std::to_string(entry.end) + " of a file with " +
+                    std::to_string(data_bytes) + " bytes of data");
   }
   const FileDType* dtype = find_dtype(entry.dtype);
   if (dtype == nullptr) return;
   const std::optional<uint64_t> bytes = bytes_of(entry.dims, dtype->num_bytes);
   if (!bytes || *bytes != entry.end - entry.begin) {
-    fail_tensor(path, name, "has " + std::to_string(entry.end - entry.begin) + " bytes of data, its shape and element type " +
-                                std::string(dtype->name) + " need " + (bytes ? std::to_string(*bytes) : "more than 2^63"));
+    fail_tensor(path, name,
+                "has " + std::to_string(entry.end - entry.begin) + " bytes of data, its shape and element type " +
+                    std::string(dtype->name) + " need " + (bytes ? std::to_string(*bytes) : "more than 2^63"));
   }
 }
 
@@ -152,7 +156,8 @@ void SafetensorsFile::map_file() {
   const int mapping_error = errno;
   close(descriptor);
   if (!is_file) fail(path_, "is not a regular file");
-  if (mapping_bytes_ <= kLengthBytes) fail(path_, "has only " + std::to_string(mapping_bytes_) + " bytes, too few for a header");
+  if (mapping_bytes_ <= kLengthBytes)
+    fail(path_, "has only " + std::to_string(mapping_bytes_) + " bytes, too few for a header");
   if (memory == MAP_FAILED) throw DeviceError(path_.string() + ": cannot be mapped (" + std::strerror(mapping_error) + ")");
   mapping_ = static_cast<std::byte*>(memory);
 }
@@ -162,8 +167,8 @@ void SafetensorsFile::parse_header() {
   for (size_t i = 0; i < kLengthBytes; ++i) header_bytes |= std::to_integer<uint64_t>(mapping_[i]) << (8 * i);
   const uint64_t available = mapping_bytes_ - kLengthBytes;
   if (header_bytes > std::min(available, kMaxHeaderBytes)) {
-    fail(path_, "announces a header of " + std::to_string(header_bytes) + " bytes in a file of " + std::to_string(mapping_bytes_) +
-                    " (at most " + std::to_string(kMaxHeaderBytes) + " are allowed)");
+    fail(path_, "announces a header of " + std::to_string(header_bytes) + " bytes in a file of " +
+                    std::to_string(mapping_bytes_) + " (at most " + std::to_string(kMaxHeaderBytes) + " are allowed)");
   }
   const char* text = reinterpret_cast<const char*>(mapping_) + kLengthBytes;
   const json header = json::parse(text, text + header_bytes, nullptr, false);
@@ -187,7 +192,8 @@ void SafetensorsFile::add_tensor(const std::string& name, const SafetensorsEntry
   if (dtype == nullptr || !dtype->dtype) {
     refusals_[name] = "has element type " + quoted(entry.dtype) + "; F32, BF16, F16, I32, I64 and U8 are supported";
   } else if (entry.dims.size() > Shape::kMaxRank) {
-    refusals_[name] = "has " + std::to_string(entry.dims.size()) + " dimensions, at most " + std::to_string(Shape::kMaxRank) + " are supported";
+    refusals_[name] = "has " + std::to_string(entry.dims.size()) + " dimensions, at most " + std::to_string(Shape::kMaxRank) +
+                      " are supported";
   } else if (begin % dtype->num_bytes != 0) {
     refusals_[name] = "starts at byte " + std::to_string(begin) + ", which is not aligned to its element type " + entry.dtype +
                       "; write the file again with the safetensors library";
@@ -230,7 +236,8 @@ void Checkpoint::open_shards(const std::filesystem::path& index_path) {
     const auto [entry, is_new] = shards.emplace(shard, files_.size());
     if (is_new) {
       if (std::error_code ignored; !std::filesystem::exists(directory_ / shard, ignored)) {
-        throw InvalidFile((directory_ / shard).string() + ": is missing, but model.safetensors.index.json lists it; download it");
+        throw InvalidFile((directory_ / shard).string() +
+                          ": is missing, but model.safetensors.index.json lists it; download it");
       }
       files_.push_back(std::make_unique<SafetensorsFile>(directory_ / shard));
     }
@@ -260,8 +267,8 @@ Tensor Checkpoint::get(const std::string& name, const Shape& expected) const {
   }
   const Tensor& tensor = file.tensors().at(name);
   if (tensor.shape() == expected) return tensor;
-  throw InvalidFile(file.path().string() + ": tensor " + quoted(name) + " has shape " + tensor.shape().to_string() + ", expected " +
-                    expected.to_string() + "; config.json and weights do not belong together");
+  throw InvalidFile(file.path().string() + ": tensor " + quoted(name) + " has shape " + tensor.shape().to_string() +
+                    ", expected " + expected.to_string() + "; config.json and weights do not belong together");
 }
 
 std::vector<std::string> Checkpoint::names() const {

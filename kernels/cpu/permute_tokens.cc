@@ -29,14 +29,15 @@ struct WeightedRowSumKernel {
   [[gnu::always_inline]] static void run(const WeightedSum& sum, float* const& y) {
     for (int64_t token = 0; token < sum.num_tokens; ++token) {
       float* const target = y + token * sum.row_size;
-      for_each_vector<kWidth>(sum.row_size, [&](const auto& load, const auto& store) __attribute__((always_inline)) {
-        Lanes<kWidth> total = Lanes<kWidth>::zero();
-        for (int32_t pair = sum.pair_offsets[token]; pair < sum.pair_offsets[token + 1]; ++pair) {
-          const float* row = sum.x + sum.row_of_pair[pair] * sum.row_size;
-          total.add_product(Lanes<kWidth>::broadcast(sum.weights[pair]), load(row));
-        }
-        store(target, total);
-      });
+      for_each_vector<kWidth>(
+          sum.row_size, [&](const auto& load, const auto& store) __attribute__((always_inline)) {
+            Lanes<kWidth> total = Lanes<kWidth>::zero();
+            for (int32_t pair = sum.pair_offsets[token]; pair < sum.pair_offsets[token + 1]; ++pair) {
+              const float* row = sum.x + sum.row_of_pair[pair] * sum.row_size;
+              total.add_product(Lanes<kWidth>::broadcast(sum.weights[pair]), load(row));
+            }
+            store(target, total);
+          });
     }
   }
 };
@@ -45,7 +46,8 @@ void check_pairs(const WeightedSum& sum, int64_t num_pairs) {
   for (int64_t token = 0; token < sum.num_tokens; ++token) {
     CHECK_LE(sum.pair_offsets[token], sum.pair_offsets[token + 1]) << "weighted_row_sum: offsets descend at token " << token;
   }
-  CHECK(sum.pair_offsets[0] >= 0 && sum.pair_offsets[sum.num_tokens] <= num_pairs) << "weighted_row_sum: offsets beyond the pairs";
+  CHECK(sum.pair_offsets[0] >= 0 && sum.pair_offsets[sum.num_tokens] <= num_pairs)
+      << "weighted_row_sum: offsets beyond the pairs";
   for (int32_t pair = sum.pair_offsets[0]; pair < sum.pair_offsets[sum.num_tokens]; ++pair) {
     checked_row(sum.row_of_pair[pair], sum.num_rows);
   }
@@ -66,9 +68,12 @@ void gather_rows(const Tensor& x, const Tensor& row_index, Tensor& y) {
 }
 
 void weighted_row_sum(const WeightedSumInput& input, Tensor& y) {
-  const WeightedSum sum{input.x.data<float>(),         input.x.dim(0),
-                        input.x.dim(1),                input.row_of_pair.data<int32_t>(),
-                        input.weights.data<float>(),   input.pair_offsets.data<int32_t>(),
+  const WeightedSum sum{input.x.data<float>(),
+                        input.x.dim(0),
+                        input.x.dim(1),
+                        input.row_of_pair.data<int32_t>(),
+                        input.weights.data<float>(),
+                        input.pair_offsets.data<int32_t>(),
                         input.pair_offsets.dim(0) - 1};
   check_pairs(sum, input.row_of_pair.dim(0));
   if (y.dtype() == DType::kF32) return run_on_best_isa<WeightedRowSumKernel>(sum, y.data<float>());

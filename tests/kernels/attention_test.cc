@@ -14,7 +14,8 @@ std::vector<double> attended(const PackedAttentionInput& input) {
   const size_t heads = static_cast<size_t>(input.q.dim(1)), size = static_cast<size_t>(input.q.dim(2));
   std::vector<double> out(q.size());
   for (int64_t s = 0; s + 1 < input.offsets.dim(0); ++s) {
-    const auto begin = static_cast<size_t>(input.offsets.data<int32_t>()[s]), end = static_cast<size_t>(input.offsets.data<int32_t>()[s + 1]);
+    const auto begin = static_cast<size_t>(input.offsets.data<int32_t>()[s]),
+               end = static_cast<size_t>(input.offsets.data<int32_t>()[s + 1]);
     for (size_t i = begin; i < end; ++i) {
       for (size_t h = 0; h < heads; ++h) {
         double total = 0;
@@ -67,7 +68,8 @@ TEST_P(PackedAttentionTest, AcceptsNoRows) {
 }
 
 INSTANTIATE_TEST_SUITE_P(HeadSizes, PackedAttentionTest,
-                         testing::Values(Heads{1, 1}, Heads{3, 5}, Heads{2, 16}, Heads{2, 23}, Heads{2, 64}, Heads{1, 72}, Heads{3, 128}));
+                         testing::Values(Heads{1, 1}, Heads{3, 5}, Heads{2, 16}, Heads{2, 23}, Heads{2, 64}, Heads{1, 72},
+                                         Heads{3, 128}));
 
 TEST(PackedAttention, SurvivesScoresFarFromZero) {
   Stream stream;

@@ -36,8 +36,17 @@ TEST(Convert, RoundsFloatToBf16AndWidensItExactly) {
 TEST(Convert, WidensEveryKindOfHalfFloat) {
   Stream stream;
   const uint16_t bits[] = {0x0000, 0x8000, 0x3c00, 0xc000, 0x0001, 0x83ff, 0x0400, 0x7bff, 0x7c00, 0xfc00, 0x3555};
-  const double expected[] = {0.0, -0.0, 1.0, -2.0, std::ldexp(1.0, -24), -1023 * std::ldexp(1.0, -24), std::ldexp(1.0, -14), 65504.0,
-                             std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(), 0.333251953125};
+  const double expected[] = {0.0,
+                             -0.0,
+                             1.0,
+                             -2.0,
+                             std::ldexp(1.0, -24),
+                             -1023 * std::ldexp(1.0, -24),
+                             std::ldexp(1.0, -14),
+                             65504.0,
+                             std::numeric_limits<double>::infinity(),
+                             -std::numeric_limits<double>::infinity(),
+                             0.333251953125};
   const int64_t count = std::size(bits);
   Tensor y = Tensor::empty({count}, DType::kF32);
   convert(Tensor::borrow_const(bits, {count}, DType::kF16), y, stream);

@@ -16,7 +16,8 @@ std::vector<double> product(const Tensor& x, const Tensor& w, const Tensor& bias
   for (int64_t m = 0; m < x.dim(0); ++m) {
     for (int64_t n = 0; n < w.dim(0); ++n) {
       double sum = 0;
-      for (int64_t k = 0; k < x.dim(1); ++k) sum += a[static_cast<size_t>(m * x.dim(1) + k)] * b[static_cast<size_t>(n * x.dim(1) + k)];
+      for (int64_t k = 0; k < x.dim(1); ++k)
+        sum += a[static_cast<size_t>(m * x.dim(1) + k)] * b[static_cast<size_t>(n * x.dim(1) + k)];
       y.push_back(sum + offsets[static_cast<size_t>(n)]);
     }
   }
@@ -32,7 +33,8 @@ TEST_P(GemmTest, EqualsTheSumOverDepth) {
   const auto& [type, shape] = GetParam();
   const Tensor x = random_tensor({shape.rows, shape.depth}, DType::kF32, 1);
   const Tensor w = random_tensor({shape.columns, shape.depth}, type.dtype, 2);
-  for (const Tensor& bias : {Tensor(), random_tensor({shape.columns}, DType::kF32, 3), random_tensor({shape.columns}, DType::kBF16, 3)}) {
+  for (const Tensor& bias :
+       {Tensor(), random_tensor({shape.columns}, DType::kF32, 3), random_tensor({shape.columns}, DType::kBF16, 3)}) {
     Tensor y = Tensor::empty({shape.rows, shape.columns}, DType::kF32);
     gemm(x, {w, bias}, y, stream_);
     // The rounding of a sum grows with its terms: sqrt(depth) of size 1 each.

@@ -72,7 +72,8 @@ class PagedAttentionTest : public testing::TestWithParam<Layout> {
         }
         const double weight = std::exp(dot * double{scale()});
         total += weight;
-        for (int64_t d = 0; d < layout.head_size; ++d) target[d] += weight * rounded(values_[static_cast<size_t>(sequence)], p, group, d);
+        for (int64_t d = 0; d < layout.head_size; ++d)
+          target[d] += weight * rounded(values_[static_cast<size_t>(sequence)], p, group, d);
       }
       for (int64_t d = 0; d < layout.head_size; ++d) target[d] /= total;
     }

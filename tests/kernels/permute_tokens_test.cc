@@ -83,7 +83,8 @@ TEST_P(WeightedRowSumTest, TokenHasTheSameBitsAloneAndAmongOthers) {
 
 TEST_P(WeightedRowSumTest, AcceptsNoTokens) {
   Tensor y = Tensor::empty({0, 37}, GetParam().dtype);
-  weighted_row_sum({Tensor::empty({0, 37}, DType::kF32), index_tensor({}), Tensor::empty({0}, DType::kF32), index_tensor({0})}, y, stream_);
+  weighted_row_sum({Tensor::empty({0, 37}, DType::kF32), index_tensor({}), Tensor::empty({0}, DType::kF32), index_tensor({0})},
+                   y, stream_);
 }
 
 INSTANTIATE_TEST_SUITE_P(Outputs, WeightedRowSumTest, testing::Values(Output{DType::kF32, 1e-6}, Output{DType::kBF16, 4e-3}));

@@ -38,7 +38,8 @@ inline Tensor index_tensor(const std::vector<int32_t>& values) {
 inline std::vector<double> as_doubles(const Tensor& tensor) {
   std::vector<double> values(static_cast<size_t>(tensor.num_elements()));
   for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = tensor.dtype() == DType::kBF16 ? double{static_cast<float>(tensor.data<bf16>()[i])} : double{tensor.data<float>()[i]};
+    values[i] =
+        tensor.dtype() == DType::kBF16 ? double{static_cast<float>(tensor.data<bf16>()[i])} : double{tensor.data<float>()[i]};
   }
   return values;
 }
@@ -54,7 +55,8 @@ inline void expect_close(const Tensor& actual, const std::vector<double>& expect
 }
 
 inline bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.shape() == b.shape() && a.dtype() == b.dtype() && (a.num_bytes() == 0 || std::memcmp(a.bytes(), b.bytes(), a.num_bytes()) == 0);
+  return a.shape() == b.shape() && a.dtype() == b.dtype() &&
+         (a.num_bytes() == 0 || std::memcmp(a.bytes(), b.bytes(), a.num_bytes()) == 0);
 }
 
 // The element types of weights, each with the tolerance of kernels that read them. Oracles start from the rounded
@@ -65,6 +67,8 @@ struct WeightType {
 };
 inline const WeightType kWeightTypes[] = {{DType::kF32, 2e-5}, {DType::kBF16, 2e-5}};
 
-inline std::string name_of_weight_type(const testing::TestParamInfo<WeightType>& info) { return std::string(name_of(info.param.dtype)); }
+inline std::string name_of_weight_type(const testing::TestParamInfo<WeightType>& info) {
+  return std::string(name_of(info.param.dtype));
+}
 
 }  // namespace skipper

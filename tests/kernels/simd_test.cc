@@ -37,14 +37,16 @@ struct DotKernel {
 struct ExpKernel {
   template <int kWidth>
   [[gnu::always_inline]] static void run(const float* const& x, float* const& y, int64_t count) {
-    for_each_vector<kWidth>(count, [&](const auto& load, const auto& store) __attribute__((always_inline)) { store(y, exp(load(x))); });
+    for_each_vector<kWidth>(
+        count, [&](const auto& load, const auto& store) __attribute__((always_inline)) { store(y, exp(load(x))); });
   }
 };
 
 struct SumKernel {
   template <int kWidth>
   [[gnu::always_inline]] static void run(const float* const& x, int64_t count, float* const& sum) {
-    *sum = sum_over_row<kWidth>(x, count, [](const Lanes<kWidth>& v) __attribute__((always_inline)) { return v; });
+    *sum = sum_over_row<kWidth>(
+        x, count, [](const Lanes<kWidth>& v) __attribute__((always_inline)) { return v; });
   }
 };
 
@@ -58,7 +60,8 @@ class SimdTest : public testing::TestWithParam<WeightType> {
     for (int64_t m = 0; m < rows; ++m) {
       for (int64_t n = 0; n < columns; ++n) {
         double sum = 0;
-        for (int64_t k = 0; k < depth; ++k) sum += a[static_cast<size_t>(m * depth + k)] * b[static_cast<size_t>(n * depth + k)];
+        for (int64_t k = 0; k < depth; ++k)
+          sum += a[static_cast<size_t>(m * depth + k)] * b[static_cast<size_t>(n * depth + k)];
         expected.push_back(sum);
       }
     }
@@ -75,7 +78,8 @@ class SimdTest : public testing::TestWithParam<WeightType> {
 
   // Every element again in a 1 × 1 tile of the same instruction set: the same bits.
   template <typename T>
-  void check_single_tiles(const DotOperands<T>& operands, int64_t rows, int64_t columns, const Tensor& y, const std::string& isa) {
+  void check_single_tiles(const DotOperands<T>& operands, int64_t rows, int64_t columns, const Tensor& y,
+                          const std::string& isa) {
     for (int64_t i = 0; i < rows * columns; ++i) {
       float single = 0.0f;
       DotOperands<T> one = operands.at(i / columns, i % columns);

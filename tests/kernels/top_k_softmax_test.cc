@@ -85,7 +85,8 @@ TEST_P(TopKSoftmaxTest, TokenHasTheSameBitsAloneAndAmongOthers) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Normalizations, TopKSoftmaxTest, testing::Values(TopKNormalization::kNone, TopKNormalization::kSumToOne));
+INSTANTIATE_TEST_SUITE_P(Normalizations, TopKSoftmaxTest,
+                         testing::Values(TopKNormalization::kNone, TopKNormalization::kSumToOne));
 
 }  // namespace
 }  // namespace skipper

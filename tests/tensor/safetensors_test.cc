@@ -75,14 +75,12 @@ TEST_F(SafetensorsFileTest, RefusesAForeignFile) {
 }
 
 TEST_F(SafetensorsFileTest, RefusesAnEntryWithoutDtypeShapeOrOffsets) {
-  for (const char* entry : {"1", "[]", "{}", R"({"dtype":"F32","shape":[1]})", R"({"dtype":7,"shape":[1],"data_offsets":[0,4]})",
-                            R"({"dtype":"F32","shape":[-1],"data_offsets":[0,4]})",
-                            R"({"dtype":"F32","shape":[1.5],"data_offsets":[0,4]})",
-                            R"({"dtype":"F32","shape":1,"data_offsets":[0,4]})",
-                            R"({"dtype":"F32","shape":[1],"data_offsets":[0]})",
-                            R"({"dtype":"F32","shape":[1],"data_offsets":[0,4,8]})",
-                            R"({"dtype":"F32","shape":[1],"data_offsets":["0","4"]})",
-                            R"({"dtype":"F32","shape":[99999999999999999999999],"data_offsets":[0,4]})"}) {
+  for (const char* entry :
+       {"1", "[]", "{}", R"({"dtype":"F32","shape":[1]})", R"({"dtype":7,"shape":[1],"data_offsets":[0,4]})",
+        R"({"dtype":"F32","shape":[-1],"data_offsets":[0,4]})", R"({"dtype":"F32","shape":[1.5],"data_offsets":[0,4]})",
+        R"({"dtype":"F32","shape":1,"data_offsets":[0,4]})", R"({"dtype":"F32","shape":[1],"data_offsets":[0]})",
+        R"({"dtype":"F32","shape":[1],"data_offsets":[0,4,8]})", R"({"dtype":"F32","shape":[1],"data_offsets":["0","4"]})",
+        R"({"dtype":"F32","shape":[99999999999999999999999],"data_offsets":[0,4]})"}) {
     EXPECT_THAT(message_for_entry(entry, 4), AllOf(HasSubstr("tensor \"a\""), HasSubstr("lacks a valid"))) << entry;
   }
 }
@@ -122,7 +120,8 @@ TEST_F(SafetensorsFileTest, EscapesHostileNamesInMessages) {
 TEST_F(SafetensorsFileTest, KeepsUnsupportedTensorsApartWithTheReason) {
   const SafetensorsFile file(write(safetensors_bytes(
       R"({"double":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},"future":{"dtype":"F3","shape":[9],"data_offsets":[8,9]},)"
-      R"("odd":{"dtype":"BF16","shape":[1],"data_offsets":[9,11]},"deep":{"dtype":"U8","shape":[1,1,1,1,1,1],"data_offsets":[11,12]},)"
+      R"("odd":{"dtype":"BF16","shape":[1],"data_offsets":[9,11]},)"
+      R"("deep":{"dtype":"U8","shape":[1,1,1,1,1,1],"data_offsets":[11,12]},)"
       R"("good":{"dtype":"F32","shape":[1],"data_offsets":[12,16]}})",
       std::string(16, '\0'))));
   EXPECT_EQ(file.tensors().size(), 1u);
