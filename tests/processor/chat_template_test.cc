@@ -10,11 +10,14 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "jinja/template.h"
+#include "jinja/template_error.h"
+#include "jinja/value_json.h"
 
 namespace skipper {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
@@ -77,8 +80,9 @@ std::vector<ChatMessage> messages_of(const json& chat) {
 }
 
 // Requests cannot carry what a model thought in earlier turns.
-bool has_reasoning(const json& chat) {
-  return std::any_of(chat.begin(), chat.end(), [](const json& one) { return one.contains("reasoning_content"); });
+template <typename Json>
+bool has_reasoning(const Json& chat) {
+  return std::any_of(chat.begin(), chat.end(), [](const Json& one) { return one.contains("reasoning_content"); });
 }
 
 void check_prompt(const ChatTemplate& chat_template, const json& chat, const json& prompt) {
@@ -120,6 +124,31 @@ TEST(ChatTemplate, RendersTheSamePromptsAsTransformers) {
     }
   }
   EXPECT_GE(num_prompts, 60 * fixture.at("templates").size());
+}
+
+// Chats as clients of transformers write them: lists of texts too, and what the model thought in earlier turns.
+TEST(ChatTemplate, RendersRawChatsAsTransformersWithTheSameInterpreter) {
+  const json fixture = read_prompts();
+  size_t num_with_reasoning = 0;
+  for (const auto& prompt : fixture.at("prompts")) {
+    const auto& chat = fixture.at("chats").at(prompt.at("chat").get<size_t>());
+    const std::string name = prompt.at("template");
+    SCOPED_TRACE(name + ": " + chat.dump().substr(0, 300));
+    jinja::Map context;
+    for (const auto& [token, text] : fixture.at("special_tokens").items()) context.set(token, jinja::value_from_json(text));
+    context.set("messages", jinja::value_from_json(chat));
+    context.set("tools", jinja::Value());
+    context.set("documents", jinja::Value());
+    context.set("add_generation_prompt", jinja::value_from_json(prompt.at("add_generation_prompt")));
+    const jinja::Template chat_template(fixture.at("templates").at(name).get<std::string>());
+    if (prompt.contains("expected")) {
+      EXPECT_EQ(chat_template.render(context), prompt.at("expected").get<std::string>());
+    } else {
+      EXPECT_THROW(chat_template.render(context), jinja::TemplateError);
+    }
+    num_with_reasoning += has_reasoning(chat);
+  }
+  EXPECT_GE(num_with_reasoning, 4 * fixture.at("templates").size());
 }
 
 TEST(ChatTemplate, ReadsTheDemoModel) {
