@@ -24,7 +24,7 @@ struct ServedModel {
   int64_t top_k = 0;
   std::vector<int32_t> end_token_ids;  // of generation_config: ends an answer unless ignore_eos
   uint8_t level = 0;                   // of the LevelTable
-  std::map<std::string, int64_t> service_tiers;  // tier → level; a tier that is not here gets `level`
+  std::map<std::string, int64_t> service_tiers = {};  // tier → level; a tier that is not here gets `level`
 };
 
 enum class ResponseMode : uint8_t { kWhole, kStreamed };

@@ -122,7 +122,8 @@ ServedModel fake_model() {
           .vocab_size = kFakeVocab,
           .created = 1'700'000'000,
           .temperature = 0.0,
-          .end_token_ids = {kFakeEnd}};
+          .end_token_ids = {kFakeEnd},
+          .service_tiers = {}};
 }
 
 }  // namespace skipper
