@@ -129,7 +129,7 @@ class Parser {
     if (!gflags::SetCommandLineOption(flag.c_str(), value.c_str()).empty()) return;
     gflags::CommandLineFlagInfo info;
     gflags::GetCommandLineFlagInfo(flag.c_str(), &info);
-    throw UsageError("flag --" + flag + ": '" + value + "' is not a valid " + info.type);
+    throw UsageError("flag --" + flag + ": '" + value + "' is not a valid " + (info.type == "string" ? "text" : "integer"));
   }
 
   void parse_file(const std::string& path, int depth) {

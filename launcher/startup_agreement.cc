@@ -45,11 +45,9 @@ void run_together(Communicator& control, const std::function<void()>& work) {
   const std::vector<Outcome> outcomes = gather(control, attempt(work));
   const auto first = std::find_if(outcomes.begin(), outcomes.end(), [](const Outcome& o) { return o.failed != 0; });
   if (first == outcomes.end()) return;
-  const bool all_alike = std::all_of(outcomes.begin(), outcomes.end(), [&](const Outcome& o) {
-    return o.failed != 0 && o.message == first->message;
-  });
-  const std::string rank = "rank " + std::to_string(first - outcomes.begin()) + ": ";
-  throw Error((all_alike ? "" : rank) + first->message.data());
+  // Rank 0 speaks, so only another rank's error needs to say whose it is.
+  const auto rank = first - outcomes.begin();
+  throw Error((rank == 0 ? "" : "rank " + std::to_string(rank) + ": ") + first->message.data());
 }
 
 void require_same_everywhere(Communicator& control, const std::string& what, const std::string& value) {
