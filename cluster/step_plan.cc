@@ -51,7 +51,9 @@ void encode(const StepPlan& plan, std::vector<std::byte>& out) {
 
 StepPlan decode_step_plan(std::span<const std::byte> bytes) {
   ByteReader reader(bytes, "step plan");
-  if (reader.value<uint32_t>() != kPlanMagic) throw CommError("malformed step plan: wrong magic; do all ranks run the same build?");
+  if (reader.value<uint32_t>() != kPlanMagic) {
+    throw CommError("malformed step plan: wrong magic; do all ranks run the same build?");
+  }
   StepPlan plan;
   plan.step = reader.value<int64_t>();
   plan.kind = reader.value<StepKind>();

@@ -262,7 +262,8 @@ void Scheduler::apply_result(RankState& rank, const SequenceStep& step, const Se
     event.finish_reason = FinishReason::kStop;
   }
   if (step.sample || event.finish_reason != FinishReason::kNone) deliver(sequence, event);
-  if (event.finish_reason != FinishReason::kNone) finish(rank, static_cast<size_t>(found - rank.running.begin()), event.finish_reason);
+  if (event.finish_reason == FinishReason::kNone) return;
+  finish(rank, static_cast<size_t>(found - rank.running.begin()), event.finish_reason);
 }
 
 void Scheduler::end_all(const std::string& error) {

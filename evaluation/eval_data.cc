@@ -52,7 +52,9 @@ std::string read_file(const fs::path& path) {
 }
 
 EvalData load_eval_data(const fs::path& directory) {
-  if (!fs::is_directory(directory)) throw InvalidFile(directory.string() + ": is not a directory; give --data a folder of texts and questions");
+  if (!fs::is_directory(directory)) {
+    throw InvalidFile(directory.string() + ": is not a directory; give --data a folder of texts and questions");
+  }
   EvalData data;
   for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
     if (entry.path().extension() != ".txt") continue;

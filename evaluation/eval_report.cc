@@ -75,7 +75,8 @@ std::string to_json(const EvalReport& report) {
 std::string to_table(const EvalReport& report) {
   std::ostringstream out;
   if (!report.perplexity.empty()) {
-    out << std::left << std::setw(20) << "text" << std::right << std::setw(12) << "perplexity" << std::setw(10) << "tokens" << "\n";
+    out << std::left << std::setw(20) << "text" << std::right << std::setw(12) << "perplexity" << std::setw(10) << "tokens"
+        << "\n";
   }
   for (const auto& [name, result] : report.perplexity) {
     out << "  " << std::left << std::setw(18) << name << std::right << std::setw(12) << std::fixed << std::setprecision(4)

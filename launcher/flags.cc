@@ -134,7 +134,9 @@ class Parser {
 
   void parse_file(const std::string& path, int depth) {
     constexpr int kMaxDepth = 8;
-    if (depth >= kMaxDepth) throw UsageError("flagfile " + path + ": flag files include one another too deeply; remove the circle");
+    if (depth >= kMaxDepth) {
+      throw UsageError("flagfile " + path + ": flag files include one another too deeply; remove the circle");
+    }
     std::ifstream file(path);
     if (!file) throw UsageError("flagfile " + path + ": cannot be opened; check the path");
     std::vector<std::string> lines;
@@ -173,7 +175,8 @@ void check_required(const CommandLine& line, const Command& command) {
     throw UsageError("flag --port: " + std::to_string(line.port) + " is out of range; expected 0 to 65535");
   }
   if (line.level >= 0 && line.operating_point.empty() && line.level != 0) {
-    throw UsageError("flag --level " + std::to_string(line.level) + " needs --operating_point FILE; without one there is only level 0");
+    throw UsageError("flag --level " + std::to_string(line.level) +
+                     " needs --operating_point FILE; without one there is only level 0");
   }
 }
 

@@ -73,7 +73,8 @@ EngineStatus::Phase phase_of(EngineState state) {
 
 TokenTextDecoder make_decoder(const BpeTokenizer& tokenizer) {
   auto detokenizer = std::make_shared<IncrementalDetokenizer>(tokenizer, SpecialTokenText::kSkip);
-  return {.push = [detokenizer](int32_t id) { return detokenizer->push(id); }, .flush = [detokenizer] { return detokenizer->flush(); }};
+  return {.push = [detokenizer](int32_t id) { return detokenizer->push(id); },
+          .flush = [detokenizer] { return detokenizer->flush(); }};
 }
 
 // Rank 0's half of a server: HTTP on a thread of its own, from before the weights are loaded until the engine has ended.

@@ -57,7 +57,7 @@ def check_usage(check, model):
     check.expect("missing value", ["serve", "--model"], EXIT_USAGE, "--model needs a value")
     check.expect("missing model", ["serve"], EXIT_USAGE, "--model is missing")
     check.expect("stray argument", ["serve", "--model", model, "now"], EXIT_USAGE, "unexpected argument 'now'")
-    check.expect("level without file", ["serve", "--model", model, "--level", "1"], EXIT_USAGE, "--level 1 needs --operating_point")
+    check.expect("level alone", ["serve", "--model", model, "--level", "1"], EXIT_USAGE, "--level 1 needs --operating_point")
     check.expect("one line from four ranks", ["serve", "--modle", "x"], EXIT_USAGE, "--modle", ranks=4)
 
 
@@ -100,7 +100,7 @@ def check_settings(check, model, folder):
     check.expect("context too long", ["serve", "--model", model, "--max_model_len", "1000000"], EXIT_ERROR, "1000000.*4096")
     point = {"version": 1, "alpha": {"text": [1.0], "vision": [1.0]}, "tau": {"text": 0.1, "vision": 0.1}}
     path = write_json(os.path.join(folder, "point.json"), point)
-    check.expect("foreign operating point", ["serve", "--model", model, "--operating_point", path], EXIT_ERROR, "point.json.*alpha")
+    check.expect("foreign point", ["serve", "--model", model, "--operating_point", path], EXIT_ERROR, "point.json.*alpha")
     alpha = [1 / 6] * 6
     point = {"version": 1, "alpha": {"text": alpha, "vision": alpha}, "tau": {"text": 0.1, "vision": 0.1}}
     path = write_json(path, point)

@@ -12,7 +12,8 @@ namespace {
 
 std::vector<GenerationRequest> varied_requests() {
   std::vector<GenerationRequest> requests;
-  for (const char* question : {"What is 83 + 20?", "Spell the word 'house'.", "Sort these numbers: 5, 3, 9.", "Compute 2 x 1."}) {
+  for (const char* question :
+       {"What is 83 + 20?", "Spell the word 'house'.", "Sort these numbers: 5, 3, 9.", "Compute 2 x 1."}) {
     requests.push_back(demo_text_request(question));
   }
   requests.push_back(demo_image_request("shapes_000.jpg", "What color is the star?"));
@@ -20,7 +21,7 @@ std::vector<GenerationRequest> varied_requests() {
   requests.push_back(demo_text_request("Tell me about the sea."));
   requests.back().sampling = {.temperature = 0.8f, .top_p = 0.9f, .top_k = 50, .seed = 1234};
   requests.back().max_new_tokens = 30;
-  requests.push_back(demo_text_request("The river ran through the valley and the people of the town came down to it in the morning."));
+  requests.push_back(demo_text_request("The river ran through the valley and the people came down to it in the morning."));
   requests.back().score_prompt = true;
   return requests;
 }

@@ -22,7 +22,7 @@ TEST(GenerationDefaults, DoSampleFalseIsGreedy) {
 
 TEST(GenerationDefaults, TakesTheCheckpointsValues) {
   const GenerationDefaults defaults =
-      read_generation_defaults(directory_with(R"({"do_sample": true, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "other": 1})"));
+      read_generation_defaults(directory_with(R"({"do_sample": true, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "x": 1})"));
   EXPECT_EQ(defaults.temperature, 0.7);
   EXPECT_EQ(defaults.top_p, 0.8);
   EXPECT_EQ(defaults.top_k, 20);
