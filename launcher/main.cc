@@ -12,6 +12,7 @@
 #include "launcher/commands/serve_command.h"
 #include "launcher/flags.h"
 #include "launcher/signal_watcher.h"
+#include "tensor/device_runtime.h"
 
 namespace {
 
@@ -35,7 +36,7 @@ int run(const skipper::CommandLine& line) {
   if (line.command == "eval") return skipper::run_eval(line);
   if (!speaks_for_all_ranks()) return 0;
   if (line.command == "version") {
-    std::cout << "skipper " << skipper::kVersion << (skipper::kBuiltWithCuda ? " (CPU, CUDA, NCCL)" : " (CPU)") << "\n";
+    std::cout << "skipper " << skipper::kVersion << " (" << skipper::backend_versions() << ")\n";
   } else {
     std::cout << skipper::help_text(line.arguments.empty() ? "" : line.arguments[0]);
   }

@@ -33,6 +33,11 @@ int num_gpus() {
   return 0;
 }
 
+std::string backend_versions() {
+  if constexpr (kBuiltWithCuda) return "CPU, " + cuda::library_versions();
+  return "CPU";
+}
+
 std::shared_ptr<std::byte> allocate(size_t num_bytes, Device device) {
   if constexpr (kBuiltWithCuda) {
     if (is_cuda(device)) return cuda::allocate(num_bytes, device.index);

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "tensor/device.h"
 
@@ -10,6 +11,9 @@ namespace skipper {
 
 // Number of GPUs this process can use; 0 in a CPU build, without a driver, or without a GPU. Never throws.
 int num_gpus();
+
+// The libraries of this build by name and version: "CPU", or "CPU, CUDA 13.0, cuBLAS 13.1.0, NCCL 2.28.9".
+std::string backend_versions();
 
 // Aligned to 64 bytes on the host, to the driver's alignment on a GPU. `num_bytes` may be 0: the pointer is still valid to
 // free and not null. Throws DeviceError naming the size and the device.

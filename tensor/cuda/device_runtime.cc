@@ -1,6 +1,8 @@
 #include "tensor/cuda/device_runtime.h"
 
+#include <cublasLt.h>
 #include <cuda_runtime_api.h>
+#include <nccl.h>
 
 #include <string>
 
@@ -14,6 +16,18 @@ int num_gpus() {
   // Without a driver the call fails and leaves `count` alone; that is "no GPU", not an error.
   if (cudaGetDeviceCount(&count) != cudaSuccess) return 0;
   return count;
+}
+
+// None of these calls needs a GPU or a driver.
+std::string library_versions() {
+  int runtime = 0;
+  CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
+  int nccl = 0;
+  ncclGetVersion(&nccl);
+  const size_t cublas = cublasLtGetVersion();
+  return "CUDA " + std::to_string(runtime / 1000) + "." + std::to_string(runtime % 1000 / 10) + ", cuBLAS " +
+         std::to_string(cublas / 10000) + "." + std::to_string(cublas % 10000 / 100) + "." + std::to_string(cublas % 100) +
+         ", NCCL " + std::to_string(nccl / 10000) + "." + std::to_string(nccl % 10000 / 100) + "." + std::to_string(nccl % 100);
 }
 
 std::shared_ptr<std::byte> allocate(size_t num_bytes, int device_index) {

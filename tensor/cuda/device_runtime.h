@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 
 namespace skipper::cuda {
 
 int num_gpus();
+std::string library_versions();
 std::shared_ptr<std::byte> allocate(size_t num_bytes, int device_index);
 void fill_zero(std::byte* data, size_t num_bytes);
 void* create_stream(int device_index);

@@ -1,10 +1,12 @@
 """How a server lives and ends: idle ranks, signals, a rank that is killed, a broken request in between."""
 
 import argparse
+import base64
 import json
 import os
 import signal
 import sys
+import threading
 import time
 
 import skipper_process
@@ -44,6 +46,19 @@ def test_idle_ranks_leave_the_cores_alone(arguments):
         check(chat(server.url)[0] == 200, "the server does not wake up")
 
 
+def test_every_world_size_gives_the_same_answers(arguments):
+    with open(os.path.join(arguments.model, "calibration/images/shapes_000.jpg"), "rb") as file:
+        picture = base64.b64encode(file.read()).decode()
+    question = [
+        {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64," + picture}},
+        {"type": "text", "text": "What color is the star?"},
+    ]
+    for ranks in range(1, 9):  # 32 experts: 3, 5, 6 and 7 do not divide them
+        with Server(arguments.binary, ["--model", arguments.model], ranks=ranks) as server:
+            answers = [chat(server.url, text)[1]["choices"][0]["message"]["content"] for text in ("What is 41 - 10?", question)]
+            check(answers == ["31", "orange"], f"{ranks} ranks answer {answers}")
+
+
 def test_signals_end_it_cleanly(arguments):
     for ranks in (0, 2):
         for stop_signal in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
@@ -58,8 +73,6 @@ def test_signals_end_it_cleanly(arguments):
 
 def test_a_drain_lets_running_answers_finish(arguments):
     with Server(arguments.binary, ["--model", arguments.model], ranks=2) as server:
-        import threading
-
         result = []
         body = {"max_tokens": 400, "ignore_eos": True}
         thread = threading.Thread(target=lambda: result.append(chat(server.url, "Tell me about the sea.", **body)))

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
+#include <set>
 
 #include "tests/support/demo_engine.h"
 
@@ -50,7 +52,12 @@ void expect_same_bits(const std::vector<DrivenResult>& found, const std::vector<
 
 class EngineOnRanks : public testing::TestWithParam<int> {
  protected:
-  DemoEngineOptions options() const { return {.num_ranks = GetParam(), .engine = demo_engine_config(), .operating_points = {}}; }
+  DemoEngineOptions options() const {
+    DemoEngineOptions options;
+    options.num_ranks = GetParam();
+    options.engine = demo_engine_config();
+    return options;
+  }
 };
 
 INSTANTIATE_TEST_SUITE_P(Ranks, EngineOnRanks, testing::Values(1, 2, 3));
@@ -158,6 +165,34 @@ TEST_P(EngineOnRanks, WithoutProtectedTokensTauTwoSendsNoPayloadByte) {
     for (const Hop hop : {Hop::kLocal, Hop::kNode, Hop::kNetwork}) EXPECT_EQ(traffic.total_payload_bytes(hop), 0);
     for (const int64_t pairs : traffic.pairs_run) EXPECT_EQ(pairs, 0);
     EXPECT_GT(traffic.pairs_skipped[static_cast<size_t>(TokenClass::kText)], 0);
+  });
+}
+
+// The counters against a count from the definition: each (token, other rank) once per direction, a BF16 row of 256 values.
+TEST_P(EngineOnRanks, PayloadBytesEqualARecountFromTheRouting) {
+  DemoEngineOptions counted = options();
+  counted.operating_points = {demo_operating_point(0.03f, 0.06f)};
+  std::atomic<int64_t> num_remote_rows{0};
+  const int num_ranks = GetParam();
+  counted.routing_observer = [&](int rank, const Routing& kept) {
+    for (int64_t t = 0; t < kept.expert_ids.dim(0); ++t) {
+      std::set<int> destinations;
+      for (int64_t j = 0; j < kept.expert_ids.dim(1); ++j) {
+        const int32_t expert = kept.expert_ids.row<int32_t>(t)[j];
+        // Contiguous blocks: rank r owns the experts [r·32/R, (r+1)·32/R).
+        for (int r = 0; expert != kNoExpert && r < num_ranks; ++r) {
+          if (r != rank && expert >= r * 32 / num_ranks && expert < (r + 1) * 32 / num_ranks) destinations.insert(r);
+        }
+      }
+      num_remote_rows += static_cast<int64_t>(destinations.size());
+    }
+  };
+  std::vector<GenerationRequest> requests = varied_requests();
+  for (size_t i = 0; i < requests.size(); i += 2) requests[i].level = 1;
+  with_demo_engine(counted, [&](DemoEngine& demo) {
+    run_all(demo, requests);
+    EXPECT_EQ(demo.engine.total_traffic().total_payload_bytes(Hop::kNode), num_remote_rows * 2 * 256 * 2);
+    EXPECT_EQ(num_remote_rows > 0, num_ranks > 1);
   });
 }
 

@@ -17,8 +17,15 @@ const std::filesystem::path kDemo = std::filesystem::path(SKIPPER_SOURCE_DIR) / 
 
 void ignore_progress(size_t, size_t) {}
 
+DemoEngineOptions ranks(int num_ranks) {
+  DemoEngineOptions options;
+  options.num_ranks = num_ranks;
+  options.engine = demo_engine_config();
+  return options;
+}
+
 TEST(Perplexity, WindowsCarryNothingOverAndPredictAllButTheirFirstToken) {
-  with_demo_engine({.num_ranks = 2, .engine = demo_engine_config(), .operating_points = {}}, [](DemoEngine& demo) {
+  with_demo_engine(ranks(2), [](DemoEngine& demo) {
     std::vector<int32_t> tokens;
     for (int32_t i = 0; i < 100; ++i) tokens.push_back(100 + i * 7 % 900);
     const PerplexityResult whole = measure_perplexity(tokens, 30, 0, demo.driver, ignore_progress);
@@ -44,7 +51,7 @@ TEST(Answers, TheDemoModelAnswersMostCalibrationQuestions) {
   EvalData data = load_eval_data(kDemo / "calibration");
   data.vqa.resize(24);
   data.chat.resize(24);
-  with_demo_engine({.num_ranks = 1, .engine = demo_engine_config(), .operating_points = {}}, [&](DemoEngine& demo) {
+  with_demo_engine(ranks(1), [&](DemoEngine& demo) {
     const AnswerSettings settings{.end_token_ids = config.eos_token_ids};
     EvalReport report;
     report.vqa = measure_answers(data.vqa, settings, processor, demo.driver, ignore_progress);

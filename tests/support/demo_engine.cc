@@ -46,6 +46,11 @@ void run_rank(const DemoEngineOptions& options, Communicator& control, Communica
   levels.levels.insert(levels.levels.end(), options.operating_points.begin(), options.operating_points.end());
   MultimodalModel model(kDemo, config, ParallelContext{data, topology, levels},
                         {options.engine.max_tokens_per_step, options.engine.max_logit_rows});
+  if (options.routing_observer) {
+    model.set_routing_observer([&](const MoeLayerConfig&, const Routing&, const Routing& kept) {
+      options.routing_observer(control.rank(), kept);
+    });
+  }
   KvCache cache(config, {options.engine.kv_blocks_per_rank, options.engine.kv_block_size});
   ModelRunner runner(model, cache, options.engine, demo_token_classes(config));
   RequestQueue queue(options.engine.queue_capacity);

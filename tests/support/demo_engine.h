@@ -16,6 +16,8 @@ struct DemoEngineOptions {
   EngineConfig engine;
   // Levels above 0; empty for level 0 alone.
   std::vector<OperatingPoint> operating_points;
+  // Sees every MoE layer's routing after skipping, on the rank's own thread.
+  std::function<void(int rank, const Routing& kept)> routing_observer;
 };
 
 // What the driving body can use; rank 0's.
