@@ -87,7 +87,7 @@ std::vector<GenerationRequest> FakeEngine::requests() {
 int FakeEngine::num_active() { return num_active_; }
 
 bool FakeEngine::eventually(const std::function<bool()>& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   while (!condition()) {
     if (std::chrono::steady_clock::now() > deadline) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(2));

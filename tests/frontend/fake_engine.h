@@ -38,7 +38,7 @@ class FakeEngine {
   std::vector<GenerationRequest> requests();
   int num_cancelled() const { return num_cancelled_; }
   int num_active();
-  // Waits for `condition`, at most 5 s.
+  // Waits for `condition`, at most 20 s.
   bool eventually(const std::function<bool()>& condition);
 
  private:

@@ -39,6 +39,9 @@ std::vector<std::string> RawResponse::events() const {
 }
 
 RawClient::RawClient(uint16_t port) : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  // A small window, so that a client that does not read is felt by the server soon.
+  const int window = 64 << 10;
+  ::setsockopt(socket_, SOL_SOCKET, SO_RCVBUF, &window, sizeof(window));
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
