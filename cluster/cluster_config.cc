@@ -6,7 +6,6 @@ namespace skipper {
 
 void ClusterConfig::validate() const {
   require({"cluster.plan_patience_ms", plan_patience.count(), 100, 86400000});
-  require({"cluster.stall_limit_ms", stall_limit.count(), 100, 86400000});
   require({"cluster.max_plan_bytes", max_plan_bytes, 4096, int64_t{1} << 30});
 }
 

@@ -105,6 +105,14 @@ std::vector<OperatingPoint> read_frontier(const JsonFields& fields, const ModelI
 
 }  // namespace
 
+std::string describe(const LevelTable& table) {
+  json levels = json::array();
+  for (const OperatingPoint& point : table.levels) {
+    levels.push_back({{"alpha", point.alpha}, {"tau", point.tau}, {"protect_top1", point.protect_top1}});
+  }
+  return json({{"version", table.version}, {"levels", levels}}).dump();
+}
+
 LevelTable unskipped_levels(int num_moe_layers) {
   OperatingPoint point;
   for (std::vector<float>& alpha : point.alpha) {

@@ -34,6 +34,9 @@ struct ModelIdentity {
   int num_moe_layers = 0;
 };
 
+// Every number of the table as text, for comparing it between ranks.
+std::string describe(const LevelTable& table);
+
 // A table with level 0 alone.
 LevelTable unskipped_levels(int num_moe_layers);
 

@@ -7,7 +7,6 @@ namespace skipper {
 void CommConfig::validate() const {
   constexpr int64_t kHour = 3600 * 1000;
   require({"comm.deadline_ms", deadline.count(), 10, kHour});
-  require({"comm.startup_deadline_ms", startup_deadline.count(), 10, 24 * kHour});
 }
 
 }  // namespace skipper

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 
 #include "comm/mpi_communicator.h"
 #include "comm/thread_communicator.h"
@@ -17,33 +18,32 @@ std::string host_name() {
   return name.data();
 }
 
-ProcessGroup group_of_one(const CommConfig& config) {
-  ProcessGroup group;
-  group.startup = std::move(make_thread_communicators(1, config).front());
-  group.control = std::move(make_thread_communicators(1, config).front());
-  group.data = std::move(make_thread_communicators(1, config).front());
-  group.host_name = host_name();
-  return group;
-}
+// Long enough to load the largest checkpoint from a slow disk.
+constexpr std::chrono::minutes kStartupDeadline{30};
 
-ProcessGroup mpi_group(const CommConfig& config) {
-  ProcessGroup group;
-  group.runtime = std::make_unique<MpiRuntime>();
-  CommConfig startup = config;
-  startup.deadline = config.startup_deadline;
-  group.startup = std::make_unique<MpiCommunicator>(*group.runtime, startup, "skipper-startup");
-  group.control = std::make_unique<MpiCommunicator>(*group.runtime, config, "skipper-control");
-  group.data = std::make_unique<MpiCommunicator>(*group.runtime, config, "skipper-data");
-  group.host_name = group.runtime->host_name();
-  group.node_rank = group.runtime->node_rank();
-  group.node_size = group.runtime->node_size();
-  return group;
+std::unique_ptr<Communicator> open_communicator(const CommConfig& config, const ProcessGroup& group, const std::string& name) {
+  if (group.runtime) return std::make_unique<MpiCommunicator>(*group.runtime, config, name);
+  return std::move(make_thread_communicators(1, config).front());
 }
 
 }  // namespace
 
-ProcessGroup join_process_group(const CommConfig& config) {
-  return MpiRuntime::launched() ? mpi_group(config) : group_of_one(config);
+ProcessGroup join_process_group() {
+  ProcessGroup group;
+  group.host_name = host_name();
+  if (MpiRuntime::launched()) {
+    group.runtime = std::make_unique<MpiRuntime>();
+    group.host_name = group.runtime->host_name();
+    group.node_rank = group.runtime->node_rank();
+    group.node_size = group.runtime->node_size();
+  }
+  group.startup = open_communicator({.deadline = kStartupDeadline}, group, "skipper-startup");
+  return group;
+}
+
+void open_communicators(const CommConfig& config, ProcessGroup& group) {
+  group.control = open_communicator(config, group, "skipper-control");
+  group.data = open_communicator(config, group, "skipper-data");
 }
 
 }  // namespace skipper

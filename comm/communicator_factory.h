@@ -13,7 +13,7 @@ namespace skipper {
 // What a process needs to talk to its group. Separate communicators, so that control and data never mix.
 struct ProcessGroup {
   std::unique_ptr<MpiRuntime> runtime;  // null in a group of one without mpirun; declared first: it outlives the others
-  std::unique_ptr<Communicator> startup;  // with the deadline of start-up
+  std::unique_ptr<Communicator> startup;  // patient: ranks read files and load weights minutes apart
   std::unique_ptr<Communicator> control;
   std::unique_ptr<Communicator> data;
   std::string host_name;
@@ -21,7 +21,11 @@ struct ProcessGroup {
   int node_size = 1;
 };
 
-// Collective over all ranks; on the engine thread, which makes all later calls. Throws CommError.
-ProcessGroup join_process_group(const CommConfig& config);
+// Starts MPI where there is mpirun and opens `startup`, so that ranks can already agree on what they read. Collective over
+// all ranks; on the engine thread, which makes all later calls. Throws CommError.
+ProcessGroup join_process_group();
+
+// Opens `control` and `data`; collective like the above.
+void open_communicators(const CommConfig& config, ProcessGroup& group);
 
 }  // namespace skipper

@@ -29,13 +29,11 @@ void visit_fields(EngineConfig& config, Visitor& visit) {
 template <typename Visitor>
 void visit_fields(CommConfig& config, Visitor& visit) {
   visit("deadline_ms", config.deadline);
-  visit("startup_deadline_ms", config.startup_deadline);
 }
 
 template <typename Visitor>
 void visit_fields(ClusterConfig& config, Visitor& visit) {
   visit("plan_patience_ms", config.plan_patience);
-  visit("stall_limit_ms", config.stall_limit);
   visit("max_plan_bytes", config.max_plan_bytes);
 }
 
@@ -177,6 +175,8 @@ void ServerConfig::validate() const {
   cluster.validate();
   dispatch.validate();
   frontend.validate();
+  // Otherwise an idle group would give itself up between two heartbeats.
+  require({"cluster.plan_patience_ms", cluster.plan_patience.count(), 2 * engine.idle_heartbeat.count(), 86400000});
   require({"images.max_pixels", images.max_pixels, 1, int64_t{1} << 30});
   require({"images.max_side", images.max_side, 1, 1 << 20});
   require({"images.min_side", images.min_side, 1, images.max_side});

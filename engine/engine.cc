@@ -49,7 +49,9 @@ void Engine::run() {
       follow();
     }
   } catch (const std::exception& e) {
-    // Whoever is inside a step must not leave the others waiting in a collective.
+    // Whoever is inside a step must not leave the others waiting in a collective, nor a client without an answer.
+    parts_.queue.close();
+    take_submissions();
     scheduler_.end_all("the server failed while it worked on this request; retry later");
     parts_.control.abort(e.what());
     parts_.data.abort(e.what());

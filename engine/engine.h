@@ -18,7 +18,7 @@
 
 namespace skipper {
 
-// What one step did, for metrics; sums over ranks. Rank 0 only.
+// What one step did, for metrics; sums over ranks. A heartbeat has no tokens. Rank 0 only.
 struct StepReport {
   int64_t num_running = 0;
   int64_t num_waiting = 0;

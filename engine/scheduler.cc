@@ -9,6 +9,9 @@
 namespace skipper {
 namespace {
 
+// A request travels to its rank in one message, and MPI counts bytes in 31 bits.
+constexpr size_t kMaxPixelBytes = size_t{1} << 30;
+
 void deliver(Sequence& sequence, TokenEvent event) {
   event.request_id = sequence.request().id;
   event.num_generated = static_cast<int32_t>(sequence.request().generated_ids.size());
@@ -41,6 +44,13 @@ void validate_request(const GenerationRequest& request, const EngineConfig& conf
     throw InvalidRequest("the prompt has " + std::to_string(num_prompt) + " tokens, but this model's context length is " +
                              std::to_string(config.max_model_len) + " tokens, one of them for the answer; shorten the messages",
                          "messages", "context_length_exceeded");
+  }
+  size_t num_pixel_bytes = 0;
+  for (const ImagePatches& image : request.images) num_pixel_bytes += image.pixels.size() * sizeof(float);
+  if (num_pixel_bytes > kMaxPixelBytes) {
+    throw InvalidRequest("the images take " + std::to_string(num_pixel_bytes) + " bytes after resizing, more than the limit of " +
+                             std::to_string(kMaxPixelBytes) + "; send fewer or smaller ones",
+                         "messages");
   }
   if (!request.score_prompt && request.max_new_tokens < 1) {
     throw InvalidRequest("max_tokens is " + std::to_string(request.max_new_tokens) + "; expected at least 1", "max_tokens");
@@ -119,7 +129,8 @@ void Scheduler::plan_decodes(int rank, RankPlan& plan) {
   // By index: taking blocks may preempt sequences behind i.
   for (size_t i = 0; i < state.running.size(); ++i) {
     Sequence& sequence = *state.running[i];
-    if (sequence.decoding() && take_blocks(state, sequence, 1, plan)) add_to_plan(state, sequence, 1, plan);
+    if (!sequence.decoding() || chunk_size(state, sequence) == 0) continue;
+    if (take_blocks(state, sequence, 1, plan)) add_to_plan(state, sequence, 1, plan);
   }
 }
 
@@ -187,7 +198,6 @@ int64_t Scheduler::blocks_missing(const Sequence& sequence, int32_t num_tokens) 
 
 // True when the sequence has blocks for `num_tokens` more. Preempts newer sequences that this step has not planned yet.
 bool Scheduler::take_blocks(RankState& rank, Sequence& sequence, int32_t num_tokens, const RankPlan& plan) {
-  if (rank.tokens_left < num_tokens || rank.logit_rows_left == 0) return false;
   const int64_t missing = blocks_missing(sequence, num_tokens);
   while (missing > rank.blocks.num_free()) {
     rank.short_of_blocks = true;

@@ -10,7 +10,7 @@ struct DispatchConfig {
   DType payload_dtype = DType::kBF16;  // hidden rows on their way to the experts: bf16 or f32
   DType combine_dtype = DType::kBF16;  // partial sums on their way back: bf16 or f32
 
-  // Throws InvalidRequest naming the key.
+  // Throws InvalidFile naming the key ("dispatch.payload_dtype").
   void validate() const;
 };
 

@@ -11,7 +11,6 @@
 #include "launcher/commands/eval_command.h"
 #include "launcher/commands/serve_command.h"
 #include "launcher/flags.h"
-#include "launcher/signal_watcher.h"
 #include "tensor/device_runtime.h"
 
 namespace {
@@ -46,7 +45,6 @@ int run(const skipper::CommandLine& line) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  skipper::block_stop_signals();
   google::InitGoogleLogging(argv[0]);
   google::LogToStderr();
   try {

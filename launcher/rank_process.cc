@@ -34,17 +34,23 @@ int64_t fitting_model_len(const EngineConfig& engine, const ModelConfig& model) 
 
 }  // namespace
 
-RankProcess::RankProcess(ServerConfig config, RankOptions options)
-    : config_(std::move(config)), options_(std::move(options)), group_(join_process_group(config_.comm)) {
-  run_together(*group_.startup, [this] { read_model(); });
-  require_same_everywhere(*group_.startup, "model fingerprint", model_config_.fingerprint);
-  require_same_everywhere(*group_.startup, "settings", describe(config_));
+RankProcess::RankProcess(std::function<ServerConfig()> load_config, RankOptions options)
+    : options_(std::move(options)), group_(join_process_group()) {
+  run_together(startup(), [&] {
+    config_ = load_config();
+    read_model();
+  });
+  require_same_everywhere(startup(), "model fingerprint", model_config_.fingerprint);
+  require_same_everywhere(startup(), "settings", describe(config_));
+  require_same_everywhere(startup(), "operating points", describe(levels_));
+  require_same_everywhere(startup(), "level", std::to_string(level_));
+  open_communicators(config_.comm, group_);
 }
 
 void RankProcess::load() {
   const auto start = Clock::now();
-  topology_ = std::make_unique<ClusterTopology>(ClusterTopology::discover(*group_.startup, group_.host_name, stream_));
-  run_together(*group_.startup, [this] { load_model(); });
+  topology_ = std::make_unique<ClusterTopology>(ClusterTopology::discover(startup(), group_.host_name, stream_));
+  run_together(startup(), [this] { load_model(); });
   LOG(INFO) << "rank=" << control().rank() << " loaded model=" << options_.model.string()
             << " seconds=" << std::chrono::duration<double>(Clock::now() - start).count() << " ranks=" << world_size()
             << " nodes=" << topology_->num_nodes();
@@ -71,7 +77,7 @@ void RankProcess::read_model() {
   }
   processor_ = std::make_unique<MultimodalProcessor>(options_.model, model_config_, config_.images);
   queue_ = std::make_unique<RequestQueue>(engine.queue_capacity);
-  health_ = std::make_unique<HealthMonitor>(config_.cluster.stall_limit);
+  health_ = std::make_unique<HealthMonitor>(config_.frontend.stall_timeout);
 }
 
 void RankProcess::load_model() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -29,9 +30,10 @@ struct RankOptions {
 // Everything a rank needs to step. Members are in start-up order and end in reverse.
 class RankProcess {
  public:
-  // Joins the group and reads everything small: configuration, levels, tokenizer. An error on one rank is thrown on all, once
-  // the others know; so it is with load(). Engine thread only.
-  RankProcess(ServerConfig config, RankOptions options);
+  // Joins the group and reads everything small: configuration (by `load_config`), levels, tokenizer. An error on one rank is
+  // thrown on all, once the others know; so it is with load(). Ranks that read different things refuse to start. Engine thread
+  // only.
+  RankProcess(std::function<ServerConfig()> load_config, RankOptions options);
 
   // Loads the weights of this rank and allocates its step buffers and KV cache.
   void load();

@@ -8,7 +8,7 @@ namespace skipper {
 
 enum class StopSignal { kTerminate, kDrain };  // SIGINT and SIGTERM; SIGUSR1
 
-// Blocks the three signals in the calling thread and all threads it starts later. Call it first in main().
+// Blocks the three signals in the calling thread and all threads it starts later. Call it before there are other threads.
 void block_stop_signals();
 
 // Calls `on_signal` from its own thread for every signal that arrives until destruction.

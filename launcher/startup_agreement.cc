@@ -39,6 +39,15 @@ std::vector<Record> gather(Communicator& control, const Record& mine) {
   return all;
 }
 
+// The part of `text` where it first differs from `other`, short enough for an error line.
+std::string around_difference(const std::string& text, const std::string& other) {
+  constexpr size_t kBefore = 40;
+  constexpr size_t kLength = 80;
+  const auto differing = std::mismatch(text.begin(), text.end(), other.begin(), other.end()).first;
+  const auto position = static_cast<size_t>(differing - text.begin());
+  return text.substr(position > kBefore ? position - kBefore : 0, kLength);
+}
+
 }  // namespace
 
 void run_together(Communicator& control, const std::function<void()>& work) {
@@ -51,14 +60,21 @@ void run_together(Communicator& control, const std::function<void()>& work) {
 }
 
 void require_same_everywhere(Communicator& control, const std::string& what, const std::string& value) {
-  using Text = std::array<char, 1024>;
-  Text mine{};
-  std::strncpy(mine.data(), value.c_str(), mine.size() - 1);
-  const std::vector<Text> all = gather(control, mine);
-  for (size_t rank = 1; rank < all.size(); ++rank) {
-    if (all[rank] == all[0]) continue;
-    throw Error("ranks disagree on the " + what + ": rank 0 has " + all[0].data() + ", rank " + std::to_string(rank) + " has " +
-                all[rank].data() + "; give every host the same files and flags");
+  const std::vector<uint64_t> sizes = gather(control, static_cast<uint64_t>(value.size()));
+  const uint64_t longest = *std::max_element(sizes.begin(), sizes.end());
+  std::string padded = value;
+  padded.resize(longest, ' ');
+  std::string all(longest * sizes.size(), ' ');
+  Stream stream;
+  control.all_gather({reinterpret_cast<const std::byte*>(padded.data()), padded.size()},
+                     {reinterpret_cast<std::byte*>(all.data()), all.size()}, stream);
+  const std::string first = all.substr(0, longest);
+  for (size_t rank = 1; rank < sizes.size(); ++rank) {
+    const std::string other = all.substr(rank * longest, longest);
+    if (other == first && sizes[rank] == sizes[0]) continue;
+    throw Error("ranks disagree on the " + what + ": rank 0 has " + around_difference(first, other) + ", rank " +
+                std::to_string(rank) + " has " + around_difference(other, first) +
+                "; give every host the same files and flags");
   }
 }
 

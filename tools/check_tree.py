@@ -25,7 +25,7 @@ BANNED_NAME_WORDS = {"util", "utils", "helper", "helpers", "common", "misc", "ma
 
 # What these folders may see of a folder they depend on; all others see every header.
 VISIBLE_HEADERS = {
-    ("frontend", "engine"): {"generation_request.h", "request_queue.h", "qos_controller.h"},
+    ("frontend", "engine"): {"generation_request.h", "request_queue.h"},
 }
 CONFIG_HEADERS = re.compile(r"^base/|_config\.h$|_limits\.h$|^tensor/dtype\.h$")
 # Folders that may include anything, and that nothing else includes.

@@ -72,7 +72,7 @@ void lead(const CommandLine& line, const EvalData& data, RankProcess& process, E
 }  // namespace
 
 int run_eval(const CommandLine& line) {
-  RankProcess process(evaluation_config(line), rank_options_from(line));
+  RankProcess process([&] { return evaluation_config(line); }, rank_options_from(line));
   EvalData data;
   run_together(process.startup(), [&] {
     if (process.is_leader()) data = load_eval_data(line.data);

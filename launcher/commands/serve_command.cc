@@ -2,7 +2,10 @@
 
 #include <glog/logging.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <iostream>
 #include <optional>
 #include <thread>
@@ -99,6 +102,9 @@ class Frontend {
     std::cout << "skipper: listening on http://" << process_.config().frontend.host << ":" << server_.port() << std::endl;
   }
 
+  // The engine has ended with an error: /health says so until the process is gone.
+  void mark_failed() { failed_ = true; }
+
   // No new work from here on; what runs may end.
   void drain() {
     draining_ = true;
@@ -123,13 +129,15 @@ class Frontend {
 
   EngineStatus status() const {
     const HealthReport report = process_.health().report();
-    return {.phase = phase_of(report.state), .age = report.since_last_beat, .draining = draining_.load(),
+    return {.phase = failed_ ? EngineStatus::Phase::kFailed : phase_of(report.state),
+            .age = report.since_last_beat,
+            .draining = draining_.load(),
             .queue_full = process_.queue().full()};
   }
 
   void observe(const StepReport& report) {
     traffic_ += report.traffic;
-    metrics_.record_step(report.step_seconds);
+    if (report.num_tokens > 0) metrics_.record_step(report.step_seconds);
     metrics_.set_engine_gauges({report.num_running, report.num_waiting, report.kv_used_fraction});
     metrics_.set_traffic(totals_of(traffic_));
   }
@@ -138,39 +146,73 @@ class Frontend {
   MetricsRegistry metrics_;
   TrafficCounters traffic_;  // engine thread
   std::atomic<bool> draining_{false};
+  std::atomic<bool> failed_{false};
   HttpServer server_;
   std::thread thread_;
 };
 
-void serve(RankProcess& process, Frontend& frontend, Engine& engine) {
-  const SignalWatcher signals([&, asked_before = false](StopSignal signal) mutable {
-    const auto full = process.config().frontend.drain_timeout;
+// The signals of rank 0. Until there is an engine to stop, a signal ends the process, and with it the group.
+class StopOnSignal {
+ public:
+  StopOnSignal(const FrontendConfig& config, Frontend& frontend)
+      : drain_timeout_(config.drain_timeout),
+        frontend_(frontend),
+        watcher_([this](StopSignal signal) { on_signal(signal); }) {}
+
+  void set_engine(Engine& engine) { engine_ = &engine; }
+
+ private:
+  void on_signal(StopSignal signal) {
+    Engine* engine = engine_;
+    if (engine == nullptr) {
+      LOG(ERROR) << "stopped by a signal while starting";
+      std::_Exit(EXIT_FAILURE);
+    }
     const bool hurried = signal == StopSignal::kTerminate && MpiRuntime::launched();
-    const auto grace = asked_before ? std::chrono::milliseconds(0) : hurried ? std::min(full, kGraceUnderMpirun) : full;
+    auto grace = hurried ? std::min(drain_timeout_, kGraceUnderMpirun) : drain_timeout_;
+    if (asked_before_) grace = std::chrono::milliseconds(0);
+    asked_before_ = true;
     LOG(INFO) << "stopping grace_ms=" << grace.count();
-    asked_before = true;
-    frontend.drain();
-    engine.stop(grace);
-  });
+    frontend_.drain();
+    engine->stop(grace);
+  }
+
+  const std::chrono::milliseconds drain_timeout_;
+  Frontend& frontend_;
+  std::atomic<Engine*> engine_{nullptr};
+  bool asked_before_ = false;  // watcher's thread
+  SignalWatcher watcher_;      // last: its thread uses the members above
+};
+
+void lead(RankProcess& process, Frontend& frontend) {
+  StopOnSignal stop_on_signal(process.config().frontend, frontend);
+  LOG(INFO) << "settings " << describe(process.config());
+  process.load();
+  Engine& engine = process.start_engine(frontend.observer());
+  stop_on_signal.set_engine(engine);
   frontend.announce();
-  engine.run();
+  try {
+    engine.run();
+  } catch (...) {
+    frontend.mark_failed();
+    throw;
+  }
 }
 
 }  // namespace
 
 int run_serve(const CommandLine& line) {
-  RankProcess process(server_config_from(line), rank_options_from(line));
+  block_stop_signals();
+  RankProcess process([&] { return server_config_from(line); }, rank_options_from(line));
   std::optional<Frontend> frontend;
   run_together(process.startup(), [&] {
     if (process.is_leader()) frontend.emplace(line, process);
   });
-  if (process.is_leader()) LOG(INFO) << "settings " << describe(process.config());
-  process.load();
-  Engine& engine = process.start_engine(frontend ? frontend->observer() : StepObserver());
   if (frontend) {
-    serve(process, *frontend, engine);
+    lead(process, *frontend);
   } else {
-    engine.run();
+    process.load();
+    process.start_engine(nullptr).run();
   }
   return 0;
 }

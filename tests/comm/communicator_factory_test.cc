@@ -19,12 +19,13 @@ TEST(CommunicatorFactory, MakesAGroupOfOneWithoutMpiWhenMpirunDidNotStartUs) {
   unsetenv("OMPI_COMM_WORLD_SIZE");
   unsetenv("PMIX_RANK");
   EXPECT_FALSE(MpiRuntime::launched());
-  const ProcessGroup group = join_process_group({});
+  ProcessGroup group = join_process_group();
+  open_communicators({}, group);
   EXPECT_EQ(group.runtime, nullptr);
   EXPECT_FALSE(group.host_name.empty());
   EXPECT_EQ(group.node_rank, 0);
   EXPECT_EQ(group.node_size, 1);
-  for (Communicator* comm : {group.control.get(), group.data.get()}) {
+  for (Communicator* comm : {group.startup.get(), group.control.get(), group.data.get()}) {
     EXPECT_EQ(comm->rank(), 0);
     EXPECT_EQ(comm->size(), 1);
     collective_cases::all_to_all_v_moves_the_table(*comm);

@@ -111,7 +111,8 @@ const std::map<std::string, Scenario>& scenarios() {
 
 int play(const std::string& name, milliseconds deadline) {
   try {
-    ProcessGroup group = join_process_group({deadline});
+    ProcessGroup group = join_process_group();
+    open_communicators({deadline}, group);
     scenarios().at(name)(group);
     return 0;
   } catch (const Error& error) {

@@ -112,8 +112,8 @@ TEST_F(IncomingMessages, AreRefusedWhenATokenHasMoreExpertsThanTopKOrNone) {
 
 TEST(DispatchConfig, RefusesFormatsThatRowsCannotTravelIn) {
   EXPECT_NO_THROW(DispatchConfig{}.validate());
-  EXPECT_THROW((DispatchConfig{.payload_dtype = DType::kF16}.validate()), InvalidRequest);
-  EXPECT_THROW((DispatchConfig{.combine_dtype = DType::kI32}.validate()), InvalidRequest);
+  EXPECT_THROW((DispatchConfig{.payload_dtype = DType::kF16}.validate()), InvalidFile);
+  EXPECT_THROW((DispatchConfig{.combine_dtype = DType::kI32}.validate()), InvalidFile);
 }
 
 }  // namespace

@@ -35,7 +35,8 @@ TEST_F(GpuRuntime, ZerosAreZero) {
   Stream stream(Device::cuda(0));
   const Tensor zeros = Tensor::zeros({17}, DType::kI32, Device::cuda(0));
   std::vector<int32_t> back(17, 1);
-  copy_bytes({zeros.bytes(), zeros.device(), reinterpret_cast<std::byte*>(back.data()), Device::host(), zeros.num_bytes()}, stream);
+  auto* destination = reinterpret_cast<std::byte*>(back.data());
+  copy_bytes({zeros.bytes(), zeros.device(), destination, Device::host(), zeros.num_bytes()}, stream);
   stream.synchronize();
   EXPECT_EQ(back, std::vector<int32_t>(17, 0));
 }
