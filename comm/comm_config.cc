@@ -6,7 +6,7 @@ namespace skipper {
 
 void CommConfig::validate() const {
   constexpr int64_t kHour = 3600 * 1000;
-  require({"comm.deadline_ms", deadline.count(), 10, kHour});
+  require({"comm.deadline_ms", deadline.count(), 1000, kHour});
 }
 
 }  // namespace skipper

@@ -37,13 +37,15 @@ class MpiCommunicator::Group {
   struct Requests {
     std::vector<MPI_Request>& requests;
     std::vector<MPI_Status>& statuses;
+    std::span<const int> sources;  // of the first requests, which receive
   };
-  void await_all(const Requests& all, const OperationSite& site, PollingPause pause, milliseconds limit);
+  void await_all(const Requests& all, const OperationSite& site, PollingPause pause, const OperationLimit& limit);
   // The group is broken from here on.
   [[noreturn]] void fail(const std::string& message);
 
  private:
   bool all_done(const Requests& all, const OperationSite& site);
+  static std::vector<int> silent_ranks(const Requests& all);
 
   MpiRuntime& runtime_;
   const CommConfig config_;
@@ -91,16 +93,16 @@ void MpiCommunicator::Group::check(int code, const OperationSite& site) {
 
 void MpiCommunicator::Group::await(MPI_Request request, const OperationSite& site) {
   one_request_.front() = request;
-  await_all({one_request_, one_status_}, site, PollingPause::within_step(), config_.deadline);
+  await_all({one_request_, one_status_, {}}, site, PollingPause::within_step(), {config_.deadline});
 }
 
 void MpiCommunicator::Group::await_all(const Requests& all, const OperationSite& site, PollingPause pause,
-                                       milliseconds limit) {
+                                       const OperationLimit& limit) {
   all.statuses.resize(all.requests.size());
   // Twice a look: Open MPI's Testall reads the requests before it moves messages, so one call shows the news of the last.
   while (!all_done(all, site) && !all_done(all, site)) {
     if (runtime_.aborted()) fail(abort_message(site, runtime_.abort_reason()));
-    if (pause.waited() > limit) fail(deadline_message(site, limit));
+    if (pause.waited() > limit.time) fail(deadline_message(site, limit, silent_ranks(all)));
     pause.rest();
   }
 }
@@ -115,6 +117,17 @@ bool MpiCommunicator::Group::all_done(const Requests& all, const OperationSite& 
   }
   check(code, site);
   return done != 0;
+}
+
+// The ranks whose messages have not come.
+std::vector<int> MpiCommunicator::Group::silent_ranks(const Requests& all) {
+  std::vector<int> ranks;
+  for (size_t i = 0; i < all.sources.size(); ++i) {
+    int done = 0;
+    MPI_Test(&all.requests[i], &done, MPI_STATUS_IGNORE);
+    if (done == 0) ranks.push_back(all.sources[i]);
+  }
+  return ranks;
 }
 
 void MpiCommunicator::Group::fail(const std::string& message) {
@@ -134,6 +147,7 @@ class MpiCommunicator::Exchange {
     tag_ = static_cast<int>(number % static_cast<uint64_t>(group_.num_tags()));
     requests_.clear();
     expected_.clear();
+    sources_.clear();
   }
 
   // Receives must be added before sends: check_sizes() relies on it, and early receives spare MPI a copy.
@@ -142,6 +156,7 @@ class MpiCommunicator::Exchange {
     const int count = group_.mpi_count(static_cast<int64_t>(part.num_bytes), site_);
     MPI_Request& request = requests_.emplace_back(MPI_REQUEST_NULL);
     expected_.push_back(count);
+    sources_.push_back(source);
     group_.check(MPI_Irecv(part.data, count, MPI_BYTE, source, tag_, group_.handle(), &request), site_);
   }
   void send(const ConstBuffer& part, int destination) {
@@ -151,8 +166,8 @@ class MpiCommunicator::Exchange {
     group_.check(MPI_Isend(part.data, count, MPI_BYTE, destination, tag_, group_.handle(), &request), site_);
   }
 
-  void finish(PollingPause pause, milliseconds limit) {
-    group_.await_all({requests_, statuses_}, site_, pause, limit);
+  void finish(PollingPause pause, const OperationLimit& limit) {
+    group_.await_all({requests_, statuses_, sources_}, site_, pause, limit);
     check_sizes();
     in_use_ = false;
   }
@@ -177,6 +192,7 @@ class MpiCommunicator::Exchange {
   int tag_ = 0;
   std::vector<MPI_Request> requests_;  // receives first
   std::vector<int> expected_;          // bytes of each receive
+  std::vector<int> sources_;           // rank of each receive
   std::vector<MPI_Status> statuses_;
 };
 
@@ -188,7 +204,7 @@ class MpiCommunicator::PendingExchange : public PendingOperation {
   }
   void finish() override {
     if (finished_) return;
-    exchange_.finish(PollingPause::within_step(), deadline_);
+    exchange_.finish(PollingPause::within_step(), {deadline_});
     finished_ = true;
   }
 
@@ -228,13 +244,13 @@ void MpiCommunicator::idle_broadcast(const Buffer& buffer, int root, millisecond
   Exchange& exchange = next_exchange("idle_broadcast");
   if (rank() != root) {
     exchange.receive(buffer, root);
-    exchange.finish(PollingPause::idle(), patience);
+    exchange.finish(PollingPause::idle(), {patience, "it may be dead or overloaded (raise cluster.plan_patience_ms)"});
     return;
   }
   for (int peer = 0; peer < size(); ++peer) {
     if (peer != root) exchange.send({buffer.data, buffer.num_bytes}, peer);
   }
-  exchange.finish(PollingPause::within_step(), group_->deadline());
+  exchange.finish(PollingPause::within_step(), {group_->deadline()});
 }
 
 void MpiCommunicator::all_gather(const ConstBuffer& send, const Buffer& recv, Stream&) {

@@ -20,8 +20,9 @@ constexpr std::chrono::milliseconds kAbortGrace{500};
 constexpr unsigned kAbortHangSeconds = 5;
 
 // Runs on a thread of its own: the engine thread may be stuck in a system call.
-void end_the_job_after_grace() {
+void end_the_job_after_grace(const std::string& reason) {
   std::this_thread::sleep_for(kAbortGrace);
+  LOG(ERROR) << reason;
   ::alarm(kAbortHangSeconds);
   MPI_Abort(MPI_COMM_WORLD, 1);
 }
@@ -71,8 +72,7 @@ void MpiRuntime::abort(const std::string& reason) {
     abort_reason_ = reason;
     aborted_.store(true, std::memory_order_release);
   }
-  LOG(ERROR) << "rank " << rank_ << " ends the group: " << reason;
-  std::thread(end_the_job_after_grace).detach();
+  std::thread(end_the_job_after_grace, "rank " + std::to_string(rank_) + " ends the group: " + reason).detach();
 }
 
 std::string MpiRuntime::abort_reason() const {

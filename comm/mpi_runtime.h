@@ -32,9 +32,9 @@ class MpiRuntime {
   int node_size() const { return node_size_; }
   const std::string& host_name() const { return host_name_; }
 
-  // Ends the whole group with exit status 1. Logs the reason and returns: this rank's current and later operations throw
-  // CommError, so that its error line is printed and main returns. A rank that has not ended by itself after half a second is
-  // ended by MPI_Abort, and with it the others. Thread-safe; the first reason stays.
+  // Ends the whole group with exit status 1. Returns at once: this rank's current and later operations throw
+  // CommError, so that its error line is printed and main returns. A rank that has not ended by itself after half a second logs
+  // the reason and is ended by MPI_Abort, and with it the others. Thread-safe; the first reason stays.
   void abort(const std::string& reason);
   bool aborted() const { return aborted_.load(std::memory_order_acquire); }
   std::string abort_reason() const;

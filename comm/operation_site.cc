@@ -16,9 +16,14 @@ std::string describe(const OperationSite& site) {
   return text + site.operation;
 }
 
-std::string deadline_message(const OperationSite& site, std::chrono::milliseconds limit) {
-  return describe(site) + " did not complete within " + std::to_string(limit.count()) +
-         " ms; a rank may be dead or overloaded (raise comm.deadline_ms)";
+std::string deadline_message(const OperationSite& site, const OperationLimit& limit, std::span<const int> silent_ranks) {
+  std::string text = describe(site) + " did not complete within " + std::to_string(limit.time.count()) + " ms";
+  const char* separator = ", waiting for rank ";
+  for (const int rank : silent_ranks) {
+    text += separator + std::to_string(rank);
+    separator = ", ";
+  }
+  return text + "; " + limit.advice;
 }
 
 std::string abort_message(const OperationSite& site, const std::string& reason) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <span>
 #include <string>
 
 #include "comm/communicator.h"
@@ -18,8 +19,15 @@ struct OperationSite {
 // "rank 2: step 17, layer 3, dispatch: all_to_all_v"; parts that are not known are left out.
 std::string describe(const OperationSite& site);
 
-// "<site> did not complete within 30000 ms; a rank may be dead or overloaded (raise comm.deadline_ms)"
-std::string deadline_message(const OperationSite& site, std::chrono::milliseconds limit);
+// How long an operation may take, and what to do when that was not enough.
+struct OperationLimit {
+  std::chrono::milliseconds time;
+  const char* advice = "a rank may be dead or overloaded (raise comm.deadline_ms)";  // a string literal
+};
+
+// "<site> did not complete within 30000 ms, waiting for rank 2; a rank may be dead or overloaded (raise comm.deadline_ms)".
+// `silent_ranks` may be empty: a collective does not tell who is missing.
+std::string deadline_message(const OperationSite& site, const OperationLimit& limit, std::span<const int> silent_ranks);
 
 // "<site>: the group was aborted: <reason>"
 std::string abort_message(const OperationSite& site, const std::string& reason);

@@ -98,7 +98,7 @@ void ThreadGroup::wait_until(Lock& lock, const Wait& wait, const std::function<b
   const auto limit = std::min<std::chrono::milliseconds>(wait.limit, kLongestWait);
   const bool in_time = changed_.wait_for(lock, limit, [&] { return aborted_ || condition(); });
   if (aborted_) fail(lock, abort_message(wait.site, abort_reason_));
-  if (!in_time) fail(lock, deadline_message(wait.site, wait.limit));
+  if (!in_time) fail(lock, deadline_message(wait.site, {wait.limit}, {}));
 }
 
 void ThreadGroup::record_abort(const std::string& reason) {

@@ -189,6 +189,7 @@ ServerConfig load_server_config(const std::filesystem::path& path) {
   if (!path.empty()) {
     const nlohmann::json json = read_json_file(path, size_t{16} << 20);
     const JsonFields root(json, path.string());
+    root.optional_int("version", 1, 1, 1);
     SectionReader reader{root};
     visit_sections(config, reader);
     config.service_tiers = read_service_tiers(root);

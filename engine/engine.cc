@@ -60,9 +60,10 @@ void Engine::run() {
 }
 
 void Engine::stop(std::chrono::milliseconds grace) {
+  // Closed first: a request that still gets in is then seen by the engine's last look at the queue.
+  parts_.queue.close();
   stop_deadline_ms_ = now_ms() + grace.count();
   stopping_ = true;
-  parts_.queue.close();
   parts_.queue.wake();
 }
 

@@ -58,6 +58,7 @@ class Engine {
   // Thread-safe; also usable in a signal handler's thread. `grace` is the time running requests get to end by themselves.
   void stop(std::chrono::milliseconds grace);
 
+  const EngineConfig& config() const { return config_; }
   const TrafficCounters& total_traffic() const { return total_traffic_; }
 
  private:

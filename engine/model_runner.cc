@@ -175,6 +175,7 @@ void ModelRunner::append_tokens(const SequenceStep& step, LocalSequence& sequenc
     buffers.token_class.data<uint8_t>()[t] = static_cast<uint8_t>(token_classes_[static_cast<size_t>(token)]);
     buffers.level.data<uint8_t>()[t] = sequence.request.level;
   }
+  CHECK_LE(static_cast<int64_t>(sequence.blocks.size()), buffers.block_tables.dim(1)) << "longer than max_model_len";
   std::copy(sequence.blocks.begin(), sequence.blocks.end(), buffers.block_tables.row<int32_t>(sequence_index));
   buffers.num_tokens += step.num_tokens;
   append_vision_spans(step, sequence, first_token, batch);

@@ -18,8 +18,9 @@ void forbid_stop_tokens_until_min_length(std::span<float> logits, const Sampling
 }
 
 void apply_temperature(std::span<float> logits, const SamplingContext& context) {
-  const float inverse = 1.0f / context.request.sampling.temperature;
-  for (float& logit : logits) logit *= inverse;
+  // Relative to the largest: however small the temperature, nothing overflows and the largest keeps its place.
+  const float largest = *std::max_element(logits.begin(), logits.end());
+  for (float& logit : logits) logit = logit == largest ? 0.0f : (logit - largest) / context.request.sampling.temperature;
 }
 
 // Ids by falling logit, lower id first among equals: the one order that top-k, top-p and the draw share.

@@ -2,8 +2,19 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+
 namespace skipper {
 namespace {
+
+// Errors of the processor speak of a request's field; here it is the question and its file that matter.
+ProcessedPrompt process(const ChatMessage& message, const MultimodalProcessor& processor) {
+  try {
+    return processor.process({message});
+  } catch (const InvalidRequest& e) {
+    throw InvalidFile(e.param() + ": " + e.what());
+  }
+}
 
 GenerationRequest make_request(const EvalQuestion& question, const AnswerSettings& settings,
                                const MultimodalProcessor& processor) {
@@ -19,10 +30,10 @@ GenerationRequest make_request(const EvalQuestion& question, const AnswerSetting
   }
   ChatPart text;
   text.text = question.question;
-  text.param = "question";
+  text.param = "question '" + question.question + "'";
   message.parts.push_back(std::move(text));
 
-  ProcessedPrompt prompt = processor.process({message});
+  ProcessedPrompt prompt = process(message, processor);
   GenerationRequest request;
   request.prompt_ids = std::move(prompt.token_ids);
   request.images = std::move(prompt.images);

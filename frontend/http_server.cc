@@ -2,6 +2,7 @@
 
 #include <glog/logging.h>
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -82,7 +83,7 @@ struct HttpServer::State {
 
   net::awaitable<void> accept_connections();
   void serve(tcp::socket socket);
-  void begin_drain();
+  void begin_drain(std::chrono::milliseconds grace);
   net::awaitable<void> end_stragglers();
 
   net::thread_pool pool;
@@ -91,6 +92,7 @@ struct HttpServer::State {
   tcp::acceptor acceptor;
   const uint16_t port;
   net::steady_timer drain_timer;
+  net::steady_timer::time_point drain_end = net::steady_timer::time_point::max();
 };
 
 HttpServer::HttpServer(const FrontendConfig& config, EndpointTable endpoints, MetricsRegistry& metrics) {
@@ -111,8 +113,10 @@ void HttpServer::run() {
   state_->pool.join();
 }
 
-void HttpServer::stop() {
-  net::post(state_->io, [state = state_.get()] { state->begin_drain(); });
+void HttpServer::stop() { stop(state_->shared.config.drain_timeout); }
+
+void HttpServer::stop(std::chrono::milliseconds grace) {
+  net::post(state_->io, [state = state_.get(), grace] { state->begin_drain(grace); });
 }
 
 net::awaitable<void> HttpServer::State::accept_connections() {
@@ -135,8 +139,12 @@ void HttpServer::State::serve(tcp::socket socket) {
   net::co_spawn(io, full ? turn_away_owned(connection) : run_owned(connection), log_escaped);
 }
 
-void HttpServer::State::begin_drain() {
-  if (shared.draining) return;
+void HttpServer::State::begin_drain(std::chrono::milliseconds grace) {
+  drain_end = std::min(drain_end, net::steady_timer::clock_type::now() + grace);
+  if (shared.draining) {
+    drain_timer.cancel();  // end_stragglers() looks at the new end
+    return;
+  }
   shared.draining = true;
   error_code ignored;
   acceptor.close(ignored);
@@ -144,11 +152,12 @@ void HttpServer::State::begin_drain() {
   net::co_spawn(io, end_stragglers(), log_escaped);
 }
 
-// Waits for the connections to end by themselves; what is left after drain_timeout is told and cut off.
+// Waits for the connections to end by themselves; what is left at drain_end is told and cut off.
 net::awaitable<void> HttpServer::State::end_stragglers() {
-  if (shared.connections.empty()) co_return;
-  drain_timer.expires_after(shared.config.drain_timeout);
-  co_await drain_timer.async_wait(kAwait);
+  while (!shared.connections.empty() && net::steady_timer::clock_type::now() < drain_end) {
+    drain_timer.expires_at(drain_end);
+    co_await drain_timer.async_wait(kAwait);
+  }
   for (HttpConnection* connection : shared.connections) connection->abort();
   if (shared.connections.empty()) co_return;
   drain_timer.expires_after(kLastWords);

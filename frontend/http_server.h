@@ -1,6 +1,7 @@
 // Listens, accepts, and ends gracefully.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 
@@ -27,6 +28,8 @@ class HttpServer {
   // Takes no new connections, lets running responses finish within drain_timeout, then ends them with an error. Thread-safe,
   // returns at once, may be called before run() and more than once.
   void stop();
+  // The same within `grace`; a second call can only shorten it.
+  void stop(std::chrono::milliseconds grace);
 
  private:
   struct State;

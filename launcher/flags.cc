@@ -57,7 +57,7 @@ std::vector<std::string> command_names() {
 
 std::string did_you_mean(const std::string& name, const std::vector<std::string>& candidates, const std::string& prefix) {
   const auto nearest = nearest_name(name, candidates);
-  return nearest ? "; did you mean '" + prefix + *nearest + "'?" : std::string();
+  return nearest ? "; did you mean '" + prefix + *nearest + "'?" : std::string(".");
 }
 
 const Command& find_command(const std::string& name) {
@@ -126,9 +126,11 @@ class Parser {
   }
 
   static void set(const std::string& flag, const std::string& value) {
-    if (!gflags::SetCommandLineOption(flag.c_str(), value.c_str()).empty()) return;
     gflags::CommandLineFlagInfo info;
     gflags::GetCommandLineFlagInfo(flag.c_str(), &info);
+    // −1 stands for "not given", and no count or port is negative.
+    if (info.type != "string" && value.rfind('-', 0) == 0) throw UsageError("flag --" + flag + ": " + value + " is negative");
+    if (!gflags::SetCommandLineOption(flag.c_str(), value.c_str()).empty()) return;
     throw UsageError("flag --" + flag + ": '" + value + "' is not a valid " + (info.type == "string" ? "text" : "integer"));
   }
 

@@ -24,7 +24,8 @@ void ProgressLine::operator()(size_t done, size_t total) {
   if ((!is_last && now - last_shown_ < interval) || total == 0) return;
   last_shown_ = now;
   const double seconds = std::chrono::duration<double>(now - start_).count();
-  const double left = done == 0 ? 0.0 : seconds / static_cast<double>(done) * static_cast<double>(total - done);
+  if (done == 0) return;
+  const double left = seconds / static_cast<double>(done) * static_cast<double>(total - done);
   std::fprintf(stderr, "%s%s: %zu of %zu, %.0f s, %.0f s left%s", on_terminal_ ? "\r\033[K" : "", title_.c_str(), done, total,
                seconds, left, on_terminal_ && !is_last ? "" : "\n");
 }

@@ -45,7 +45,8 @@ std::string around_difference(const std::string& text, const std::string& other)
   constexpr size_t kLength = 80;
   const auto differing = std::mismatch(text.begin(), text.end(), other.begin(), other.end()).first;
   const auto position = static_cast<size_t>(differing - text.begin());
-  return text.substr(position > kBefore ? position - kBefore : 0, kLength);
+  const std::string part = text.substr(position > kBefore ? position - kBefore : 0, kLength);
+  return part.substr(0, part.find_last_not_of(' ') + 1);  // without the padding
 }
 
 }  // namespace

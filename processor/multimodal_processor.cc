@@ -112,7 +112,8 @@ void MultimodalProcessor::check_placeholders(const std::vector<int32_t>& token_i
   const std::string param = culprit == nullptr ? "messages" : culprit->param;
   throw InvalidRequest(param + ": the prompt has " + std::to_string(num_placeholders) + " image placeholders for " +
                            std::to_string(count_images(messages)) + " images; text must not contain " +
-                           std::string(tokenizer_.token_bytes(vision_->image_token_id)),
+                           std::string(tokenizer_.token_bytes(vision_->image_token_id)) + " or " +
+                           std::string(tokenizer_.token_bytes(vision_->video_token_id)),
                        param);
 }
 

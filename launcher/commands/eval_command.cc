@@ -46,17 +46,32 @@ EvalReport evaluate(const EvalData& data, RankProcess& process, Engine& engine) 
   return report;
 }
 
-void write_json(const std::string& path, const std::string& json) {
-  std::ofstream file(path);
-  file << json << "\n";
-  file.close();
+// What rank 0 needs besides the model; found out before anything takes long.
+struct EvalFiles {
+  EvalData data;
+  std::ofstream json;
+};
+
+void check_writable(const std::ofstream& file, const std::string& path) {
   if (!file) throw Error(path + ": cannot be written; check the folder and its permissions");
 }
 
-void lead(const CommandLine& line, const EvalData& data, RankProcess& process, Engine& engine) {
+EvalFiles open_files(const CommandLine& line, const ServerConfig& config) {
+  EvalFiles files;
+  files.data = load_eval_data(line.data);
+  if (!files.data.texts.empty() && config.engine.max_model_len < kWindowTokens) {
+    throw Error("perplexity takes windows of " + std::to_string(kWindowTokens) + " tokens, but max_model_len is " +
+                std::to_string(config.engine.max_model_len) + "; raise it, engine.kv_blocks_per_rank, or leave the texts out");
+  }
+  if (!line.json.empty()) files.json.open(line.json);
+  check_writable(files.json, line.json);
+  return files;
+}
+
+void lead(const CommandLine& line, EvalFiles& files, RankProcess& process, Engine& engine) {
   EvalReport report;
   try {
-    report = evaluate(data, process, engine);
+    report = evaluate(files.data, process, engine);
   } catch (const CommError&) {
     throw;
   } catch (const Error&) {
@@ -66,21 +81,23 @@ void lead(const CommandLine& line, const EvalData& data, RankProcess& process, E
   }
   engine.finish();
   std::cerr << to_table(report);
-  if (!line.json.empty()) write_json(line.json, to_json(report));
+  if (line.json.empty()) return;
+  files.json << to_json(report) << "\n" << std::flush;
+  check_writable(files.json, line.json);
 }
 
 }  // namespace
 
 int run_eval(const CommandLine& line) {
   RankProcess process([&] { return evaluation_config(line); }, rank_options_from(line));
-  EvalData data;
+  EvalFiles files;
   run_together(process.startup(), [&] {
-    if (process.is_leader()) data = load_eval_data(line.data);
+    if (process.is_leader()) files = open_files(line, process.config());
   });
   process.load();
   Engine& engine = process.start_engine(nullptr);
   if (process.is_leader()) {
-    lead(line, data, process, engine);
+    lead(line, files, process, engine);
   } else {
     engine.run();
   }

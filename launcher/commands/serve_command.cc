@@ -15,6 +15,7 @@
 #include "frontend/endpoints.h"
 #include "frontend/http_server.h"
 #include "launcher/command_options.h"
+#include "launcher/error_line.h"
 #include "launcher/generation_defaults.h"
 #include "launcher/rank_process.h"
 #include "launcher/signal_watcher.h"
@@ -27,6 +28,8 @@ namespace {
 
 // mpirun kills its ranks one second after it has passed SIGTERM on; what is running by then is lost.
 constexpr std::chrono::milliseconds kGraceUnderMpirun{400};
+// From the engine's last event to its writing.
+constexpr std::chrono::milliseconds kLastEvents{100};
 
 std::string served_name(const CommandLine& line) {
   if (!line.served_model_name.empty()) return line.served_model_name;
@@ -106,9 +109,9 @@ class Frontend {
   void mark_failed() { failed_ = true; }
 
   // No new work from here on; what runs may end.
-  void drain() {
+  void drain(std::chrono::milliseconds grace) {
     draining_ = true;
-    server_.stop();
+    server_.stop(grace);
   }
 
  private:
@@ -165,7 +168,7 @@ class StopOnSignal {
   void on_signal(StopSignal signal) {
     Engine* engine = engine_;
     if (engine == nullptr) {
-      LOG(ERROR) << "stopped by a signal while starting";
+      print_error("stopped by a signal while starting");
       std::_Exit(EXIT_FAILURE);
     }
     const bool hurried = signal == StopSignal::kTerminate && MpiRuntime::launched();
@@ -173,7 +176,8 @@ class StopOnSignal {
     if (asked_before_) grace = std::chrono::milliseconds(0);
     asked_before_ = true;
     LOG(INFO) << "stopping grace_ms=" << grace.count();
-    frontend_.drain();
+    // Answers that the engine cannot end in time, because a rank is gone, end with an error of the server's.
+    frontend_.drain(grace + kLastEvents);
     engine->stop(grace);
   }
 

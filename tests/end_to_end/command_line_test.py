@@ -53,6 +53,7 @@ def check_usage(check, model):
     check.expect("unknown flag", ["serve", "--modle", model], EXIT_USAGE, "--modle.*did you mean '--model'")
     check.expect("foreign flag", ["serve", "--model", model, "--data", "x"], EXIT_USAGE, "--data belongs to 'skipper eval'")
     check.expect("malformed value", ["serve", "--model", model, "--port", "http"], EXIT_USAGE, "--port: 'http'")
+    check.expect("negative value", ["serve", "--model", model, "--max_model_len", "-5"], EXIT_USAGE, "-5 is negative")
     check.expect("port out of range", ["serve", "--model", model, "--port", "70000"], EXIT_USAGE, "70000.*0 to 65535")
     check.expect("missing value", ["serve", "--model"], EXIT_USAGE, "--model needs a value")
     check.expect("missing model", ["serve"], EXIT_USAGE, "--model is missing")
@@ -114,6 +115,42 @@ def check_settings(check, model, folder):
     check.expect("empty data", ["eval", "--model", model, "--data", folder], EXIT_ERROR, "nothing to evaluate|no \\*.txt")
 
 
+def check_evaluation(check, model, folder):
+    data = os.path.join(folder, "data")
+    os.mkdir(data)
+    with open(os.path.join(data, "text.txt"), "w", encoding="utf-8") as file:
+        file.write("The sea was calm. " * 2000)
+    flags = ["eval", "--model", model, "--data", data]
+    check.expect("window over the context", [*flags, "--max_model_len", "128"], EXIT_ERROR, "512 tokens.*max_model_len is 128")
+    check.expect("unwritable json", [*flags, "--json", "/nonexistent/x.json"], EXIT_ERROR, "x.json: cannot be written")
+    # Good pictures are already under way when the broken one is met.
+    pictures = sorted(os.scandir(os.path.join(model, "calibration/images")), key=lambda entry: entry.name)[:6]
+    for entry in pictures:
+        shutil.copy(entry.path, data)
+    with open(os.path.join(data, pictures[-1].name), "wb") as file:
+        file.write(b"no picture")
+    with open(os.path.join(data, "vqa.jsonl"), "w", encoding="utf-8") as file:
+        for entry in pictures:
+            file.write(json.dumps({"task": "t", "image": entry.name, "question": "What?", "answer": "a"}) + "\n")
+    os.remove(os.path.join(data, "text.txt"))
+    for ranks in (0, 2):
+        check.expect(f"broken picture, ranks={ranks}", flags, EXIT_ERROR, pictures[-1].name, ranks=ranks)
+    config = write_json(os.path.join(folder, "small_queue.json"), {"engine": {"queue_capacity": 2}})
+    flags = [*flags[:-1], make_chat_data(folder), "--config", config]
+    result = skipper_process.run(check.arguments.binary, flags, timeout=120)
+    if result.returncode != 0:
+        check.failures.append(f"eval with a small queue: status {result.returncode}\n{result.stderr}")
+
+
+def make_chat_data(folder):
+    data = os.path.join(folder, "chat_data")
+    os.mkdir(data)
+    with open(os.path.join(data, "chat.jsonl"), "w", encoding="utf-8") as file:
+        for number in range(9):
+            file.write(json.dumps({"task": "t", "question": f"What is {number} + 1?", "answer": str(number + 1)}) + "\n")
+    return data
+
+
 def check_port(check, model):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -134,6 +171,7 @@ def main():
         check_models(check, arguments.model, folder)
         os.mkdir(os.path.join(folder, "settings"))
         check_settings(check, arguments.model, os.path.join(folder, "settings"))
+        check_evaluation(check, arguments.model, os.path.join(folder, "settings"))
         check_port(check, arguments.model)
     sys.exit("\n".join(check.failures) if check.failures else 0)
 

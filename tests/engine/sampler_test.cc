@@ -48,6 +48,12 @@ TEST(Sampler, TemperatureSharpens) {
   for (int position = 0; position < 200; ++position) EXPECT_EQ(sample({1.0f, 2.0f, 0.5f}, cold, position), 1);
 }
 
+TEST(Sampler, TheSmallestTemperatureIsGreedy) {
+  for (const float temperature : {1e-5f, 1e-37f, 1e-40f, std::numeric_limits<float>::denorm_min()}) {
+    EXPECT_EQ(sample({1.0f, 2.0f, -500.0f}, sampled(temperature), 3), 1) << temperature;
+  }
+}
+
 TEST(Sampler, TopKAndTopPKeepOnlyTheMostLikely) {
   GenerationRequest request = sampled(1.0f);
   request.sampling.top_k = 2;

@@ -1,0 +1,18 @@
+// The one line that tells a user what went wrong, from one rank.
+#pragma once
+
+#include <string>
+
+namespace skipper {
+
+// "skipper: error: <message>" on stderr, in one write: the output of other processes cannot split it.
+void print_error(const std::string& message);
+
+// Whether this process is rank 0, or not started by mpirun or srun. Needs no MPI.
+bool is_first_rank();
+
+// For errors that ranks meet at the same moment: waits a moment, the longer the higher the rank, and tells whether mpirun has
+// begun to end the group meanwhile (its first sign is SIGCONT). If so, another rank has spoken.
+bool lower_rank_has_ended_the_group();
+
+}  // namespace skipper
