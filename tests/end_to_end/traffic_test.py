@@ -1,16 +1,22 @@
 """Skipper's byte counters against a witness inside MPI, without skipping, with it, and with everything skipped.
 
 The witness is preloaded and counts what the data communicator hands to MPI_Isend. Our wire bytes must be equal to it.
+With --hosts the ranks run on that many emulated hosts (tests/support/netcluster): a visible skip where that is impossible.
 """
 
 import argparse
 import glob
 import json
 import os
+import pathlib
+import subprocess
 import sys
 import tempfile
 
 import skipper_process
+
+NETCLUSTER = pathlib.Path(__file__).resolve().parent.parent / "support/netcluster/netcluster"
+SKIPPED = 77
 
 
 def operating_point(tau_text, tau_vision, num_layers=6):
@@ -36,6 +42,24 @@ def small_data(model, folder):
                 copy.write(source.read())
 
 
+def run_watched(arguments, flags, witness):
+    """skipper with the witness in every rank."""
+    watch = {"LD_PRELOAD": arguments.witness, "PMPI_BYTES_OUT": witness}
+    exports = [part for name, value in watch.items() for part in ("-x", f"{name}={value}")]
+    command = ["mpirun", "-n", str(arguments.ranks), *exports, arguments.binary, *flags]
+    environment = {**os.environ, **skipper_process.MPI_ENVIRONMENT}
+    if arguments.hosts:
+        slots = str(arguments.ranks // arguments.hosts)
+        command = [str(NETCLUSTER), "run", "-n", str(arguments.hosts), "-s", slots, "--", *command]
+        environment = dict(os.environ)  # netcluster sets up mpirun by itself
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+def hosts_can_be_emulated():
+    probe = subprocess.run([str(NETCLUSTER), "run", "-n", "2", "--", "true"], capture_output=True, timeout=60, check=False)
+    return probe.returncode == 0
+
+
 def measure(arguments, folder, point):
     """(skip section of the report, bytes the witness saw on the data communicator)."""
     flags = ["eval", "--model", arguments.model, "--data", os.path.join(folder, "data"), "--json", os.path.join(folder, "r.json")]
@@ -45,9 +69,7 @@ def measure(arguments, folder, point):
             json.dump(point, file)
         flags += ["--operating_point", path]
     witness = os.path.join(folder, "witness")
-    result = skipper_process.run(
-        arguments.binary, flags, ranks=arguments.ranks, environment={"LD_PRELOAD": arguments.witness, "PMPI_BYTES_OUT": witness}
-    )
+    result = run_watched(arguments, flags, witness)
     if result.returncode != 0:
         sys.exit(f"eval ended with status {result.returncode}:\n{result.stderr}")
     seen = 0
@@ -65,7 +87,11 @@ def main():
     for name in ("binary", "model", "witness"):
         parser.add_argument("--" + name, required=True)
     parser.add_argument("--ranks", type=int, required=True)
+    parser.add_argument("--hosts", type=int, default=0)
     arguments = parser.parse_args()
+    if arguments.hosts and not hosts_can_be_emulated():
+        print("skipped: hosts cannot be emulated here (root, network namespaces and iproute2 are needed)")
+        sys.exit(SKIPPED)
     failures = []
     skips = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -81,12 +107,14 @@ def main():
             skips[name] = skip
             counted = skip["wire_bytes"]["node"] + skip["wire_bytes"]["network"]
             print(f"{name}: skip ratio {skip['skip_ratio']:.3f}, wire {counted}, witness {seen}, "
-                  f"payload {skip['payload_bytes']['node']}")
+                  f"payload {skip['payload_bytes']}")
+            if (skip["wire_bytes"]["network"] > 0) != (arguments.hosts > 1):
+                failures.append(f"{name}: {skip['wire_bytes']['network']} bytes over the network")
             if counted != seen or seen == 0:
                 failures.append(f"{name}: counted {counted} wire bytes, MPI saw {seen}")
     if skips["none"]["payload_bytes"] != skips["tau 0"]["payload_bytes"]:
         failures.append("tau = 0 sent other payload than no skipping")
-    payload = {name: skip["payload_bytes"]["node"]["sent"] for name, skip in skips.items()}
+    payload = {name: sum(skip["payload_bytes"][hop]["sent"] for hop in ("node", "network")) for name, skip in skips.items()}
     if not payload["tau 2"] < payload["some"] < payload["none"]:
         failures.append(f"payload does not fall with skipping: {payload}")
     if any(skips["tau 2"]["pairs"][c]["run"] for c in ("text", "vision")):
