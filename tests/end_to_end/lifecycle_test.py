@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import urllib.request
 
 import skipper_process
 from skipper_process import Server
@@ -19,6 +20,13 @@ MAX_IDLE_SHARE = 0.02  # of a core, per rank
 def chat(url, text="What is 41 - 10?", **fields):
     body = {"model": "demo", "messages": [{"role": "user", "content": text}], **fields}
     return skipper_process.post_json(url + "/v1/chat/completions", body)
+
+
+def open_stream(url):
+    body = {"model": "demo", "messages": [{"role": "user", "content": "Tell me about the sea."}], "stream": True,
+            "max_tokens": 3500, "ignore_eos": True}
+    request = urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return urllib.request.urlopen(request, timeout=60)
 
 
 def cpu_seconds(pid):
@@ -87,9 +95,12 @@ def test_a_drain_lets_running_answers_finish(arguments):
 
 def test_a_killed_rank_ends_the_group_with_an_error(arguments):
     with Server(arguments.binary, ["--model", arguments.model], ranks=3) as server:
-        check(chat(server.url)[0] == 200, "the server does not answer")
+        stream = open_stream(server.url)
+        check(b"data:" in stream.readline(), "the stream does not start")
         start = time.monotonic()
         os.kill(server.rank_pids()[1], signal.SIGKILL)
+        last_event = [line for line in stream.read().splitlines() if line][-1]
+        check(b'"error"' in last_event, f"the stream ended without an error event: {last_event!r}")
         status = server.process.wait(30)
         print(f"the group ended {time.monotonic() - start:.1f} s after a rank was killed, status {status}")
         check(status != 0, "a lost rank was reported as success")
