@@ -25,7 +25,8 @@ def chat(url, text="What is 41 - 10?", **fields):
 def open_stream(url):
     body = {"model": "demo", "messages": [{"role": "user", "content": "Tell me about the sea."}], "stream": True,
             "max_tokens": 3500, "ignore_eos": True}
-    request = urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(), headers)
     return urllib.request.urlopen(request, timeout=60)
 
 
