@@ -34,6 +34,12 @@ void require_equal(const std::filesystem::path& path, const char* key, int64_t v
                     std::to_string(expected));
 }
 
+void refuse_images(const std::vector<ChatMessage>& messages) {
+  for_each_part(messages, ChatPart::Kind::kImage, [](const ChatPart& part) {
+    throw InvalidRequest(part.param + ": this model takes text only; leave out the image", part.param);
+  });
+}
+
 }  // namespace
 
 MultimodalProcessor::MultimodalProcessor(const std::filesystem::path& model_directory, const ModelConfig& config,
@@ -46,10 +52,12 @@ MultimodalProcessor::MultimodalProcessor(const std::filesystem::path& model_dire
 }
 
 ProcessedPrompt MultimodalProcessor::process(const std::vector<ChatMessage>& messages) const {
+  // Before the template, which may know no images and say so in words of its own.
+  if (!vision_) refuse_images(messages);
   const std::string prompt = chat_template_.render(messages);
   const std::vector<int32_t> token_ids = tokenizer_.encode(prompt, SpecialTokens::kParse);
   // Before any image is decoded: refusing is cheap.
-  check_placeholders(token_ids, messages);
+  if (vision_) check_placeholders(token_ids, messages);
   ProcessedPrompt processed;
   processed.images = make_patches(messages);
   processed.token_ids = expand_placeholders(token_ids, processed.images);
@@ -99,12 +107,6 @@ bool MultimodalProcessor::is_placeholder(int32_t token_id) const {
 // A placeholder written into a text would take the features of some image and shift all later ones.
 void MultimodalProcessor::check_placeholders(const std::vector<int32_t>& token_ids,
                                              const std::vector<ChatMessage>& messages) const {
-  if (!vision_) {
-    for_each_part(messages, ChatPart::Kind::kImage, [](const ChatPart& part) {
-      throw InvalidRequest(part.param + ": this model takes text only; leave out the image", part.param);
-    });
-    return;
-  }
   const int64_t num_placeholders =
       std::count_if(token_ids.begin(), token_ids.end(), [this](int32_t id) { return is_placeholder(id); });
   const ChatPart* culprit = find_part_with_placeholder(messages);
