@@ -56,7 +56,10 @@ def run_watched(arguments, flags, witness):
 
 
 def hosts_can_be_emulated():
-    probe = subprocess.run([str(NETCLUSTER), "run", "-n", "2", "--", "true"], capture_output=True, timeout=60, check=False)
+    try:
+        probe = subprocess.run([str(NETCLUSTER), "run", "-n", "2", "--", "true"], capture_output=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
     return probe.returncode == 0
 
 
