@@ -194,7 +194,6 @@ void Engine::report(const StepPlan& plan, double step_seconds) {
   report.num_running = scheduler_.num_running();
   report.num_waiting = parts_.queue.num_waiting();
   report.kv_used_fraction = scheduler_.kv_used_fraction();
-  report.num_preemptions = scheduler_.num_preemptions();
   for (const RankPlan& rank : plan.ranks) report.num_tokens += rank.num_tokens();
   report.step_seconds = step_seconds;
   report.traffic = step_traffic_;

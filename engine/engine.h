@@ -23,7 +23,6 @@ struct StepReport {
   int64_t num_running = 0;
   int64_t num_waiting = 0;
   double kv_used_fraction = 0.0;
-  int64_t num_preemptions = 0;    // since start
   int64_t num_tokens = 0;         // processed in this step
   double step_seconds = 0.0;
   TrafficCounters traffic;        // of this step

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -64,7 +63,6 @@ struct Submission {
   GenerationRequest request;
   TokenSink sink;
   std::shared_ptr<std::atomic<bool>> cancelled;  // set by the owner at any time; seen at the next step
-  std::chrono::steady_clock::time_point arrival;
 };
 
 }  // namespace skipper

@@ -31,8 +31,6 @@ class ModelRunner {
   // Forgets sequences without a step.
   void release(std::span<const uint64_t> sequence_ids);
 
-  int64_t num_sequences() const { return static_cast<int64_t>(sequences_.size()); }
-
  private:
   struct LocalSequence;
   struct StepBuffers;

@@ -105,7 +105,7 @@ void ChatCompletion::submit(GenerationRequest request) {
       return !cancelled->load() && outbox->push({.choice = index, .event = event});
     };
     context_->engine.submit(
-        {.request = request, .sink = std::move(sink), .cancelled = choices_[i].cancelled, .arrival = arrival_});
+        {.request = request, .sink = std::move(sink), .cancelled = choices_[i].cancelled});
   }
   context_->metrics.record_prompt(num_prompt_tokens_);
 }
