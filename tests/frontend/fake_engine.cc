@@ -76,7 +76,11 @@ bool FakeEngine::advance(Active& active) {
   if (event.finish_reason == FinishReason::kNone && event.num_generated == submission.request.max_new_tokens) {
     event.finish_reason = FinishReason::kLength;
   }
-  return submission.sink(event) && event.finish_reason == FinishReason::kNone;
+  if (!submission.sink(event)) {  // cancelled since we looked, or nobody takes its events
+    ++num_cancelled_;
+    return false;
+  }
+  return event.finish_reason == FinishReason::kNone;
 }
 
 std::vector<GenerationRequest> FakeEngine::requests() {

@@ -23,11 +23,11 @@ class ServerTest : public ::testing::Test {
 
   ~ServerTest() override { stop(); }
 
-  // Tests change config_ and engine_ before.
+  // Tests change config_, model_, processor_ and engine_ before.
   void start() {
     auto context = std::make_shared<const ServingContext>(ServingContext{.config = config_,
                                                                          .model = model_,
-                                                                         .processor = fake_processor(),
+                                                                         .processor = processor_,
                                                                          .engine = engine_.hooks(),
                                                                          .metrics = metrics_});
     server_ = std::make_unique<HttpServer>(config_, make_endpoints(context), metrics_);
@@ -60,6 +60,7 @@ class ServerTest : public ::testing::Test {
 
   FrontendConfig config_;
   ServedModel model_ = fake_model();
+  ChatProcessor processor_ = fake_processor();
   MetricsRegistry metrics_{"demo", 1};
   FakeEngine engine_;
   std::unique_ptr<HttpServer> server_;
