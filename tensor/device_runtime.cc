@@ -53,6 +53,8 @@ void fill_zero(std::byte* data, size_t num_bytes, Device device) {
   std::memset(data, 0, num_bytes);
 }
 
+Stream::Stream(ThreadPool& workers) : workers_(&workers) {}
+
 Stream::Stream(Device device) : device_(device) {
   if constexpr (kBuiltWithCuda) {
     if (is_cuda(device)) native_ = cuda::create_stream(device.index);

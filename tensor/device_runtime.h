@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "base/thread_pool.h"
 #include "tensor/device.h"
 
 namespace skipper {
@@ -21,11 +22,13 @@ std::shared_ptr<std::byte> allocate(size_t num_bytes, Device device);
 
 void fill_zero(std::byte* data, size_t num_bytes, Device device);
 
-// An ordered queue of work on one device. On the host every call has finished when it returns, so the stream has no state.
-// Every kernel and every collective takes the stream it belongs to. Engine thread only.
+// An ordered queue of work on one device. On the host every call has finished when it returns, so the stream has no state but
+// the threads that its kernels run on. Every kernel and every collective takes the stream it belongs to. Engine thread only.
 class Stream {
  public:
   explicit Stream(Device device = Device::host());
+  // A stream of the host whose kernels share `workers`, which outlive it.
+  explicit Stream(ThreadPool& workers);
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
@@ -35,10 +38,13 @@ class Stream {
   void synchronize();
   // The CUDA stream as an opaque pointer; null on the host.
   void* native() const { return native_; }
+  // Of host kernels; the caller alone unless the stream was given a pool.
+  ThreadPool& workers() const { return *workers_; }
 
  private:
   Device device_;
   void* native_ = nullptr;
+  ThreadPool* workers_ = &ThreadPool::caller_only();
 };
 
 struct CopyRange {
