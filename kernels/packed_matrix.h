@@ -10,7 +10,7 @@
 //   int8          4      [row 16][k 4] u8, code = weight / scale + 128
 //   int4          8      [row 16][k 4] u8: inputs k = 0..3 in the low nibbles, 4..7 in the high ones
 //   int2         16      [row 16][k 4] u8: inputs 4·q + k in bits 2·q and 2·q + 1, q = 0..3
-//   int3         32      two int2 chunks with the low two bits, then [row 16][k 4] u8 whose bit q is the high bit of input 4·q + k
+//   int3         32      two int2 chunks (low two bits), then [row 16][k 4] u8: bit q is the high bit of input 4·q + k
 //
 // scales [panels, G, 16] bf16 and, for asymmetric kinds, zeros [panels, G, 16] u8 with G = ceil(K / group_size) groups; the last
 // group of a row may be shorter. A group of padding rows has scale 0.
