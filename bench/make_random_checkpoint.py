@@ -7,7 +7,8 @@
 
 The directory has the hub's layout: config.json, BF16 safetensors in shards with one tensor per expert, and a byte-level BPE
 tokenizer of exactly the asked vocabulary. Weights are normal with variance 1 / inputs, norms lie around 1; the router and the
-head are larger, so that the choice of experts and tokens is no coin toss. The same flags give the same bytes everywhere.
+head are larger, so that the choice of experts and tokens is no coin toss; embeddings have variance 1 and attention adds half
+as much, or all tokens of a long prompt would grow alike and meet in a few experts. The same flags give the same bytes everywhere.
 Tensors are written one after the other in pieces, so memory stays small. Standard library only.
 """
 
@@ -27,6 +28,7 @@ SHARD_BYTES = 1 << 30
 PIECE_WEIGHTS = 1 << 20
 JITTER_BYTE = 7  # the last three bits of a BF16's mantissa
 ROUTER_GAIN = 1.5
+ATTENTION_GAIN = 0.5
 HEAD_GAIN = 3.0
 NORM_SPREAD = 0.1
 BF16_BYTES = 2
@@ -97,7 +99,7 @@ def plan_layer(arguments, layer):
     yield TensorPlan(prefix + "self_attn.q_proj.weight", [arguments.heads * head_dim, hidden])
     yield TensorPlan(prefix + "self_attn.k_proj.weight", [arguments.kv_heads * head_dim, hidden])
     yield TensorPlan(prefix + "self_attn.v_proj.weight", [arguments.kv_heads * head_dim, hidden])
-    yield TensorPlan(prefix + "self_attn.o_proj.weight", [hidden, arguments.heads * head_dim])
+    yield TensorPlan(prefix + "self_attn.o_proj.weight", [hidden, arguments.heads * head_dim], ATTENTION_GAIN)
     yield TensorPlan(prefix + "self_attn.q_norm.weight", [head_dim])
     yield TensorPlan(prefix + "self_attn.k_norm.weight", [head_dim])
     yield TensorPlan(prefix + "post_attention_layernorm.weight", [hidden])
@@ -109,7 +111,7 @@ def plan_layer(arguments, layer):
 
 
 def plan_tensors(arguments):
-    yield TensorPlan("model.embed_tokens.weight", [arguments.vocab, arguments.hidden])
+    yield TensorPlan("model.embed_tokens.weight", [arguments.vocab, arguments.hidden], arguments.hidden ** 0.5)
     for layer in range(arguments.layers):
         yield from plan_layer(arguments, layer)
     yield TensorPlan("model.norm.weight", [arguments.hidden])

@@ -50,7 +50,8 @@ BANS = [
     _ban("wait on a condition, event or timer; do not sleep", r"\b(?:sleep_for|sleep_until|usleep|nanosleep)\b", r"comm/|tests/"),
     _ban("throw an error; only the launcher exits", r"(?<![\w.>])(?:_exit|exit|quick_exit)\s*\(", r"launcher/|tests/|tools/"),
     _ban("MPI stays behind comm/", r"\bMPI_[A-Z]\w*", r"comm/|tests/comm/|tests/support/|tools/pmpi_bytes"),
-    _ban("flags are read in launcher/flags.cc only", r"\b(?:DEFINE_\w+\s*\(|DECLARE_\w+\s*\(|FLAGS_\w+)", r"launcher/flags\.cc$"),
+    _ban("flags are read in launcher/flags.cc and bench/*_perf.cc only", r"\b(?:DEFINE_\w+\s*\(|DECLARE_\w+\s*\(|FLAGS_\w+)",
+         r"launcher/flags\.cc$|bench/\w+_perf\.cc$"),
     _ban("using namespace std", r"\busing\s+namespace\s+std\b"),
     # `std::shared_ptr<T> owner(new T(...))` stays possible: make_shared cannot call a private constructor.
     _ban("own by value or unique_ptr; no bare new", r"(?<!\()\bnew\b(?!\s*\()"),

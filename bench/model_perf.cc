@@ -1,0 +1,148 @@
+// Tokens per second of a model's prefill and decode steps, without server and sampling; one process or several under mpirun.
+#include <gflags/gflags.h>
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/error.h"
+#include "bench/benchmark_flags.h"
+#include "bench/memory_read_rate.h"
+#include "bench/model_benchmark.h"
+#include "bench/model_report.h"
+#include "comm/communicator_factory.h"
+#include "launcher/error_line.h"
+#include "launcher/startup_agreement.h"
+
+DEFINE_string(model, "", "checkpoint directory (required)");
+DEFINE_string(json, "", "file for the figures");
+DEFINE_int32(threads, 0, "threads of each rank; 0 shares the cores of the machine among its ranks");
+DEFINE_string(prefill, "512,2048", "prompt lengths; every rank runs one sequence of each, in one step");
+DEFINE_string(decode, "1,4,16,32", "numbers of streams, shared out over the ranks, each with its own tokens");
+DEFINE_int64(context, 16, "tokens of a stream before it decodes");
+DEFINE_int64(steps, 24, "decode steps of one run");
+DEFINE_int64(repeat, 5, "timed runs of each case, all cases in turn");
+
+namespace skipper {
+namespace {
+
+constexpr int kExitError = 1;
+constexpr int kExitUsage = 2;
+constexpr int kMaxThreads = 1024;
+constexpr std::chrono::minutes kDeadline{10};
+
+constexpr char kIntroduction[] =
+    "Measures prefill and decode of a model in tokens/s, beside the read rate of main memory. Each case is verified before it\n"
+    "is timed: finite logits, and the same bits in every run.\n\n"
+    "  model_perf --model bench-model --threads 2 --json figures.json\n"
+    "  mpirun -n 2 model_perf --model bench-model --threads 1 --prefill 512 --decode 32\n\n";
+
+void check_flags() {
+  if (FLAGS_model.empty()) throw UsageError("flag --model is missing; give the checkpoint directory");
+  if (FLAGS_threads < 0 || FLAGS_threads > kMaxThreads) {
+    throw UsageError("flag --threads: " + std::to_string(FLAGS_threads) + " is not from 0 to " + std::to_string(kMaxThreads));
+  }
+  const std::pair<const char*, int64_t> counts[] = {
+      {"context", FLAGS_context}, {"steps", FLAGS_steps}, {"repeat", FLAGS_repeat}};
+  for (const auto& [name, value] : counts) {
+    if (value < 1) throw UsageError(std::string("flag --") + name + ": " + std::to_string(value) + " is less than 1");
+  }
+}
+
+ModelBenchmarkConfig read_flags() {
+  check_flags();
+  ModelBenchmarkConfig config{.model = FLAGS_model, .cases = {}, .context = FLAGS_context, .decode_steps = FLAGS_steps};
+  for (const int64_t size : parse_sizes("prefill", FLAGS_prefill)) config.cases.push_back({Phase::kPrefill, size});
+  for (const int64_t size : parse_sizes("decode", FLAGS_decode)) config.cases.push_back({Phase::kDecode, size});
+  if (config.cases.empty()) throw UsageError("flags --prefill and --decode are both empty; nothing to measure");
+  return config;
+}
+
+int threads_of_rank(int ranks_on_node) {
+  if (FLAGS_threads > 0) return FLAGS_threads;
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks_on_node);
+}
+
+// All ranks read at once; the sum of what each reads in a second.
+double measure_read_rate(MemoryReadRate& memory, Communicator& data, Stream& stream) {
+  data.barrier(stream);
+  double rate = static_cast<double>(memory.num_bytes()) / memory.measure_seconds();
+  data.all_reduce_sum({&rate, 1}, stream);
+  return rate;
+}
+
+// Cases take turns, so that a busy moment of the machine does not fall on one of them alone.
+ModelReport measure(ModelBenchmark& benchmark, ModelReport report, Communicator& data, ThreadPool& workers) {
+  Stream stream(workers);
+  for (size_t i = 0; i < report.config.cases.size(); ++i) {
+    report.cases.push_back({.benchmark = report.config.cases[i], .work = benchmark.verify(i), .tokens_per_second = {}});
+  }
+  MemoryReadRate memory(workers);
+  for (int64_t round = 0; round < FLAGS_repeat; ++round) {
+    report.read_bytes_per_second.values.push_back(measure_read_rate(memory, data, stream));
+    for (size_t i = 0; i < report.cases.size(); ++i) {
+      report.cases[i].tokens_per_second.values.push_back(benchmark.measure(i));
+    }
+  }
+  return report;
+}
+
+void publish(const ModelReport& report) {
+  std::cout << to_table(report) << std::flush;
+  if (FLAGS_json.empty()) return;
+  std::ofstream file(FLAGS_json);
+  file << to_json(report).dump(1) << "\n";
+  if (!file.flush()) throw InvalidFile("flag --json: " + FLAGS_json + " cannot be written; check folder and space");
+}
+
+void run() {
+  const ModelBenchmarkConfig config = read_flags();
+  ProcessGroup group = join_process_group();
+  open_communicators({.deadline = kDeadline}, group);
+  ThreadPool workers(threads_of_rank(group.node_size));
+  Stream stream(workers);
+  const ClusterTopology topology = ClusterTopology::discover(*group.startup, group.host_name, stream);
+  std::unique_ptr<ModelBenchmark> benchmark;
+  run_together(*group.startup,
+               [&] { benchmark = std::make_unique<ModelBenchmark>(config, *group.data, topology, workers); });
+  const ModelReport report = measure(*benchmark,
+                                     {.config = config,
+                                      .num_ranks = group.data->size(),
+                                      .threads_per_rank = workers.num_threads(),
+                                      .num_experts = benchmark->model_config().moe.num_experts,
+                                      .cases = {},
+                                      .read_bytes_per_second = {}},
+                                     *group.data, workers);
+  if (group.data->rank() == 0) publish(report);
+}
+
+int report_error(const std::string& message, int status) {
+  if (!lower_rank_has_ended_the_group()) std::cerr << "model_perf: error: " + message + "\n";
+  return status;
+}
+
+}  // namespace
+}  // namespace skipper
+
+int main(int argc, char** argv) {
+  google::InitGoogleLogging(argv[0]);
+  google::LogToStderr();
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  try {
+    if (skipper::asks_for_help(arguments)) {
+      std::cout << skipper::benchmark_help(skipper::kIntroduction, __FILE__);
+      return 0;
+    }
+    skipper::parse_benchmark_flags(arguments, __FILE__);
+    skipper::run();
+    return 0;
+  } catch (const skipper::UsageError& e) {
+    return skipper::is_first_rank() ? skipper::report_error(e.what(), skipper::kExitUsage) : skipper::kExitUsage;
+  } catch (const std::exception& e) {
+    return skipper::report_error(e.what(), skipper::kExitError);
+  }
+}
