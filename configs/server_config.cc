@@ -27,6 +27,11 @@ void visit_fields(EngineConfig& config, Visitor& visit) {
 }
 
 template <typename Visitor>
+void visit_fields(CpuConfig& config, Visitor& visit) {
+  visit("threads", config.threads);
+}
+
+template <typename Visitor>
 void visit_fields(CommConfig& config, Visitor& visit) {
   visit("deadline_ms", config.deadline);
 }
@@ -90,6 +95,7 @@ void visit_fields(KvCacheSection& config, Visitor& visit) {
 template <typename Visitor>
 void visit_sections(ServerConfig& config, Visitor& visitor) {
   visitor.section("engine", config.engine);
+  visitor.section("cpu", config.cpu);
   visitor.section("comm", config.comm);
   visitor.section("cluster", config.cluster);
   visitor.section("dispatch", config.dispatch);
@@ -171,6 +177,7 @@ std::map<std::string, int64_t> read_service_tiers(const JsonFields& root) {
 
 void ServerConfig::validate() const {
   engine.validate();
+  cpu.validate();
   comm.validate();
   cluster.validate();
   dispatch.validate();

@@ -7,6 +7,7 @@
 
 #include "cluster/cluster_config.h"
 #include "comm/comm_config.h"
+#include "engine/cpu_config.h"
 #include "engine/engine_config.h"
 #include "expert_parallel/dispatch_config.h"
 #include "frontend/frontend_config.h"
@@ -17,6 +18,7 @@ namespace skipper {
 
 struct ServerConfig {
   EngineConfig engine;
+  CpuConfig cpu;
   CommConfig comm;
   ClusterConfig cluster;
   DispatchConfig dispatch;
@@ -28,8 +30,8 @@ struct ServerConfig {
   void validate() const;
 };
 
-// Sections engine, comm, cluster, dispatch, frontend, images, kv_cache, service_tiers; each key is optional, an unknown one is
-// refused with the nearest known name. An empty path gives the defaults. Throws InvalidFile.
+// Sections engine, cpu, comm, cluster, dispatch, frontend, images, kv_cache, service_tiers; each key is optional, an unknown
+// one is refused with the nearest known name. An empty path gives the defaults. Throws InvalidFile.
 ServerConfig load_server_config(const std::filesystem::path& path);
 
 // Every effective value as one line of JSON, for the log.

@@ -39,6 +39,7 @@ Engine::Engine(const EngineConfig& config, const ClusterConfig& cluster, const E
       parts_(parts),
       observer_(std::move(observer)),
       channel_(parts.control, cluster),
+      stream_(parts.workers),
       scheduler_(config, parts.control.size()) {}
 
 void Engine::run() {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "cluster/control_channel.h"
 #include "cluster/health_monitor.h"
 #include "comm/communicator.h"
@@ -38,6 +39,7 @@ struct EngineParts {
   RequestQueue& queue;    // used at rank 0
   HealthMonitor& health;
   uint32_t level_table_version = 1;
+  ThreadPool& workers = ThreadPool::caller_only();  // of the kernels
 };
 
 // Rank 0 plans each step and all ranks step alike; ranks without tokens take part with zero. Engine thread only, except

@@ -7,6 +7,7 @@ ServerConfig server_config_from(const CommandLine& line) {
   if (!line.host.empty()) config.frontend.host = line.host;
   if (line.port >= 0) config.frontend.port = line.port;
   if (line.max_model_len >= 0) config.engine.max_model_len = line.max_model_len;
+  if (line.threads >= 0) config.cpu.threads = line.threads;
   return config;
 }
 

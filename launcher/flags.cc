@@ -18,6 +18,7 @@ DEFINE_string(served_model_name, "", "name that requests use (default: the check
 DEFINE_int64(max_model_len, -1, "longest prompt + answer in tokens (default: the checkpoint's, as far as the KV cache goes)");
 DEFINE_string(operating_point, "", "operating_point.json or frontier.json: thresholds that skip experts");
 DEFINE_int32(level, -1, "level of the operating point file; 0 skips nothing (default: 1 for operating_point.json)");
+DEFINE_int32(threads, -1, "threads of each rank's kernels; 0 shares the usable cores of a host among its ranks (default 0)");
 DEFINE_string(data, "", "directory with *.txt, vqa.jsonl and chat.jsonl (required)");
 DEFINE_string(json, "", "file for the results as JSON");
 
@@ -34,13 +35,13 @@ const std::map<std::string, Command>& commands() {
   static const std::map<std::string, Command> table = {
       {"serve",
        {"answer OpenAI-style HTTP requests; run it under mpirun to shard the experts over ranks",
-        {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level"},
+        {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level", "threads"},
         "  skipper serve --model models/demo\n"
         "  mpirun -n 4 skipper serve --model models/demo --port 8000\n"
         "  mpirun -n 4 skipper serve --model models/demo --operating_point configs/demo_operating_point.json --level 1\n"}},
       {"eval",
        {"measure perplexity and answers on held-out texts and questions",
-        {"model", "config", "data", "json", "max_model_len", "operating_point", "level"},
+        {"model", "config", "data", "json", "max_model_len", "operating_point", "level", "threads"},
         "  skipper eval --model models/demo --data models/demo/eval\n"
         "  mpirun -n 4 skipper eval --model models/demo --data models/demo/eval --json result.json\n"}},
       {"help", {"show this help, or that of one command", {}, "  skipper help serve\n"}},
@@ -164,6 +165,7 @@ CommandLine read_flags() {
   line.level = FLAGS_level;
   line.data = FLAGS_data;
   line.json = FLAGS_json;
+  line.threads = FLAGS_threads;
   return line;
 }
 
@@ -175,6 +177,9 @@ void check_required(const CommandLine& line, const Command& command) {
   if (takes("data") && line.data.empty()) throw UsageError("flag --data is missing; give the directory of texts and questions");
   if (line.port < -1 || line.port > 65535) {
     throw UsageError("flag --port: " + std::to_string(line.port) + " is out of range; expected 0 to 65535");
+  }
+  if (line.threads > 1024) {
+    throw UsageError("flag --threads: " + std::to_string(line.threads) + " is out of range; expected 0 to 1024");
   }
   if (line.level >= 0 && line.operating_point.empty() && line.level != 0) {
     throw UsageError("flag --level " + std::to_string(line.level) +

@@ -22,6 +22,7 @@ struct CommandLine {
   int32_t level = -1;
   std::string data;
   std::string json;
+  int32_t threads = -1;
 };
 
 // Parses everything, `--flagfile` included. Throws UsageError for an unknown command or flag (naming the nearest), a flag of

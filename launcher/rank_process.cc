@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "base/error.h"
+#include "launcher/core_share.h"
 #include "launcher/startup_agreement.h"
 
 namespace skipper {
@@ -49,11 +50,20 @@ RankProcess::RankProcess(std::function<ServerConfig()> load_config, RankOptions 
 
 void RankProcess::load() {
   const auto start = Clock::now();
-  topology_ = std::make_unique<ClusterTopology>(ClusterTopology::discover(startup(), group_.host_name, stream_));
+  start_workers();
   run_together(startup(), [this] { load_model(); });
   LOG(INFO) << "rank=" << control().rank() << " loaded model=" << options_.model.string()
             << " seconds=" << std::chrono::duration<double>(Clock::now() - start).count() << " ranks=" << world_size()
-            << " nodes=" << topology_->num_nodes();
+            << " nodes=" << topology_->num_nodes() << " threads=" << workers_->num_threads();
+}
+
+// A share of cores depends on who else is on the host, so that comes first.
+void RankProcess::start_workers() {
+  Stream stream;
+  topology_ = std::make_unique<ClusterTopology>(ClusterTopology::discover(startup(), group_.host_name, stream));
+  const int share = core_share_of_this_rank(startup(), *topology_);
+  const auto threads = static_cast<int>(config_.cpu.threads);
+  workers_ = std::make_unique<ThreadPool>(threads > 0 ? threads : share);
 }
 
 void RankProcess::read_model() {
@@ -91,7 +101,7 @@ void RankProcess::load_model() {
 }
 
 Engine& RankProcess::start_engine(StepObserver observer) {
-  const EngineParts parts{*group_.control, *group_.data, *runner_, *model_, *queue_, *health_, levels_.version};
+  const EngineParts parts{*group_.control, *group_.data, *runner_, *model_, *queue_, *health_, levels_.version, *workers_};
   engine_ = std::make_unique<Engine>(config_.engine, config_.cluster, parts, std::move(observer));
   return *engine_;
 }

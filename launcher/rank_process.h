@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "base/thread_pool.h"
 #include "cluster/cluster_topology.h"
 #include "cluster/health_monitor.h"
 #include "cluster/operating_point.h"
@@ -55,17 +56,18 @@ class RankProcess {
 
  private:
   void read_model();
+  void start_workers();
   void load_model();
 
   ServerConfig config_;
   RankOptions options_;
   ProcessGroup group_;
-  Stream stream_;
   ModelConfig model_config_;
   LevelTable levels_;
   uint8_t level_ = 0;
   std::unique_ptr<MultimodalProcessor> processor_;
   std::unique_ptr<ClusterTopology> topology_;
+  std::unique_ptr<ThreadPool> workers_;
   std::unique_ptr<MultimodalModel> model_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<ModelRunner> runner_;

@@ -46,6 +46,13 @@ TEST(Flags, NamesTheNearestCommandAndFlag) {
   EXPECT_THAT(usage_error({"eval", "--port", "1"}), HasSubstr("belongs to 'skipper serve'"));
 }
 
+TEST(Flags, ReadsANumberOfThreadsAndRefusesOthers) {
+  EXPECT_THAT(usage_error({"eval", "--model=m", "--data=d", "--threads=-2"}), HasSubstr("--threads: -2 is negative"));
+  EXPECT_THAT(usage_error({"serve", "--model=m", "--threads=1025"}), HasSubstr("--threads: 1025 is out of range"));
+  EXPECT_EQ(parse_command_line({"eval", "--model=m", "--data=d", "--threads=3"}).threads, 3);
+  EXPECT_EQ(parse_command_line({"eval", "--model=m", "--data=d", "--threads=0"}).threads, 0);
+}
+
 TEST(Flags, HelpShowsFlagsAndExamplesOfACommand) {
   EXPECT_EQ(parse_command_line({}).command, "help");
   EXPECT_EQ(parse_command_line({"serve", "--help"}).arguments, (std::vector<std::string>{"serve"}));

@@ -33,11 +33,12 @@ TEST(ServerConfig, DefaultsAreValid) {
 }
 
 TEST(ServerConfig, ReadsEverySectionAndKeepsOtherDefaults) {
-  const ServerConfig config = load(R"({"engine": {"max_tokens_per_step": 99}, "comm": {"deadline_ms": 1234},
-      "frontend": {"port": 0, "host": "0.0.0.0"}, "dispatch": {"payload_dtype": "f32"}, "kv_cache": {"dtype": "f32"},
-      "images": {"max_pixels": 5000}, "service_tiers": {"bronze": 1}})");
+  const ServerConfig config = load(R"({"engine": {"max_tokens_per_step": 99}, "cpu": {"threads": 3},
+      "comm": {"deadline_ms": 1234}, "frontend": {"port": 0, "host": "0.0.0.0"}, "dispatch": {"payload_dtype": "f32"},
+      "kv_cache": {"dtype": "f32"}, "images": {"max_pixels": 5000}, "service_tiers": {"bronze": 1}})");
   EXPECT_EQ(config.engine.max_tokens_per_step, 99);
   EXPECT_EQ(config.engine.max_sequences_per_rank, EngineConfig().max_sequences_per_rank);
+  EXPECT_EQ(config.cpu.threads, 3);
   EXPECT_EQ(config.comm.deadline.count(), 1234);
   EXPECT_EQ(config.frontend.host, "0.0.0.0");
   EXPECT_EQ(config.dispatch.payload_dtype, DType::kF32);
@@ -58,6 +59,8 @@ TEST(ServerConfig, ErrorsNameTheFullKey) {
   EXPECT_THAT(error_of(R"({"engine": {"queue_capacityy": 1}})"), HasSubstr("did you mean 'queue_capacity'?"));
   EXPECT_THAT(error_of(R"({"engine": {"queue_capacity": "many"}})"), HasSubstr("engine: queue_capacity: expected an integer"));
   EXPECT_THAT(error_of(R"({"engine": {"queue_capacity": 0}})"), HasSubstr("engine.queue_capacity: 0"));
+  EXPECT_THAT(error_of(R"({"cpu": {"threads": -1}})"), HasSubstr("cpu.threads: -1"));
+  EXPECT_THAT(error_of(R"({"cpu": {"threads": 1025}})"), HasSubstr("cpu.threads: 1025"));
   EXPECT_THAT(error_of(R"({"engine": 3})"), HasSubstr("engine: expected an object"));
   EXPECT_THAT(error_of(R"({"kv_cache": {"dtype": "fp4"}})"), HasSubstr("'fp4' is not supported"));
   EXPECT_THAT(error_of(R"({"service_tiers": {"gold": 1}})"), HasSubstr("service_tiers.gold: 1"));
