@@ -1,6 +1,7 @@
-// Sixteen float lanes over GCC vector extensions, and the one choice of instruction set at run time.
+// Sixteen float lanes over GCC vector extensions.
 //
-// A kernel is written once as an always-inlined template over the register width and compiled for three instruction sets:
+// A kernel that needs no instruction of one set alone is written once as an always-inlined template over the register width
+// and compiled for three instruction sets (for finer choices see kernels/cpu/instruction_set.h):
 //
 //   struct AddKernel {
 //     template <int kWidth>
@@ -20,6 +21,7 @@
 #include <immintrin.h>  // declares the builtins of fused_multiply_add
 #endif
 
+#include "kernels/cpu/instruction_set.h"
 #include "tensor/dtype.h"
 
 namespace skipper::cpu {
@@ -241,11 +243,6 @@ template <int kWidth>
   return result;
 }
 
-enum class Isa { kPortable, kAvx2, kAvx512 };
-
-// What this CPU offers, asked once per process.
-Isa best_isa();
-
 template <typename Kernel, typename... Args>
 void run_portable(const Args&... args) {
   Kernel::template run<4>(args...);
@@ -266,8 +263,9 @@ template <typename Kernel, typename... Args>
 template <typename Kernel, typename... Args>
 void run_on_best_isa(const Args&... args) {
 #if defined(__x86_64__)
-  if (best_isa() == Isa::kAvx512) return run_avx512<Kernel>(args...);
-  if (best_isa() == Isa::kAvx2) return run_avx2<Kernel>(args...);
+  const Isa isa = best_isa();
+  if (isa >= Isa::kAvx512) return run_avx512<Kernel>(args...);
+  if (isa >= Isa::kAvx2) return run_avx2<Kernel>(args...);
 #endif
   run_portable<Kernel>(args...);
 }
