@@ -260,14 +260,18 @@ const SafetensorsFile& Checkpoint::file_of(const std::string& name) const {
   return *files_[entry->second];
 }
 
-Tensor Checkpoint::get(const std::string& name, const Shape& expected) const {
+Tensor Checkpoint::get(const std::string& name) const {
   const SafetensorsFile& file = file_of(name);
   if (const auto refusal = file.refusals().find(name); refusal != file.refusals().end()) {
     throw InvalidFile(file.path().string() + ": tensor " + quoted(name) + " " + refusal->second);
   }
-  const Tensor& tensor = file.tensors().at(name);
+  return file.tensors().at(name);
+}
+
+Tensor Checkpoint::get(const std::string& name, const Shape& expected) const {
+  const Tensor tensor = get(name);
   if (tensor.shape() == expected) return tensor;
-  throw InvalidFile(file.path().string() + ": tensor " + quoted(name) + " has shape " + tensor.shape().to_string() +
+  throw InvalidFile(file_of(name).path().string() + ": tensor " + quoted(name) + " has shape " + tensor.shape().to_string() +
                     ", expected " + expected.to_string() + "; config.json and weights do not belong together");
 }
 

@@ -62,6 +62,8 @@ class Checkpoint {
   // A view of the mapped bytes, valid as long as the checkpoint. Throws InvalidFile naming tensor and directory when the
   // tensor is missing, or has another shape than `expected` (both shapes are named).
   Tensor get(const std::string& name, const Shape& expected) const;
+  // The same whatever its shape.
+  Tensor get(const std::string& name) const;
   std::vector<std::string> names() const;
 
   // Tells the operating system that the whole pages inside `view`, a tensor of this checkpoint or a part of one, are not
