@@ -60,6 +60,9 @@ PackedMatrix borrow_packed(const WeightFormat& format, const PackedShape& shape,
 // Rows of `w` [N, K] bf16 or f32 into panels of `packed`, rounding to its format. Integer kinds are rounded to nearest, each
 // group on its own: see quantize_group in kernels/group_quantizer.h. Rows of a panel beyond N become zeros.
 void pack_into(const Tensor& w, PackedMatrix& packed);
+// Gate and up [I, K] of an expert with their panels in turn, as kernels/expert_products.h reads them; `packed` has the shape
+// {2 · 16 · ceil(I / 16), K}.
+void pack_gate_up(const Tensor& gate, const Tensor& up, PackedMatrix& packed);
 PackedMatrix pack(const Tensor& w, const WeightFormat& format);
 
 // What the codes stand for: [N, K] f32.
