@@ -50,7 +50,6 @@ void refuse_if(const JsonFields& fields, const std::string& key, bool refused) {
 
 // Keys outside the two families that would change the mathematics, had somebody set them.
 void refuse_unsupported(const JsonFields& fields) {
-  refuse_if(fields, "quantization_config", fields.has("quantization_config"));
   refuse_if(fields, "compression_config", fields.has("compression_config"));
   const std::string activation = fields.optional_string("hidden_act", "silu");
   refuse_if(fields, "hidden_act", activation != "silu" && activation != "swish");
@@ -220,7 +219,9 @@ ModelConfig load_model_config(const std::filesystem::path& directory) {
   const std::optional<JsonFields> nested = family.has_vision ? root.optional_object("text_config") : std::nullopt;
   if (family.has_vision && !nested) root.fail("text_config", "is missing; expected an object");
   const JsonFields& text = nested ? *nested : root;
+  if (nested) refuse_if(text, kQuantizationKey, text.has(kQuantizationKey));
   read_text(text, family, config);
+  config.quantization = read_quantized_formats(root, {config.num_layers(), config.moe.num_experts});
   // The outer key decides: it is what transformers ties by. text_config carries one of its own that means nothing.
   config.tie_word_embeddings = root.optional_bool("tie_word_embeddings", false);
   if (family.has_vision) {

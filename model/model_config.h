@@ -10,6 +10,7 @@
 
 #include "expert_parallel/router.h"
 #include "kernels/top_k_softmax.h"
+#include "model/quantized_checkpoint.h"
 #include "model/vision_config.h"
 
 namespace skipper {
@@ -70,6 +71,7 @@ struct ModelConfig {
 
   std::vector<int32_t> eos_token_ids;  // ascending; any of them ends an answer
   std::optional<VisionConfig> vision;  // absent in text-only models
+  std::optional<QuantizedFormats> quantization;  // of checkpoints written by `skipper quantize`
 
   std::string text_prefix;    // "model." or "model.language_model."
   std::string vision_prefix;  // "model.visual."
