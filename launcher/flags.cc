@@ -19,6 +19,9 @@ DEFINE_int64(max_model_len, -1, "longest prompt + answer in tokens (default: the
 DEFINE_string(operating_point, "", "operating_point.json or frontier.json: thresholds that skip experts");
 DEFINE_int32(level, -1, "level of the operating point file; 0 skips nothing (default: 1 for operating_point.json)");
 DEFINE_int32(threads, -1, "threads of each rank's kernels; 0 shares the usable cores of a host among its ranks (default 0)");
+DEFINE_string(experts, "", "format of the experts: bf16, int8-gN, int4-gN, int4a-gN, int3a-gN or int2a-gN (N = 32, 64, 128)");
+DEFINE_string(dense, "", "weight format of attention projections, dense layers and head (default: as in the checkpoint)");
+DEFINE_string(out, "", "directory for the result; must be new or empty (required)");
 DEFINE_string(data, "", "directory with *.txt, vqa.jsonl and chat.jsonl (required)");
 DEFINE_string(json, "", "file for the results as JSON");
 
@@ -44,6 +47,12 @@ const std::map<std::string, Command>& commands() {
         {"model", "config", "data", "json", "max_model_len", "operating_point", "level", "threads"},
         "  skipper eval --model models/demo --data models/demo/eval\n"
         "  mpirun -n 4 skipper eval --model models/demo --data models/demo/eval --json result.json\n"}},
+      {"quantize",
+       {"round weights to integers and write a checkpoint that serve and eval load; its operating points are its own",
+        {"model", "experts", "dense", "out", "threads"},
+        "  skipper quantize --model models/demo --experts int8-g64 --out demo-int8\n"
+        "  skipper quantize --model models/demo --experts int4a-g32 --dense int8-g64 --out demo-int4\n"
+        "  skipper eval --model demo-int4 --data models/demo/eval\n"}},
       {"help", {"show this help, or that of one command", {}, "  skipper help serve\n"}},
       {"version", {"print the version and what the build contains", {}, "  skipper version\n"}},
   };
@@ -163,6 +172,9 @@ CommandLine read_flags() {
   line.max_model_len = FLAGS_max_model_len;
   line.operating_point = FLAGS_operating_point;
   line.level = FLAGS_level;
+  line.experts = FLAGS_experts;
+  line.dense = FLAGS_dense;
+  line.out = FLAGS_out;
   line.data = FLAGS_data;
   line.json = FLAGS_json;
   line.threads = FLAGS_threads;
@@ -175,6 +187,8 @@ void check_required(const CommandLine& line, const Command& command) {
   };
   if (takes("model") && line.model.empty()) throw UsageError("flag --model is missing; give the checkpoint directory");
   if (takes("data") && line.data.empty()) throw UsageError("flag --data is missing; give the directory of texts and questions");
+  if (takes("out") && line.out.empty()) throw UsageError("flag --out is missing; give the directory to make");
+  if (takes("out") && line.experts.empty()) throw UsageError("flag --experts is missing; give a weight format such as int4a-g32");
   if (line.port < -1 || line.port > 65535) {
     throw UsageError("flag --port: " + std::to_string(line.port) + " is out of range; expected 0 to 65535");
   }

@@ -10,7 +10,7 @@ namespace skipper {
 
 // The flags as plain values. An empty string or −1 means "not given": the config file or the default decides.
 struct CommandLine {
-  std::string command;                // "serve", "eval", "help", "version"
+  std::string command;                // "serve", "eval", "quantize", "help", "version"
   std::vector<std::string> arguments; // what follows the command without being a flag
   std::string model;
   std::string config;
@@ -20,6 +20,9 @@ struct CommandLine {
   int64_t max_model_len = -1;
   std::string operating_point;
   int32_t level = -1;
+  std::string experts;
+  std::string dense;
+  std::string out;
   std::string data;
   std::string json;
   int32_t threads = -1;

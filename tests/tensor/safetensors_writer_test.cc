@@ -55,7 +55,8 @@ TEST(SafetensorsWriter, WritesWhatTheReaderReads) {
 TEST(SafetensorsWriter, PlacesWholeVectorsOnVectorBoundariesWhateverComesBefore) {
   const TemporaryDirectory directory;
   const Tensor odd = counting_bytes({13}), vectors = counting_bytes({3, 64}), half = counting_bytes({32});
-  SafetensorsWriter writer(directory.path(), {plan_of("a", odd), plan_of("b", vectors), plan_of("c", half), plan_of("d", vectors)});
+  SafetensorsWriter writer(directory.path(),
+                           {plan_of("a", odd), plan_of("b", vectors), plan_of("c", half), plan_of("d", vectors)});
   for (const char* name : {"b", "d"}) writer.write(name, vectors);
   writer.write("a", odd);
   writer.write("c", half);
