@@ -11,7 +11,7 @@ struct EngineConfig {
   int64_t max_sequences_per_rank = 64;   // running at once on one rank
   int64_t max_logit_rows = 128;          // per rank and step: tokens whose logits are computed
   int64_t kv_blocks_per_rank = 2048;
-  int64_t kv_block_size = 16;            // tokens of a block
+  int64_t kv_block_size = 16;            // tokens of a block, a multiple of 16
   int64_t max_model_len = 4096;          // prompt and generated tokens of one request
   int64_t queue_capacity = 256;          // requests accepted and not yet finished or running
   std::chrono::milliseconds idle_heartbeat{1000};  // an idle group exchanges a heartbeat this often

@@ -17,7 +17,7 @@ struct PackedAttentionInput {
 void packed_attention(const PackedAttentionInput& input, Tensor& out, Stream& stream);  // out [T, heads, D] f32
 
 namespace cpu {
-void packed_attention(const PackedAttentionInput& input, Tensor& out);
+void packed_attention(const PackedAttentionInput& input, Tensor& out, ThreadPool& workers);
 }
 
 }  // namespace skipper

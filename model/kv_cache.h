@@ -13,7 +13,7 @@ namespace skipper {
 
 struct KvCacheConfig {
   int64_t num_blocks = 0;
-  int64_t block_size = 16;  // tokens
+  int64_t block_size = 16;  // tokens, a multiple of 16
   DType dtype = DType::kBF16;  // or kF32
 
   // Throws InvalidRequest naming the key.
@@ -32,7 +32,7 @@ class KvCache {
 
   int64_t num_blocks() const { return config_.num_blocks; }
   int64_t block_size() const { return config_.block_size; }
-  // k and v [num_blocks, block_size, kv_heads, D] of one decoder layer.
+  // Keys and values of one decoder layer.
   PagedKv& layer(int64_t index) { return layers_.at(static_cast<size_t>(index)); }
 
  private:

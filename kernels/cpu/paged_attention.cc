@@ -6,96 +6,128 @@
 namespace skipper::cpu {
 namespace {
 
-// The keys and values of one key/value head in one sequence; a span ends with its block.
+static_assert(kKvPanelPositions == kPanelPositions);
+
+// The panels of one key/value head in one sequence.
 template <typename T>
 struct PagedView {
-  const T* k;  // row 0 of block 0 at this head
+  const T* k;  // block 0 at this head
   const T* v;
   const int32_t* block_table;
-  int64_t block_size;
-  int64_t row_stride;
+  int64_t panels_per_block;
+  int64_t panel_stride;
+  int64_t block_stride;
 
-  [[gnu::always_inline]] KvSpan<T> span(int64_t position, int64_t end) const {
-    const int64_t row = position % block_size;
-    const int64_t first = (block_table[position / block_size] * block_size + row) * row_stride;
-    return {k + first, v + first, row_stride, std::min(block_size - row, end - position)};
+  [[gnu::always_inline]] const T* keys(int64_t panel) const { return k + offset(panel); }
+  [[gnu::always_inline]] const T* values(int64_t panel) const { return v + offset(panel); }
+  [[gnu::always_inline]] int64_t offset(int64_t panel) const {
+    return block_table[panel / panels_per_block] * block_stride + panel % panels_per_block * panel_stride;
   }
 };
 
-// The query heads that share one key/value head, kMaxAttentionRows at a time.
-struct PagedGroupKernel {
-  template <int kWidth, typename T>
-  [[gnu::always_inline]] static void run(const AttentionRows& group, const PagedView<T>& view) {
-    for (int64_t begin = 0; begin < group.num_rows; begin += kMaxAttentionRows) {
-      AttentionRows rows = group;
-      rows.q += begin * group.row_stride;
-      rows.out += begin * group.row_stride;
-      rows.num_rows = std::min(kMaxAttentionRows, group.num_rows - begin);
-      attend<kWidth>(rows, view);
+// Queries of one sequence at consecutive positions, in consecutive rows.
+struct QueryRun {
+  int64_t first_row;
+  int64_t num_tokens;
+};
+
+bool continues(const PagedAttentionInput& input, int64_t row) {
+  const int32_t* sequence = input.sequence_index.data<int32_t>() + row;
+  const int32_t* position = input.positions.data<int32_t>() + row;
+  return sequence[0] == sequence[-1] && position[0] == position[-1] + 1;
+}
+
+// All queries in runs of at most `max_tokens`; the memory is the calling thread's, valid until its next call.
+const std::vector<QueryRun>& query_runs(const PagedAttentionInput& input, int64_t max_tokens) {
+  static thread_local std::vector<QueryRun> runs;
+  runs.clear();
+  for (int64_t row = 0; row < input.q.dim(0); ++row) {
+    if (!runs.empty() && runs.back().num_tokens < max_tokens && continues(input, row)) {
+      ++runs.back().num_tokens;
+    } else {
+      runs.push_back({row, 1});
     }
   }
-};
+  return runs;
+}
 
-// The blocks of query t, checked: an index outside the tables or the cache would read foreign memory.
-const int32_t* checked_block_table(const PagedAttentionInput& input, const PagedKv& cache, int64_t t) {
-  const int32_t sequence = input.sequence_index.data<int32_t>()[t], position = input.positions.data<int32_t>()[t];
-  const int64_t block_size = cache.k.dim(1), max_blocks = input.block_tables.dim(1);
+// An index outside the tables or the cache would read foreign memory.
+void check_blocks(const PagedAttentionInput& input, const PagedKvShape& cache, const QueryRun& run) {
+  const int64_t last_row = run.first_row + run.num_tokens - 1;
+  const int32_t sequence = input.sequence_index.data<int32_t>()[last_row];
+  const int32_t first = input.positions.data<int32_t>()[run.first_row], last = input.positions.data<int32_t>()[last_row];
   CHECK(sequence >= 0 && sequence < input.block_tables.dim(0)) << "paged_attention: sequence " << sequence;
-  CHECK(position >= 0 && position < max_blocks * block_size) << "paged_attention: position " << position;
+  CHECK(first >= 0 && last < input.block_tables.dim(1) * cache.block_size) << "paged_attention: position " << last;
   const int32_t* table = input.block_tables.row<int32_t>(sequence);
-  for (int64_t i = 0; i <= position / block_size; ++i) {
-    CHECK(table[i] >= 0 && table[i] < cache.k.dim(0)) << "paged_attention: block " << table[i] << " of " << cache.k.dim(0);
-  }
-  return table;
-}
-
-template <typename T>
-void attend_query(const PagedAttentionInput& input, const PagedKv& cache, int64_t t, Tensor& out) {
-  const int32_t* block_table = checked_block_table(input, cache, t);
-  const int64_t num_groups = cache.k.dim(2), head_dim = cache.k.dim(3);
-  const int64_t num_positions = int64_t{input.positions.data<int32_t>()[t]} + 1;
-  AttentionRows rows{.q = input.q.row<float>(t),
-                     .out = out.row<float>(t),
-                     .row_stride = head_dim,
-                     .num_rows = input.q.dim(1) / num_groups,
-                     .head_dim = head_dim,
-                     .num_positions = num_positions,
-                     .scale = input.scale,
-                     .scores = attention_scores(num_positions)};
-  PagedView<T> view{cache.k.data<T>(), cache.v.data<T>(), block_table, cache.k.dim(1), num_groups * head_dim};
-  for (int64_t group = 0; group < num_groups; ++group) {
-    run_on_best_isa<PagedGroupKernel>(rows, view);
-    rows.q += rows.num_rows * head_dim;
-    rows.out += rows.num_rows * head_dim;
-    view.k += head_dim;
-    view.v += head_dim;
+  for (int64_t i = 0; i <= last / cache.block_size; ++i) {
+    CHECK(table[i] >= 0 && table[i] < cache.num_blocks) << "paged_attention: block " << table[i] << " of " << cache.num_blocks;
   }
 }
 
 template <typename T>
-void store_rows(const Tensor& rows, const Tensor& slots, Tensor& cache) {
-  const int64_t num_slots = cache.dim(0) * cache.dim(1), row_size = cache.dim(2) * cache.dim(3);
-  for (int64_t t = 0; t < slots.dim(0); ++t) {
-    const int32_t slot = slots.data<int32_t>()[t];
-    CHECK(slot >= 0 && slot < num_slots) << "store_kv: slot " << slot << " of " << num_slots;
-    const float* source = rows.row<float>(t);
-    T* target = cache.data<T>() + slot * row_size;
-    for (int64_t i = 0; i < row_size; ++i) target[i] = static_cast<T>(source[i]);
-  }
+PagedView<T> view_of(const PagedKv& cache, const int32_t* block_table, int64_t kv_head) {
+  const int64_t panels_per_block = cache.k.dim(2), panel_stride = cache.k.dim(3);
+  const int64_t head_stride = panels_per_block * panel_stride;
+  return {cache.k.data<T>() + kv_head * head_stride, cache.v.data<T>() + kv_head * head_stride, block_table, panels_per_block,
+          panel_stride, cache.shape.kv_heads * head_stride};
+}
+
+// The query heads that share one key/value head, for all tokens of a run.
+template <typename T>
+void attend_run(const PagedAttentionInput& input, const PagedKv& cache, const QueryRun& run, int64_t kv_head, Tensor& out) {
+  const int64_t heads_per_group = input.q.dim(1) / cache.shape.kv_heads, head_dim = cache.shape.head_dim;
+  const int64_t first_head = kv_head * heads_per_group * head_dim;
+  const AttentionRows rows{.q = input.q.row<float>(run.first_row) + first_head,
+                           .out = out.row<float>(run.first_row) + first_head,
+                           .token_stride = input.q.row_elements(),
+                           .num_tokens = run.num_tokens,
+                           .num_heads = heads_per_group,
+                           .head_dim = head_dim,
+                           .first_limit = int64_t{input.positions.data<int32_t>()[run.first_row]} + 1,
+                           .limit_step = 1,
+                           .scale = input.scale};
+  const int32_t* table = input.block_tables.row<int32_t>(input.sequence_index.data<int32_t>()[run.first_row]);
+  attend<T>(rows, view_of<T>(cache, table, kv_head));
+}
+
+template <typename T>
+void store_token(const Tensor& k, const Tensor& v, int64_t t, int64_t head, int32_t slot, PagedKv& cache) {
+  const int64_t head_dim = cache.shape.head_dim, block = slot / cache.shape.block_size, row = slot % cache.shape.block_size;
+  const int64_t panel = (block * cache.shape.kv_heads + head) * cache.k.dim(2) + row / kPanelPositions;
+  const int64_t source = (t * cache.shape.kv_heads + head) * head_dim, target = panel * cache.k.dim(3);
+  write_key(k.data<float>() + source, head_dim, cache.k.data<T>() + target, row % kPanelPositions);
+  write_value(v.data<float>() + source, head_dim, cache.v.data<T>() + target, row % kPanelPositions);
 }
 
 }  // namespace
 
-void store_kv(const Tensor& k, const Tensor& v, const Tensor& slots, PagedKv& cache) {
+// Head by head, because tokens of one head share cache lines.
+void store_kv(const Tensor& k, const Tensor& v, const Tensor& slots, PagedKv& cache, ThreadPool& workers) {
+  constexpr int64_t kGrain = 64;
+  const int64_t num_tokens = slots.dim(0), num_slots = cache.shape.num_blocks * cache.shape.block_size;
+  const int32_t* slot = slots.data<int32_t>();
+  for (int64_t t = 0; t < num_tokens; ++t) {
+    CHECK(slot[t] >= 0 && slot[t] < num_slots) << "store_kv: slot " << slot[t] << " of " << num_slots;
+  }
   with_floats(cache.k, [&]<typename T>(const T*) {
-    store_rows<T>(k, slots, cache.k);
-    store_rows<T>(v, slots, cache.v);
+    workers.parallel_ranges(num_tokens * cache.shape.kv_heads, kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        store_token<T>(k, v, i % num_tokens, i / num_tokens, slot[i % num_tokens], cache);
+      }
+    });
   });
 }
 
-void paged_attention(const PagedAttentionInput& input, const PagedKv& cache, Tensor& out) {
+void paged_attention(const PagedAttentionInput& input, const PagedKv& cache, Tensor& out, ThreadPool& workers) {
+  const int64_t heads_per_group = input.q.dim(1) / cache.shape.kv_heads;
+  const std::vector<QueryRun>& runs = query_runs(input, std::max<int64_t>(1, kRowsOfTask / heads_per_group));
+  for (const QueryRun& run : runs) check_blocks(input, cache.shape, run);
+  const auto num_runs = static_cast<int64_t>(runs.size());
   with_floats(cache.k, [&]<typename T>(const T*) {
-    for (int64_t t = 0; t < input.q.dim(0); ++t) attend_query<T>(input, cache, t, out);
+    // Head by head, whose keys and values stay in the cache; the late positions of a prompt, which take longest, first.
+    workers.parallel_for(num_runs * cache.shape.kv_heads, [&](int64_t task) {
+      attend_run<T>(input, cache, runs[static_cast<size_t>(num_runs - 1 - task % num_runs)], task / num_runs, out);
+    });
   });
 }
 

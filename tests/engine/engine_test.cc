@@ -93,8 +93,8 @@ TEST_P(EngineOnRanks, PreemptionAndReplayDoNotChangeABit) {
   }
   const std::vector<DrivenResult> expected = run_alone(options(), requests);
   DemoEngineOptions scarce = options();
-  scarce.engine.kv_block_size = 8;
-  scarce.engine.kv_blocks_per_rank = 20;
+  scarce.engine.kv_block_size = 16;
+  scarce.engine.kv_blocks_per_rank = 10;
   scarce.engine.max_model_len = 160;
   with_demo_engine(scarce, [&](DemoEngine& demo) { expect_same_bits(run_all(demo, requests), expected); });
 }

@@ -122,5 +122,18 @@ TEST(EngineConfig, NamesTheKeyOfAValueThatCannotWork) {
   }
 }
 
+TEST(EngineConfig, RefusesBlocksThatCutAPanelOfTheCache) {
+  EngineConfig config;
+  for (const int64_t block_size : {0, 8, 24, 8192}) {
+    config.kv_block_size = block_size;
+    try {
+      config.validate();
+      FAIL() << block_size;
+    } catch (const InvalidFile& e) {
+      EXPECT_NE(std::string(e.what()).find("engine.kv_block_size: " + std::to_string(block_size)), std::string::npos);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace skipper

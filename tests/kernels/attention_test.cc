@@ -1,5 +1,6 @@
 #include "kernels/attention.h"
 
+#include "kernels/cpu/instruction_set.h"
 #include "tests/kernels/random_tensors.h"
 
 namespace skipper {
@@ -58,6 +59,48 @@ TEST_P(PackedAttentionTest, SequenceHasTheSameBitsAloneAndAmongOthers) {
   Tensor alone = Tensor::empty(q.slice(5, 22).shape(), DType::kF32);
   packed_attention({q.slice(5, 22), k.slice(5, 22), v.slice(5, 22), index_tensor({0, 17}), scale()}, alone, stream_);
   EXPECT_TRUE(same_bits(alone, all.slice(5, 22)));
+}
+
+TEST_P(PackedAttentionTest, AttendsAcrossTilesOnEveryInstructionSet) {
+  const Tensor q = random_rows(212, 11), k = random_rows(212, 12), v = random_rows(212, 13);
+  const Tensor offsets = index_tensor({0, 131, 195, 212});
+  const PackedAttentionInput input{q, k, v, offsets, scale()};
+  const std::vector<double> expected = attended(input);
+  for (const cpu::Isa isa : cpu::available_isas()) {
+    SCOPED_TRACE(cpu::name_of(isa));
+    const cpu::IsaOverride chosen(isa);
+    Tensor out = Tensor::empty(q.shape(), DType::kF32);
+    packed_attention(input, out, stream_);
+    expect_close(out, expected, 5e-6);
+  }
+}
+
+TEST_P(PackedAttentionTest, HasTheSameBitsOnAnyNumberOfThreads) {
+  const Tensor q = random_rows(150, 14), k = random_rows(150, 15), v = random_rows(150, 16);
+  const Tensor offsets = index_tensor({0, 3, 140, 150});
+  Tensor alone = Tensor::empty(q.shape(), DType::kF32);
+  packed_attention({q, k, v, offsets, scale()}, alone, stream_);
+  for (const int num_threads : {2, 3}) {
+    ThreadPool workers(num_threads);
+    Stream stream(workers);
+    Tensor out = Tensor::empty(q.shape(), DType::kF32);
+    packed_attention({q, k, v, offsets, scale()}, out, stream);
+    EXPECT_TRUE(same_bits(out, alone)) << num_threads << " threads";
+  }
+}
+
+// The working memory of one call is that of the next.
+TEST_P(PackedAttentionTest, NanOfOneCallOrSequenceReachesNoOther) {
+  const Tensor q = random_rows(40, 17), k = random_rows(40, 18), v = random_rows(40, 19);
+  Tensor before = Tensor::empty(q.shape(), DType::kF32);
+  packed_attention({q, k, v, index_tensor({0, 40}), scale()}, before, stream_);
+  Tensor nan = random_rows(100, 20);
+  for (float& value : nan.span<float>()) value = NAN;
+  Tensor poisoned = Tensor::empty(nan.shape(), DType::kF32);
+  packed_attention({nan, nan, nan, index_tensor({0, 100}), scale()}, poisoned, stream_);
+  Tensor after = Tensor::empty(q.shape(), DType::kF32);
+  packed_attention({q, k, v, index_tensor({0, 40}), scale()}, after, stream_);
+  EXPECT_TRUE(same_bits(after, before));
 }
 
 TEST_P(PackedAttentionTest, AcceptsNoRows) {

@@ -10,9 +10,8 @@ namespace {
 
 TEST(KvCache, HasOnePagedPairPerLayer) {
   const ModelConfig model = load_model_config(demo_model());
-  KvCache cache(model, {.num_blocks = 3, .block_size = 5, .dtype = DType::kF32});
-  EXPECT_EQ(cache.layer(5).k.shape(), Shape({3, 5, 2, 64}));
-  EXPECT_EQ(cache.layer(5).v.shape(), Shape({3, 5, 2, 64}));
+  KvCache cache(model, {.num_blocks = 3, .block_size = 32, .dtype = DType::kF32});
+  EXPECT_EQ(cache.layer(5).shape, PagedKvShape({.num_blocks = 3, .block_size = 32, .kv_heads = 2, .head_dim = 64}));
   EXPECT_EQ(cache.layer(0).k.dtype(), DType::kF32);
   EXPECT_NE(cache.layer(0).k.bytes(), cache.layer(1).k.bytes());
 }
@@ -32,6 +31,8 @@ TEST(KvCache, RefusesSizesByName) {
   const ModelConfig model = load_model_config(demo_model());
   EXPECT_THROW(KvCache(model, {.num_blocks = 0, .block_size = 16}), InvalidRequest);
   EXPECT_THROW(KvCache(model, {.num_blocks = 1, .block_size = 0}), InvalidRequest);
+  EXPECT_THROW(KvCache(model, {.num_blocks = 1, .block_size = 24}), InvalidRequest);
+  EXPECT_THROW(KvCache(model, {.num_blocks = 1, .block_size = 8192}), InvalidRequest);
   EXPECT_THROW(KvCache(model, {.num_blocks = 1, .block_size = 16, .dtype = DType::kF16}), InvalidRequest);
 }
 
