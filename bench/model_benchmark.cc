@@ -41,7 +41,8 @@ ModelBenchmark::ModelBenchmark(const ModelBenchmarkConfig& config, Communicator&
       stream_(workers),
       model_config_(load_model_config(config.model)),
       levels_(unskipped_levels(model_config_.num_moe_layers())),
-      census_(model_config_),
+      bytes_(model_config_, checkpoint_formats(model_config_)),
+      census_(model_config_, bytes_.experts()),
       expected_(config.cases.size()) {
   check_lengths(config_, model_config_);
   make_streams();
@@ -151,26 +152,14 @@ double ModelBenchmark::measure(size_t case_index) {
 }
 
 // Every rank with tokens reads all dense weights; an expert is read by its one owner.
-double ModelBenchmark::bytes_of_step(const BenchmarkCase& benchmark, const DistinctExperts& experts) {
+double ModelBenchmark::bytes_of_step(const BenchmarkCase& benchmark, const DistinctExperts& experts) const {
   const bool is_prefill = benchmark.phase == Phase::kPrefill;
   const int64_t num_ranks = is_prefill ? data_.size() : std::min<int64_t>(benchmark.size, data_.size());
   const int64_t num_tokens = is_prefill ? benchmark.size * data_.size() : benchmark.size;
   // A prefill writes its K and V and finds them in the cache; a decode reads those of its whole sequence.
-  const int64_t cached = is_prefill ? 0 : benchmark.size * (config_.context + config_.decode_steps / 2);
-  const ModelConfig& model = model_config_;
-  const int64_t heads = model.attention.num_heads;
-  const KvLayout& kv = model.attention.kv;
-  const int64_t attention = model.hidden_size * (heads * (kv.key_dim + kv.value_dim) + kv.num_elements());
-  const int64_t router = model.moe.num_experts * model.hidden_size;
-  const int64_t dense_feed_forward = 3 * model.hidden_size * model.dense_intermediate_size;
-  const int64_t num_dense_layers = model.num_layers() - model.num_moe_layers();
-  const int64_t dense = model.num_layers() * attention + model.num_moe_layers() * router + num_dense_layers * dense_feed_forward +
-                        model.vocab_size * model.hidden_size;
-  const double expert = 3.0 * static_cast<double>(model.hidden_size * model.moe.intermediate_size);
-  const int64_t embedding = num_tokens * model.hidden_size;
-  const int64_t keys_and_values = cached * model.num_layers() * kv.num_elements();
-  constexpr double kBytesPerBf16 = 2.0;
-  return kBytesPerBf16 * (static_cast<double>(num_ranks * dense + embedding + keys_and_values) + experts.per_step * expert);
+  const int64_t num_cached = is_prefill ? 0 : benchmark.size * (config_.context + config_.decode_steps / 2);
+  return static_cast<double>(num_ranks) * bytes_.dense() + experts.bytes_per_step +
+         static_cast<double>(num_tokens) * bytes_.embedding_row() + static_cast<double>(num_cached) * bytes_.cached_token();
 }
 
 }  // namespace skipper

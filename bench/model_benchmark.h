@@ -9,6 +9,7 @@
 
 #include "base/thread_pool.h"
 #include "bench/routing_census.h"
+#include "bench/step_bytes.h"
 #include "bench/token_streams.h"
 #include "cluster/cluster_topology.h"
 #include "cluster/operating_point.h"
@@ -64,7 +65,7 @@ class ModelBenchmark {
   void check_logits(const BenchmarkCase& benchmark, const std::vector<float>& logits, const std::vector<float>& expected) const;
   // Streams of a decode that this rank owns: the first of streams_.
   size_t num_local_streams(int64_t num_streams) const;
-  double bytes_of_step(const BenchmarkCase& benchmark, const DistinctExperts& experts);
+  double bytes_of_step(const BenchmarkCase& benchmark, const DistinctExperts& experts) const;
 
   ModelBenchmarkConfig config_;
   Communicator& data_;
@@ -76,6 +77,7 @@ class ModelBenchmark {
   std::unique_ptr<TokenStream> prompt_;  // of the prefills: each takes its beginning
   std::vector<TokenStream> streams_;
   std::unique_ptr<StreamBatch> batch_;
+  StepBytes bytes_;
   RoutingCensus census_;
   bool census_is_open_ = false;
   std::vector<std::vector<float>> expected_;  // logits by case, from verify()

@@ -153,25 +153,27 @@ class Skipper:
 
     name = "skipper"
 
-    def __init__(self, binary, model, workload, formats):
-        self.binary, self.model, self.workload, self.formats = binary, model, workload, formats
+    def __init__(self, binary, models, workload, formats):
+        """`models`: a checkpoint by format; where there is only the BF16 one, it is rounded at load to formats[format]."""
+        self.binary, self.models, self.workload, self.formats = binary, models, workload, formats
         self.reports = {}
 
     def missing(self, weight_format):
         if not os.access(self.binary, os.X_OK):
             return f"{self.binary} is not there; build it or give --model-perf"
-        if weight_format != "bf16" and "--experts" not in run_program([self.binary, "--help"]):
-            return f"{self.binary} has no --experts"
+        if not self.models.get(weight_format) and "--experts" not in run_program([self.binary, "--help"]):
+            return f"{self.binary} has no --experts; give --{weight_format}-model, made by skipper quantize"
         return None
 
     def run(self, weight_format):
         work = self.workload
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "report.json")
-            flags = ["--model", self.model, "--threads", str(work.threads), "--prefill", work.comma("prefill"), "--decode",
+            model = self.models.get(weight_format) or self.models["bf16"]
+            flags = ["--model", model, "--threads", str(work.threads), "--prefill", work.comma("prefill"), "--decode",
                      work.comma("decode"), "--context", str(work.context), "--steps", str(work.steps), "--repeat",
                      str(work.repeat), "--json", path]
-            if weight_format != "bf16":
+            if not self.models.get(weight_format):
                 flags += ["--experts", self.formats[weight_format], "--dense", self.formats[weight_format]]
             run_program([self.binary, *flags])
             with open(path, encoding="utf-8") as file:

@@ -24,7 +24,9 @@ DistinctExperts RoutingCensus::take(Communicator& data, Stream& stream) {
     total += count;
   }
   result.mean = static_cast<double>(total) / static_cast<double>(num_rows);
-  result.per_step = result.mean * static_cast<double>(num_layers_);
+  double bytes = 0.0;
+  for (size_t i = 0; i < seen_.size(); ++i) bytes += seen_[i] > 0.0 ? expert_bytes_[i % expert_bytes_.size()] : 0.0;
+  result.bytes_per_step = bytes * static_cast<double>(num_layers_) / static_cast<double>(num_rows);
   seen_.clear();
   return result;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -15,13 +16,14 @@ struct DistinctExperts {
   double mean = 0.0;  // over layers and steps
   int64_t min = 0;
   int64_t max = 0;
-  double per_step = 0.0;  // summed over the layers, mean over the steps
+  double bytes_per_step = 0.0;  // of their weights, summed over the layers; mean over the steps
 };
 
 class RoutingCensus {
  public:
-  explicit RoutingCensus(const ModelConfig& config)
-      : num_layers_(config.num_moe_layers()), num_experts_(config.moe.num_experts) {}
+  // expert_bytes [MoE layers, experts], row by row.
+  RoutingCensus(const ModelConfig& config, std::vector<double> expert_bytes)
+      : num_layers_(config.num_moe_layers()), num_experts_(config.moe.num_experts), expert_bytes_(std::move(expert_bytes)) {}
 
   void start_step() { seen_.resize(seen_.size() + static_cast<size_t>(num_layers_ * num_experts_), 0.0); }
   // Of a layer in the step started last; a RoutingObserver.
@@ -32,6 +34,7 @@ class RoutingCensus {
  private:
   int64_t num_layers_;
   int64_t num_experts_;
+  std::vector<double> expert_bytes_;
   std::vector<double> seen_;  // [steps, layers, experts], above 0 where a token went; doubles, as ranks add them up
 };
 
