@@ -77,11 +77,12 @@ class HeadAttention {
   // The keys and values of a query block: kRowsOfTask is a multiple of a panel.
   void pack(const QueryBlock& block) const {
     const PackedSequence& sequence = plan_.sequences[block.sequence];
+    const auto write = kv_writer<float>();
     for (int64_t row = block.begin; row < block.end; ++row) {
       const int64_t position = row - sequence.begin;
       const int64_t panel = (sequence.first_panel + position / kPanelPositions) * panel_stride_;
-      write_key(input_.k.row<float>(row) + first_, head_dim_, panels_.keys + panel, position % kPanelPositions);
-      write_value(input_.v.row<float>(row) + first_, head_dim_, panels_.values + panel, position % kPanelPositions);
+      write({input_.k.row<float>(row) + first_, input_.v.row<float>(row) + first_, head_dim_, panels_.keys + panel,
+             panels_.values + panel, position % kPanelPositions});
     }
   }
 

@@ -220,7 +220,7 @@ void attend(const AttentionRows& rows, const View& view) {
                   view,
                   attention_scratch<T>(rows.num_rows(), rows.head_dim),
                   rows.num_rows(),
-                  key_words<T>(rows.head_dim),
+                  (rows.head_dim + kWordElements<T> - 1) / kWordElements<T>,
                   padded_head_dim(rows.head_dim)};
   compiled_for<AttendKernel<T, View>, const Task&>(best_isa())(task);
 }

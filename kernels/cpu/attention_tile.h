@@ -56,7 +56,7 @@ template <Isa kIsa, typename T, int kRows, int kPanels>
     W keys[kPanels];
     for (int c = 0; c < kPanels; ++c) keys[c] = W::load(sources[c] + word * kPanelPositions);
     for (int r = 0; r < kRows; ++r) {
-      const W query = W::broadcast(words_of(o.queries)[r * row_words + word]);
+      const W query = W::broadcast_from(words_of(o.queries) + r * row_words + word);
       for (int c = 0; c < kPanels; ++c) add_word_products<kIsa, T>(sums[r][c], query, keys[c]);
     }
   }
@@ -90,7 +90,7 @@ template <Isa kIsa, typename T, int kRows, int kVectors>
   W values[kVectors];
   for (int i = 0; i < kVectors; ++i) values[i] = W::load(source + i * kLanes).masked(mask);
   for (int r = 0; r < kRows; ++r) {
-    const W weight = W::broadcast(weights[r * (kTilePositions / kWordElements<T>)]);
+    const W weight = W::broadcast_from(weights + r * (kTilePositions / kWordElements<T>));
     for (int i = 0; i < kVectors; ++i) add_word_products<kIsa, T>(sums[r][i], weight, values[i]);
   }
 }

@@ -9,9 +9,7 @@
 // broadcast a word of the left side, multiply with sixteen words of the right side, add.
 #pragma once
 
-#include <cstdint>
-
-#include "tensor/dtype.h"
+#include "kernels/cpu/lane_words.h"
 
 namespace skipper::cpu {
 
@@ -20,29 +18,53 @@ inline constexpr int64_t kPanelPositions = 16;
 template <typename T>
 inline constexpr int64_t kWordElements = sizeof(uint32_t) / sizeof(T);
 
-constexpr int64_t padded_head_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+constexpr int64_t padded_head_dim(int64_t head_dim) { return (head_dim + kLanes - 1) / kLanes * kLanes; }
 constexpr int64_t panel_elements(int64_t head_dim) { return kPanelPositions * padded_head_dim(head_dim); }
 
-// Words of one position's key; the last of an odd head in BF16 ends with a zero.
+// The key and value of one head at one position, and the panels and the position in them where they go.
 template <typename T>
-constexpr int64_t key_words(int64_t head_dim) {
-  return (head_dim + kWordElements<T> - 1) / kWordElements<T>;
-}
+struct KvRow {
+  const float* key;
+  const float* value;
+  int64_t head_dim;
+  T* key_panel;
+  T* value_panel;
+  int64_t position;
+};
 
+// Writes a row into its panels, rounded to T; the padding of the head becomes zero. Writes nothing of other positions, so
+// threads may write neighbours at the same time.
 template <typename T>
-inline void write_key(const float* key, int64_t head_dim, T* panel, int64_t position) {
-  constexpr int64_t kPerWord = kWordElements<T>;
-  T* target = panel + position * kPerWord;
-  for (int64_t d = 0; d < key_words<T>(head_dim) * kPerWord; ++d) {
-    target[d / kPerWord * kPanelPositions * kPerWord + d % kPerWord] = static_cast<T>(d < head_dim ? key[d] : 0.0f);
+struct WriteKvKernel {
+  static constexpr bool has_code_for(Isa isa) { return isa == Isa::kPortable || isa == Isa::kAvx2 || isa >= Isa::kAvx512; }
+
+  template <Isa kIsa>
+  [[gnu::always_inline]] static void run(const KvRow<T>& row) {
+    constexpr int64_t kPerWord = kWordElements<T>;
+    T* keys = row.key_panel + row.position * kPerWord;
+    T* values = row.value_panel + row.position / kPerWord * padded_head_dim(row.head_dim) * kPerWord + row.position % kPerWord;
+    for (int64_t d = 0; d < row.head_dim; d += kLanes) {
+      T elements[kLanes];
+      round_sixteen<kIsa>(row.key + d, row.head_dim - d, elements);
+      for (int i = 0; i < kLanes; i += kPerWord, keys += kPanelPositions * kPerWord) {
+        __builtin_memcpy(static_cast<void*>(keys), elements + i, sizeof(uint32_t));
+      }
+      round_sixteen<kIsa>(row.value + d, row.head_dim - d, elements);
+      for (int i = 0; i < kLanes; ++i, values += kPerWord) *values = elements[i];
+    }
   }
-}
 
+  template <Isa kIsa>
+  [[gnu::always_inline]] static void round_sixteen(const float* source, int64_t count, T* elements) {
+    using V = Lanes<register_width(kIsa)>;
+    store_rounded<kIsa>(count >= kLanes ? V::load(source) : V::load_first(source, count), elements);
+  }
+};
+
+// The code for this CPU, to be called row by row.
 template <typename T>
-inline void write_value(const float* value, int64_t head_dim, T* panel, int64_t position) {
-  constexpr int64_t kPerWord = kWordElements<T>;
-  T* target = panel + position / kPerWord * padded_head_dim(head_dim) * kPerWord + position % kPerWord;
-  for (int64_t d = 0; d < head_dim; ++d) target[d * kPerWord] = static_cast<T>(value[d]);
+auto kv_writer() -> void (*)(const KvRow<T>&) {
+  return compiled_for<WriteKvKernel<T>, const KvRow<T>&>(best_isa());
 }
 
 }  // namespace skipper::cpu

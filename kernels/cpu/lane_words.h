@@ -20,7 +20,9 @@ struct LaneWords {
     return result;
   }
 
-  [[gnu::always_inline]] static LaneWords broadcast(uint32_t word) {
+  [[gnu::always_inline]] static LaneWords broadcast_from(const uint32_t* source) {
+    uint32_t word;
+    __builtin_memcpy(&word, source, sizeof(word));
     LaneWords result;
     for (int i = 0; i < kParts; ++i) result.part[i] = word + Part{};
     return result;

@@ -88,15 +88,16 @@ template <int kWidth>
   }
 }
 
-// weights [64] = 2^(scores − largest), rounded to T; they are summed as rounded, so that they weigh values by 1 in all.
+// weights [64] = 2^(scores − largest), rounded to T; the total is of what they were before.
 template <Isa kIsa, typename T>
 [[gnu::always_inline]] inline void weigh(const OnlineSoftmax& softmax, int64_t row, const float* scores, T* weights) {
   using V = Lanes<register_width(kIsa)>;
   const V largest = V::broadcast(softmax.largest[row]);
   V total = V::load(softmax.totals + row * kLanes) * V::broadcast(softmax.shrink[row]);
   for (int64_t i = 0; i < kTileVectors; ++i) {
-    store_rounded<kIsa>(power_of_two(V::load(scores + i * kLanes) - largest), weights + i * kLanes);
-    total = total + V::load(weights + i * kLanes);
+    const V power = power_of_two(V::load(scores + i * kLanes) - largest);
+    store_rounded<kIsa>(power, weights + i * kLanes);
+    total = total + power;
   }
   total.store(softmax.totals + row * kLanes);
 }

@@ -90,30 +90,37 @@ void attend_run(const PagedAttentionInput& input, const PagedKv& cache, const Qu
   attend<T>(rows, view_of<T>(cache, table, kv_head));
 }
 
+// What store_kv writes.
+struct KvTokens {
+  const Tensor& k;
+  const Tensor& v;
+  const Tensor& slots;
+};
+
+// Where head `head` of token t goes.
 template <typename T>
-void store_token(const Tensor& k, const Tensor& v, int64_t t, int64_t head, int32_t slot, PagedKv& cache) {
-  const int64_t head_dim = cache.shape.head_dim, block = slot / cache.shape.block_size, row = slot % cache.shape.block_size;
-  const int64_t panel = (block * cache.shape.kv_heads + head) * cache.k.dim(2) + row / kPanelPositions;
-  const int64_t source = (t * cache.shape.kv_heads + head) * head_dim, target = panel * cache.k.dim(3);
-  write_key(k.data<float>() + source, head_dim, cache.k.data<T>() + target, row % kPanelPositions);
-  write_value(v.data<float>() + source, head_dim, cache.v.data<T>() + target, row % kPanelPositions);
+KvRow<T> row_of(const KvTokens& tokens, int64_t t, int64_t head, PagedKv& cache) {
+  const PagedKvShape& shape = cache.shape;
+  const int64_t slot = tokens.slots.data<int32_t>()[t], block = slot / shape.block_size, position = slot % shape.block_size;
+  const int64_t panel = (block * shape.kv_heads + head) * cache.k.dim(2) + position / kPanelPositions;
+  const int64_t source = (t * shape.kv_heads + head) * shape.head_dim, target = panel * cache.k.dim(3);
+  return {tokens.k.data<float>() + source, tokens.v.data<float>() + source, shape.head_dim,
+          cache.k.data<T>() + target,      cache.v.data<T>() + target,      position % kPanelPositions};
 }
 
 }  // namespace
 
-// Head by head, because tokens of one head share cache lines.
 void store_kv(const Tensor& k, const Tensor& v, const Tensor& slots, PagedKv& cache, ThreadPool& workers) {
   constexpr int64_t kGrain = 64;
   const int64_t num_tokens = slots.dim(0), num_slots = cache.shape.num_blocks * cache.shape.block_size;
-  const int32_t* slot = slots.data<int32_t>();
-  for (int64_t t = 0; t < num_tokens; ++t) {
-    CHECK(slot[t] >= 0 && slot[t] < num_slots) << "store_kv: slot " << slot[t] << " of " << num_slots;
+  for (const int32_t slot : slots.span<int32_t>()) {
+    CHECK(slot >= 0 && slot < num_slots) << "store_kv: slot " << slot << " of " << num_slots;
   }
   with_floats(cache.k, [&]<typename T>(const T*) {
+    const auto write = kv_writer<T>();
+    // Head by head, because neighbouring tokens of one head share cache lines.
     workers.parallel_ranges(num_tokens * cache.shape.kv_heads, kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        store_token<T>(k, v, i % num_tokens, i / num_tokens, slot[i % num_tokens], cache);
-      }
+      for (int64_t i = begin; i < end; ++i) write(row_of<T>({k, v, slots}, i % num_tokens, i / num_tokens, cache));
     });
   });
 }
