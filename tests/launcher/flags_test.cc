@@ -53,6 +53,17 @@ TEST(Flags, ReadsANumberOfThreadsAndRefusesOthers) {
   EXPECT_EQ(parse_command_line({"eval", "--model=m", "--data=d", "--threads=0"}).threads, 0);
 }
 
+TEST(Flags, QuantizeNeedsAFormatAndAnOutput) {
+  // Flags keep their values between parses: what is missing comes first.
+  EXPECT_THAT(usage_error({"quantize", "--model=m", "--experts="}), HasSubstr("--out is missing"));
+  EXPECT_THAT(usage_error({"quantize", "--model=m", "--out=o"}), HasSubstr("--experts is missing"));
+  const CommandLine line = parse_command_line({"quantize", "--model=m", "--experts=int4a-g32", "--dense=int8-g64", "--out=o"});
+  EXPECT_EQ(line.experts, "int4a-g32");
+  EXPECT_EQ(line.dense, "int8-g64");
+  EXPECT_EQ(line.out, "o");
+  EXPECT_THAT(usage_error({"serve", "--model=m", "--out=o"}), HasSubstr("--out belongs to 'skipper quantize'"));
+}
+
 TEST(Flags, HelpShowsFlagsAndExamplesOfACommand) {
   EXPECT_EQ(parse_command_line({}).command, "help");
   EXPECT_EQ(parse_command_line({"serve", "--help"}).arguments, (std::vector<std::string>{"serve"}));
