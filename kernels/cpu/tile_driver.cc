@@ -1,13 +1,12 @@
 #include "kernels/cpu/tile_driver.h"
 
-#include <glog/logging.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
 #include <vector>
 
 #include "kernels/cpu/float_tiles.h"
+#include "kernels/cpu/integer_tiles.h"
 #include "kernels/cpu/word_transpose.h"
 
 namespace skipper::cpu {
@@ -198,7 +197,7 @@ void multiply_panels(const ActivationRows& rows, std::span<const PanelProduct> p
 }
 
 const TilePolicy& policy_of(const PackedMatrix& matrix) {
-  CHECK(!matrix.format.is_integer()) << "no tiles for " << name_of(matrix.format);
+  if (matrix.format.is_integer()) return integer_tile_policy(matrix.format.kind, best_isa());
   return float_tile_policy(matrix.format.kind, matrix.activations, best_isa());
 }
 
