@@ -16,9 +16,9 @@ void convert(const Tensor& x, Tensor& y, Stream& stream);
 void transpose(const Tensor& x, Tensor& y, Stream& stream);
 
 namespace cpu {
-void add(const Tensor& x, Tensor& y);
-void convert(const Tensor& x, Tensor& y);
-void transpose(const Tensor& x, Tensor& y);
+void add(const Tensor& x, Tensor& y, ThreadPool& workers);
+void convert(const Tensor& x, Tensor& y, ThreadPool& workers = ThreadPool::caller_only());
+void transpose(const Tensor& x, Tensor& y, ThreadPool& workers = ThreadPool::caller_only());
 }  // namespace cpu
 
 }  // namespace skipper

@@ -12,7 +12,7 @@ enum class GeluForm : uint8_t { kErf, kTanh };
 void gelu(Tensor& x, GeluForm form, Stream& stream);
 
 namespace cpu {
-void gelu(Tensor& x, GeluForm form);
+void gelu(Tensor& x, GeluForm form, ThreadPool& workers);
 }
 
 }  // namespace skipper

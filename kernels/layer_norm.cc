@@ -4,7 +4,7 @@
 
 namespace skipper {
 
-void layer_norm(const Tensor& x, const LayerNormWeights& weights, Tensor& y, Stream&) {
+void layer_norm(const Tensor& x, const LayerNormWeights& weights, Tensor& y, Stream& stream) {
   const Tensor& weight = weights.weight;
   check_on_host("layer_norm", {&x, &weight, &weights.bias, &y});
   check_floats("layer_norm", weight);
@@ -15,7 +15,7 @@ void layer_norm(const Tensor& x, const LayerNormWeights& weights, Tensor& y, Str
   CHECK_EQ(x.num_elements() % weight.dim(0), 0) << "layer_norm: x " << x.shape().to_string() << ", weight " << weight.dim(0);
   check_f32("layer_norm", x, x.shape());
   check_f32("layer_norm", y, x.shape());
-  cpu::layer_norm(x, weights, y);
+  cpu::layer_norm(x, weights, y, stream.workers());
 }
 
 }  // namespace skipper

@@ -17,7 +17,7 @@ struct LayerNormWeights {
 void layer_norm(const Tensor& x, const LayerNormWeights& weights, Tensor& y, Stream& stream);
 
 namespace cpu {
-void layer_norm(const Tensor& x, const LayerNormWeights& weights, Tensor& y);
+void layer_norm(const Tensor& x, const LayerNormWeights& weights, Tensor& y, ThreadPool& workers);
 }
 
 }  // namespace skipper

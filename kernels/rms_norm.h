@@ -10,8 +10,19 @@ namespace skipper {
 // x [..., H] f32 · weight [H] bf16 or f32 · y as x
 void rms_norm(const Tensor& x, const Tensor& weight, float epsilon, Tensor& y, Stream& stream);
 
+struct RmsNormWeights {
+  const Tensor& weight;  // [H] bf16 or f32
+  float epsilon = 1e-6f;
+};
+
+// The end of a sublayer with the beginning of the next: hidden += x, then normed = rms_norm(hidden). The bits of add() and
+// rms_norm() one after the other, in one pass over the rows.
+// x, hidden, normed [..., H] f32, three buffers
+void add_rms_norm(const Tensor& x, const RmsNormWeights& weights, Tensor& hidden, Tensor& normed, Stream& stream);
+
 namespace cpu {
-void rms_norm(const Tensor& x, const Tensor& weight, float epsilon, Tensor& y);
-}
+void rms_norm(const Tensor& x, const Tensor& weight, float epsilon, Tensor& y, ThreadPool& workers);
+void add_rms_norm(const Tensor& x, const RmsNormWeights& weights, Tensor& hidden, Tensor& normed, ThreadPool& workers);
+}  // namespace cpu
 
 }  // namespace skipper

@@ -12,7 +12,7 @@ namespace skipper {
 void rope(Tensor& x, const Tensor& angles, Stream& stream);
 
 namespace cpu {
-void rope(Tensor& x, const Tensor& angles);
+void rope(Tensor& x, const Tensor& angles, ThreadPool& workers);
 }
 
 }  // namespace skipper

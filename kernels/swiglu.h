@@ -11,7 +11,7 @@ namespace skipper {
 void swiglu(const Tensor& gate_up, Tensor& y, Stream& stream);
 
 namespace cpu {
-void swiglu(const Tensor& gate_up, Tensor& y);
+void swiglu(const Tensor& gate_up, Tensor& y, ThreadPool& workers);
 }
 
 }  // namespace skipper

@@ -4,7 +4,7 @@
 
 namespace skipper {
 
-void top_k_softmax(const Tensor& logits, TopKNormalization normalization, Tensor& expert_ids, Tensor& expert_weights, Stream&) {
+void top_k_softmax(const Tensor& logits, TopKNormalization normalization, Tensor& expert_ids, Tensor& expert_weights, Stream& stream) {
   check_on_host("top_k_softmax", {&logits, &expert_ids, &expert_weights});
   CHECK_EQ(logits.shape().rank(), 2) << "top_k_softmax: logits " << logits.shape().to_string();
   check_f32("top_k_softmax", logits, logits.shape());
@@ -13,7 +13,7 @@ void top_k_softmax(const Tensor& logits, TopKNormalization normalization, Tensor
   CHECK_EQ(expert_ids.dim(0), logits.dim(0)) << "top_k_softmax: one row of ids per token";
   CHECK_LE(expert_ids.dim(1), logits.dim(1)) << "top_k_softmax: more chosen than there are experts";
   check_f32("top_k_softmax", expert_weights, expert_ids.shape());
-  cpu::top_k_softmax(logits, normalization, expert_ids, expert_weights);
+  cpu::top_k_softmax(logits, normalization, expert_ids, expert_weights, stream.workers());
 }
 
 }  // namespace skipper

@@ -17,7 +17,8 @@ void top_k_softmax(const Tensor& logits, TopKNormalization normalization, Tensor
                    Stream& stream);
 
 namespace cpu {
-void top_k_softmax(const Tensor& logits, TopKNormalization normalization, Tensor& expert_ids, Tensor& expert_weights);
+void top_k_softmax(const Tensor& logits, TopKNormalization normalization, Tensor& expert_ids, Tensor& expert_weights,
+                   ThreadPool& workers);
 }
 
 }  // namespace skipper

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/cpu/row_pieces.h"
 #include "kernels/cpu/row_sums.h"
 
 namespace skipper::cpu {
@@ -37,12 +38,17 @@ void gelu_erf(float* x, int64_t count) {
 
 }  // namespace
 
-void gelu(Tensor& x, GeluForm form) {
-  if (form == GeluForm::kErf) return gelu_erf(x.data<float>(), x.num_elements());
+void gelu(Tensor& x, GeluForm form, ThreadPool& workers) {
   const int64_t row_size = x.dim(x.shape().rank() - 1);
   if (row_size == 0) return;
+  float* values = x.data<float>();
+  const int64_t element_bytes = form == GeluForm::kErf ? 128 : 32;  // what a copy would move in an element's time
   // Row by row, so that an element's place among the lanes depends on its column only.
-  run_on_best_isa<GeluTanhKernel>(Rows{x.data<float>(), x.num_elements() / row_size, row_size});
+  for_row_pieces(workers, {x.num_elements() / row_size, row_size * element_bytes}, [=](int64_t begin, int64_t end) {
+    float* rows = values + begin * row_size;
+    if (form == GeluForm::kErf) return gelu_erf(rows, (end - begin) * row_size);
+    run_on_best_isa<GeluTanhKernel>(Rows{rows, end - begin, row_size});
+  });
 }
 
 }  // namespace skipper::cpu

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/cpu/element_type.h"
+#include "kernels/cpu/row_pieces.h"
 #include "kernels/cpu/row_sums.h"
 
 namespace skipper::cpu {
@@ -47,12 +48,18 @@ struct LayerNormKernel {
 
 }  // namespace
 
-void layer_norm(const Tensor& x, const LayerNormWeights& weights, Tensor& y) {
-  const int64_t row_size = weights.weight.dim(0);
+void layer_norm(const Tensor& x, const LayerNormWeights& weights, Tensor& y, ThreadPool& workers) {
+  const float* source = x.data<float>();
+  float* target = y.data<float>();
+  const int64_t size = weights.weight.dim(0);
+  constexpr int64_t kElementBytes = 16;  // read, and written twice
   with_floats(weights.weight, [&]<typename T>(const T* weight) {
     with_floats(weights.bias, [&]<typename B>(const B* bias) {
-      run_on_best_isa<LayerNormKernel>(LayerNormRows<T, B>{
-          x.data<float>(), weight, bias, y.data<float>(), x.num_elements() / row_size, row_size, weights.epsilon});
+      for_row_pieces(workers, {x.num_elements() / size, size * kElementBytes}, [&](int64_t begin, int64_t end) {
+        const int64_t offset = begin * size;
+        run_on_best_isa<LayerNormKernel>(
+            LayerNormRows<T, B>{source + offset, weight, bias, target + offset, end - begin, size, weights.epsilon});
+      });
     });
   });
 }

@@ -1,46 +1,33 @@
 #include "kernels/rope.h"
 
-#include <vector>
-
-#include "kernels/cpu/row_sums.h"
-#include "kernels/cpu/sine_cosine.h"
+#include "kernels/cpu/rotate_heads.h"
+#include "kernels/cpu/row_pieces.h"
 
 namespace skipper::cpu {
 namespace {
 
-struct Rotation {
-  float* x;  // one token, [heads, D]
-  const float* cosine;
-  const float* sine;
-  int64_t num_heads;
-  int64_t half;
-};
-
 struct RotateKernel {
   template <int kWidth>
-  [[gnu::always_inline]] static void run(const Rotation& rotation) {
-    using V = Lanes<kWidth>;
-    for (int64_t head = 0; head < rotation.num_heads; ++head) {
-      float* low = rotation.x + head * 2 * rotation.half;
-      float* high = low + rotation.half;
-      for_each_vector<kWidth>(rotation.half, [&](const auto& load, const auto& store) __attribute__((always_inline)) {
-        const V a = load(low), b = load(high), cosine = load(rotation.cosine), sine = load(rotation.sine);
-        store(low, a * cosine - b * sine);
-        store(high, b * cosine + a * sine);
-      });
+  [[gnu::always_inline]] static void run(const TokenHeads& first, const float* const& angles, int64_t num_tokens) {
+    TokenHeads heads = first;
+    for (int64_t t = 0; t < num_tokens; ++t, heads.x += heads.num_heads * 2 * heads.half) {
+      rotate_heads<kWidth>(heads, angles + t * heads.half);
     }
   }
 };
 
 }  // namespace
 
-void rope(Tensor& x, const Tensor& angles) {
-  const int64_t half = angles.dim(1);
-  std::vector<float> cosine(static_cast<size_t>(half)), sine(static_cast<size_t>(half));
-  for (int64_t t = 0; t < x.dim(0); ++t) {
-    run_on_best_isa<SineCosineKernel>(angles.row<float>(t), half, SineCosine{sine.data(), cosine.data()});
-    run_on_best_isa<RotateKernel>(Rotation{x.row<float>(t), cosine.data(), sine.data(), x.dim(1), half});
-  }
+void rope(Tensor& x, const Tensor& angles, ThreadPool& workers) {
+  float* values = x.data<float>();
+  const float* radians = angles.data<float>();
+  const int64_t half = angles.dim(1), num_heads = x.dim(1);
+  // A sine with its cosine costs as much as moving 64 bytes.
+  const RowWork work{x.dim(0), half * (64 + num_heads * 4 * static_cast<int64_t>(sizeof(float)))};
+  for_row_pieces(workers, work, [=](int64_t begin, int64_t end) {
+    const TokenHeads heads{values + begin * num_heads * 2 * half, num_heads, half};
+    run_on_best_isa<RotateKernel>(heads, radians + begin * half, end - begin);
+  });
 }
 
 }  // namespace skipper::cpu

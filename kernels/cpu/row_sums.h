@@ -24,12 +24,12 @@ template <int kWidth, typename Visit>
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     visit([i](const auto* row) __attribute__((always_inline)) { return V::load(row + i); },
-          [i](float* row, const V& value) __attribute__((always_inline)) { value.store(row + i); });
+          [i](auto* row, const V& value) __attribute__((always_inline)) { value.store(row + i); });
   }
   const int64_t rest = count - i;
   if (rest == 0) return;
   visit([i, rest](const auto* row) __attribute__((always_inline)) { return V::load_first(row + i, rest); },
-        [i, rest](float* row, const V& value) __attribute__((always_inline)) { value.store_first(row + i, rest); });
+        [i, rest](auto* row, const V& value) __attribute__((always_inline)) { value.store_first(row + i, rest); });
 }
 
 }  // namespace skipper::cpu

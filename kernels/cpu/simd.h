@@ -118,8 +118,20 @@ struct Lanes {
     for (int i = 0; i < kParts; ++i) __builtin_memcpy(target + i * kWidth, &part[i], sizeof(Part));
   }
 
-  [[gnu::always_inline]] void store_first(float* target, int64_t count) const {
-    float all[kLanes];
+  // Rounds to nearest even as the constructor of bf16 does; NaN stays NaN.
+  [[gnu::always_inline]] void store(bf16* target) const {
+    for (int i = 0; i < kParts; ++i) {
+      const WordPart word = reinterpret_cast<WordPart>(part[i]);
+      const WordPart rounded = word + 0x7fffu + ((word >> 16) & 1u);
+      const WordPart kept = part[i] == part[i] ? rounded : word | 0x400000u;
+      const HalfPart half = __builtin_convertvector(kept >> 16, HalfPart);
+      __builtin_memcpy(static_cast<void*>(target + i * kWidth), &half, sizeof(half));
+    }
+  }
+
+  template <typename T>
+  [[gnu::always_inline]] void store_first(T* target, int64_t count) const {
+    T all[kLanes];
     store(all);
     for (int64_t i = 0; i < count; ++i) target[i] = all[i];
   }

@@ -1,7 +1,10 @@
 #include "kernels/elementwise.h"
 
+#include <bit>
 #include <limits>
+#include <utility>
 
+#include "kernels/cpu/instruction_set.h"
 #include "tests/kernels/random_tensors.h"
 
 namespace skipper {
@@ -30,6 +33,46 @@ TEST(Convert, RoundsFloatToBf16AndWidensItExactly) {
   for (int64_t i = 0; i < x.num_elements(); ++i) {
     EXPECT_EQ(half.data<bf16>()[i].bits, bf16(x.data<float>()[i]).bits);
     EXPECT_EQ(back.data<float>()[i], static_cast<float>(bf16(x.data<float>()[i])));
+  }
+}
+
+TEST(Add, HasTheSameBitsOnAnyNumberOfThreads) {
+  const Tensor x = random_tensor({100'003}, DType::kBF16, 6);
+  expect_same_bits_on_any_number_of_threads([&](Stream& stream) {
+    Tensor y = random_tensor({100'003}, DType::kF32, 7);
+    add(x, y, stream);
+    return y;
+  });
+}
+
+// Every upper half with lower halves around the tie, through every vector width.
+TEST(Convert, RoundsEveryKindOfFloatAsBf16Does) {
+  Stream stream;
+  std::vector<uint32_t> words;
+  for (uint32_t upper = 0; upper < 0x10000u; ++upper) {
+    for (const uint32_t lower : {0x0000u, 0x0001u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) words.push_back(upper << 16 | lower);
+  }
+  words.pop_back();  // a count that is no multiple of a vector
+  const Tensor x = Tensor::borrow_const(words.data(), {static_cast<int64_t>(words.size())}, DType::kF32);
+  for (const cpu::Isa isa : cpu::available_isas()) {
+    const cpu::IsaOverride chosen(isa);
+    Tensor y = Tensor::empty(x.shape(), DType::kBF16);
+    convert(x, y, stream);
+    for (size_t i = 0; i < words.size(); ++i) {
+      ASSERT_EQ(y.data<bf16>()[i].bits, bf16(std::bit_cast<float>(words[i])).bits) << std::hex << words[i] << " " << name_of(isa);
+    }
+  }
+}
+
+TEST(Convert, HasTheSameBitsOnAnyNumberOfThreads) {
+  for (const auto& [from, to] : {std::pair{DType::kF32, DType::kBF16}, {DType::kBF16, DType::kF32}, {DType::kF16, DType::kF32}}) {
+    const Tensor values = random_tensor({100'003}, from == DType::kF16 ? DType::kBF16 : from, 8);
+    const Tensor x = Tensor::borrow_const(values.bytes(), values.shape(), from);
+    expect_same_bits_on_any_number_of_threads([&, to = to](Stream& stream) {
+      Tensor y = Tensor::empty(x.shape(), to);
+      convert(x, y, stream);
+      return y;
+    });
   }
 }
 
@@ -82,6 +125,15 @@ TEST(Transpose, WorksOnPlainMatrices) {
   Tensor y = Tensor::empty({3, 2}, DType::kF32);
   transpose(x, y, stream);
   EXPECT_EQ(y.row<float>(2)[1], x.row<float>(1)[2]);
+}
+
+TEST(Transpose, HasTheSameBitsOnAnyNumberOfThreads) {
+  const Tensor x = random_tensor({5, 331, 97}, DType::kF32, 9);
+  expect_same_bits_on_any_number_of_threads([&](Stream& stream) {
+    Tensor y = Tensor::empty({5, 97, 331}, DType::kF32);
+    transpose(x, y, stream);
+    return y;
+  });
 }
 
 }  // namespace

@@ -45,6 +45,14 @@ TEST_P(GeluTest, RowHasTheSameBitsAloneAndAmongOthers) {
   EXPECT_TRUE(same_bits(x, alone));
 }
 
+TEST_P(GeluTest, HasTheSameBitsOnAnyNumberOfThreads) {
+  expect_same_bits_on_any_number_of_threads([&](Stream& stream) {
+    Tensor x = random_tensor({307, 131}, DType::kF32, 3);
+    gelu(x, GetParam(), stream);
+    return x;
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Forms, GeluTest, testing::Values(GeluForm::kErf, GeluForm::kTanh));
 
 }  // namespace

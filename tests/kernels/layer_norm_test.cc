@@ -59,6 +59,16 @@ TEST_P(LayerNormTest, WorksInPlaceAndRowByRowWithTheSameBits) {
   EXPECT_TRUE(same_bits(x, all));
 }
 
+TEST_P(LayerNormTest, HasTheSameBitsOnAnyNumberOfThreads) {
+  const Tensor x = random_tensor({701, 131}, DType::kF32, 6);
+  const LayerNormWeights weights = random_weights(131);
+  expect_same_bits_on_any_number_of_threads([&](Stream& stream) {
+    Tensor y = Tensor::empty(x.shape(), DType::kF32);
+    layer_norm(x, weights, y, stream);
+    return y;
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Weights, LayerNormTest, testing::ValuesIn(kWeightTypes), name_of_weight_type);
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "tensor/device_runtime.h"
 #include "tensor/tensor.h"
 
 namespace skipper {
@@ -57,6 +58,19 @@ inline void expect_close(const Tensor& actual, const std::vector<double>& expect
 inline bool same_bits(const Tensor& a, const Tensor& b) {
   return a.shape() == b.shape() && a.dtype() == b.dtype() &&
          (a.num_bytes() == 0 || std::memcmp(a.bytes(), b.bytes(), a.num_bytes()) == 0);
+}
+
+// compute(stream) returns the kernel's results: the same bits with pools of 1, 2 and 3 threads.
+template <typename Compute>
+void expect_same_bits_on_any_number_of_threads(const Compute& compute) {
+  ThreadPool one_thread(1);
+  Stream alone(one_thread);
+  const Tensor expected = compute(alone);
+  for (const int num_threads : {2, 3}) {
+    ThreadPool workers(num_threads);
+    Stream stream(workers);
+    EXPECT_TRUE(same_bits(compute(stream), expected)) << num_threads << " threads";
+  }
 }
 
 // The element types of weights, each with the tolerance of kernels that read them. Oracles start from the rounded

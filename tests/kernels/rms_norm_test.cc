@@ -1,5 +1,6 @@
 #include "kernels/rms_norm.h"
 
+#include "kernels/elementwise.h"
 #include "tests/kernels/random_tensors.h"
 
 namespace skipper {
@@ -48,6 +49,32 @@ TEST_P(RmsNormTest, RowHasTheSameBitsAloneAndAmongOthers) {
   for (int64_t row = 0; row < 17; ++row) {
     rms_norm(x.slice(row, row + 1), weight, 1e-6f, one, stream_);
     EXPECT_TRUE(same_bits(one, all.slice(row, row + 1)));
+  }
+}
+
+TEST_P(RmsNormTest, HasTheSameBitsOnAnyNumberOfThreads) {
+  const Tensor x = random_tensor({701, 131}, DType::kF32, 7), weight = random_tensor({131}, GetParam().dtype, 8);
+  expect_same_bits_on_any_number_of_threads([&](Stream& stream) {
+    Tensor y = Tensor::empty(x.shape(), DType::kF32);
+    rms_norm(x, weight, 1e-6f, y, stream);
+    return y;
+  });
+}
+
+TEST_P(RmsNormTest, AddsAndNormalizesWithTheBitsOfBothKernels) {
+  for (const Shape& shape : {Shape{0, 5}, Shape{1, 1}, Shape{3, 16}, Shape{2, 3, 17}, Shape{701, 131}}) {
+    const Tensor x = random_tensor(shape, DType::kF32, 9), weight = random_tensor({shape[shape.rank() - 1]}, GetParam().dtype, 10);
+    Tensor expected_hidden = random_tensor(shape, DType::kF32, 11), expected = Tensor::empty(shape, DType::kF32);
+    add(x, expected_hidden, stream_);
+    rms_norm(expected_hidden, weight, 1e-5f, expected, stream_);
+    for (const int num_threads : {1, 2, 3}) {
+      ThreadPool workers(num_threads);
+      Stream stream(workers);
+      Tensor hidden = random_tensor(shape, DType::kF32, 11), normed = Tensor::empty(shape, DType::kF32);
+      add_rms_norm(x, {weight, 1e-5f}, hidden, normed, stream);
+      EXPECT_TRUE(same_bits(hidden, expected_hidden)) << shape.to_string() << ", " << num_threads << " threads";
+      EXPECT_TRUE(same_bits(normed, expected)) << shape.to_string() << ", " << num_threads << " threads";
+    }
   }
 }
 

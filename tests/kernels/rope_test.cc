@@ -57,5 +57,23 @@ TEST(Rope, RowHasTheSameBitsAloneAndAmongOthers) {
   EXPECT_TRUE(same_bits(x, alone));
 }
 
+TEST(Rope, RotatesHeadsWiderThanOneBlockOfAngles) {
+  Stream stream;
+  Tensor x = random_tensor({3, 2, 2 * 131}, DType::kF32, 6);
+  const Tensor angles = random_tensor({3, 131}, DType::kF32, 7);
+  const std::vector<double> expected = rotated(x, angles);
+  rope(x, angles, stream);
+  expect_close(x, expected, 1e-6);
+}
+
+TEST(Rope, HasTheSameBitsOnAnyNumberOfThreads) {
+  const Tensor angles = random_tensor({301, 19}, DType::kF32, 8);
+  expect_same_bits_on_any_number_of_threads([&](Stream& stream) {
+    Tensor x = random_tensor({301, 7, 38}, DType::kF32, 9);
+    rope(x, angles, stream);
+    return x;
+  });
+}
+
 }  // namespace
 }  // namespace skipper

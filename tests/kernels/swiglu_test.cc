@@ -45,5 +45,14 @@ TEST(Swiglu, RowHasTheSameBitsAloneAndAmongOthers) {
   }
 }
 
+TEST(Swiglu, HasTheSameBitsOnAnyNumberOfThreads) {
+  const Tensor gate_up = random_tensor({307, 2 * 131}, DType::kF32, 3);
+  expect_same_bits_on_any_number_of_threads([&](Stream& stream) {
+    Tensor y = Tensor::empty({307, 131}, DType::kF32);
+    swiglu(gate_up, y, stream);
+    return y;
+  });
+}
+
 }  // namespace
 }  // namespace skipper

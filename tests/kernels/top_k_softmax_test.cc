@@ -85,6 +85,36 @@ TEST_P(TopKSoftmaxTest, TokenHasTheSameBitsAloneAndAmongOthers) {
   }
 }
 
+TEST_P(TopKSoftmaxTest, ChoosesAsASortDoesAmongTiesNansAndInfinitiesInEveryBlock) {
+  Stream stream;
+  const float kinds[] = {NAN, -NAN, -INFINITY, -1.0f, -0.0f, 0.0f, 1e-40f, 2.0f, 3.4e38f};
+  std::mt19937 generator(3);
+  for (const int64_t experts : {1, 63, 64, 65, 191, 512}) {
+    Tensor logits = Tensor::empty({20, experts}, DType::kF32);
+    for (float& logit : logits.span<float>()) logit = kinds[generator() % std::size(kinds)];
+    Tensor ids = Tensor::empty({20, experts}, DType::kI32), weights = Tensor::empty({20, experts}, DType::kF32);
+    top_k_softmax(logits, GetParam(), ids, weights, stream);
+    for (int64_t t = 0; t < 20; ++t) {
+      const float* row = logits.row<float>(t);
+      std::vector<int32_t> order(static_cast<size_t>(experts));
+      std::iota(order.begin(), order.end(), 0);
+      std::stable_sort(order.begin(), order.end(), [row](int32_t a, int32_t b) {
+        return std::isnan(row[b]) ? !std::isnan(row[a]) : row[a] > row[b];
+      });
+      EXPECT_THAT(std::vector(ids.row<int32_t>(t), ids.row<int32_t>(t) + experts), testing::ElementsAreArray(order));
+    }
+  }
+}
+
+TEST_P(TopKSoftmaxTest, HasTheSameBitsOnAnyNumberOfThreads) {
+  const Tensor logits = random_tensor({307, 131}, DType::kF32, 4);
+  expect_same_bits_on_any_number_of_threads([&](Stream& stream) {
+    Tensor ids = Tensor::empty({307, 7}, DType::kI32), weights = Tensor::empty({307, 7}, DType::kF32);
+    top_k_softmax(logits, GetParam(), ids, weights, stream);
+    return weights;
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Normalizations, TopKSoftmaxTest,
                          testing::Values(TopKNormalization::kNone, TopKNormalization::kSumToOne));
 
