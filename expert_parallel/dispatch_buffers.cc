@@ -21,11 +21,12 @@ DispatchBuffers::DispatchBuffers(const DispatchShape& dispatch_shape, const Disp
 
   sent_counts.resize(world_size);
   last_token.resize(world_size);
-  next_row.resize(world_size);
-  payload_rows = Tensor::empty({shape.max_tokens, shape.hidden_size}, config.payload_dtype);
+  first_sent_row.resize(world_size);
   sent_tokens = Tensor::empty({max_sent}, DType::kI32);
   send_message = Tensor::empty({message_bytes(max_sent, max_sent_pairs)}, DType::kU8);
   returned_sums = Tensor::empty({max_sent, shape.hidden_size}, config.combine_dtype);
+  returned_offsets = Tensor::empty({shape.max_tokens + 1}, DType::kI32);
+  returned_index = Tensor::empty({max_sent}, DType::kI32);
 
   received_counts.resize(world_size);
   receive_message = Tensor::empty({message_bytes(max_received, max_pairs)}, DType::kU8);
@@ -37,6 +38,22 @@ DispatchBuffers::DispatchBuffers(const DispatchShape& dispatch_shape, const Disp
   row_index = Tensor::empty({max_pairs}, DType::kI32);
   row_of_pair = Tensor::empty({max_pairs}, DType::kI32);
   partial_sums = Tensor::empty({max_received, shape.hidden_size}, config.combine_dtype);
+}
+
+DispatchBuffers::Position DispatchBuffers::received_from(size_t source) const {
+  Position position;
+  for (size_t rank = 0; rank < source; ++rank) {
+    position.row += received_counts[rank].num_tokens();
+    position.pair += received_counts[rank].pairs;
+  }
+  return position;
+}
+
+PayloadParts DispatchBuffers::received_parts(const Position& position) {
+  return {.rows = received_rows.bytes() + position.row * payload_row_bytes(),
+          .pair_counts = pair_offsets.bytes() + (position.row + 1) * 4,
+          .slots = pair_slots.bytes() + position.pair * 4,
+          .weights = pair_weights.bytes() + position.pair * 4};
 }
 
 }  // namespace skipper

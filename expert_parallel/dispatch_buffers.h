@@ -26,26 +26,39 @@ struct DispatchBuffers {
 
   int64_t payload_row_bytes() const { return shape.hidden_size * static_cast<int64_t>(size_of(config.payload_dtype)); }
   int64_t combine_row_bytes() const { return shape.hidden_size * static_cast<int64_t>(size_of(config.combine_dtype)); }
+  bool is_own(size_t rank) const { return static_cast<int>(rank) == own_rank; }
+
+  // Where the tokens of a source begin among all received ones.
+  struct Position {
+    int64_t row = 0;
+    int64_t pair = 0;
+  };
+  Position received_from(size_t source) const;
+  // The place of a source's tokens in received_rows, pair_offsets, pair_slots and pair_weights. Its pair counts are where the
+  // offsets after its tokens will be.
+  PayloadParts received_parts(const Position& position);
 
   DispatchShape shape;
   DispatchConfig config;
+  int own_rank = 0;  // set by the dispatcher
 
-  // Sizes of the parts of the exchange under way, by rank.
+  // Sizes of the parts of the exchange under way, by rank; nothing for the own rank.
   std::vector<int64_t> send_bytes;     // [world_size]
   std::vector<int64_t> receive_bytes;  // [world_size]
 
-  // At the source.
+  // At the source. The rank's own tokens are the last of the sent rows and in no message.
   std::vector<DispatchCounts> sent_counts;  // [world_size]
   std::vector<int32_t> last_token;          // [world_size] scratch: last token seen that goes to the rank
-  std::vector<int64_t> next_row;            // [world_size] scratch: where the rank's next token is listed
-  Tensor payload_rows;                      // [max_tokens, H] payload format
+  std::vector<int64_t> first_sent_row;      // [world_size] where the rank's tokens begin in sent_tokens
   Tensor sent_tokens;                       // [S] i32, token of each sent row, destination by destination
-  Tensor send_message;                      // bytes of all payload messages
+  Tensor send_message;                      // bytes of the payload messages to the other ranks
   Tensor returned_sums;                     // [S, H] combine format, in the order of sent_tokens
+  Tensor returned_offsets;                  // [max_tokens + 1] i32, returned rows of each token
+  Tensor returned_index;                    // [S] i32, those rows in the order of their ranks
 
   // At the destination.
   std::vector<DispatchCounts> received_counts;  // [world_size]
-  Tensor receive_message;                       // bytes of all payload messages
+  Tensor receive_message;                       // bytes of the payload messages of the other ranks
   Tensor received_rows;                         // [N, H] payload format, source by source
   Tensor pair_offsets;                          // [N + 1] i32, pairs of each received token
   Tensor pair_slots;                            // [P] i32, local expert of each pair
@@ -53,7 +66,7 @@ struct DispatchBuffers {
   Tensor row_offsets;                           // [max_local_experts + 1] i32, rows of each expert
   Tensor row_index;                             // [P] i32, received token of each expert row
   Tensor row_of_pair;                           // [P] i32, inverse of the sort
-  Tensor partial_sums;                          // [N, H] combine format
+  Tensor partial_sums;                          // [N, H] combine format, for the other ranks
 };
 
 }  // namespace skipper

@@ -39,6 +39,21 @@ struct PayloadLayout {
   int64_t num_bytes() const { return weights_offset() + num_pairs * 4; }
 };
 
+// Where the parts of a payload lie: in a message, or for a rank's own tokens in the buffers that messages are unpacked to.
+struct PayloadParts {
+  std::byte* rows = nullptr;
+  std::byte* pair_counts = nullptr;
+  std::byte* slots = nullptr;
+  std::byte* weights = nullptr;
+};
+
+inline PayloadParts parts_at(std::byte* message, const PayloadLayout& layout) {
+  return {.rows = message,
+          .pair_counts = message + layout.pair_counts_offset(),
+          .slots = message + layout.slots_offset(),
+          .weights = message + layout.weights_offset()};
+}
+
 inline PayloadLayout layout_of(const DispatchCounts& counts, int64_t row_bytes) {
   return {.num_tokens = counts.num_tokens(), .num_pairs = counts.pairs, .row_bytes = row_bytes};
 }

@@ -11,13 +11,13 @@ namespace skipper {
 
 namespace {
 
-// Where the contents of one message go: its rows and pairs start here in the tensors of all sources.
+// The tokens of one source: `from` its message to their place among those of all sources. The own tokens are in place.
 struct IncomingMessage {
   int source = 0;
   PayloadLayout layout;
-  const std::byte* bytes = nullptr;
-  int64_t first_row = 0;
-  int64_t first_pair = 0;
+  PayloadParts from;
+  PayloadParts to;
+  DispatchBuffers::Position position;
 };
 
 [[noreturn]] void refuse(const IncomingMessage& message, const std::string& what) {
@@ -25,37 +25,45 @@ struct IncomingMessage {
                   "; start all ranks with the same build, model and configuration");
 }
 
-void unpack_rows(const IncomingMessage& message, DispatchBuffers& buffers) {
-  std::memcpy(buffers.received_rows.bytes() + message.first_row * message.layout.row_bytes, message.bytes,
-              static_cast<size_t>(message.layout.num_tokens * message.layout.row_bytes));
+void unpack_bytes(const std::byte* from, int64_t num_bytes, std::byte* to, ThreadPool& workers) {
+  constexpr int64_t kPieceBytes = 256 * 1024;
+  if (from == to) return;
+  workers.parallel_ranges(num_bytes, kPieceBytes, [=](int64_t begin, int64_t end) {
+    std::memcpy(to + begin, from + begin, static_cast<size_t>(end - begin));
+  });
 }
 
-// Turns the message's pair counts into offsets that go on from the previous message's.
+// Turns the message's pair counts into offsets that go on from the previous message's; in place for the own tokens.
 void unpack_pair_counts(const IncomingMessage& message, DispatchBuffers& buffers) {
-  int32_t* offsets = buffers.pair_offsets.data<int32_t>() + message.first_row;
-  const std::byte* counts = message.bytes + message.layout.pair_counts_offset();
-  const int64_t end = message.first_pair + message.layout.num_pairs;
+  int32_t* offsets = buffers.pair_offsets.data<int32_t>() + message.position.row;
   for (int64_t i = 0; i < message.layout.num_tokens; ++i) {
     int32_t count = 0;
-    std::memcpy(&count, counts + i * 4, sizeof(count));
+    std::memcpy(&count, message.from.pair_counts + i * 4, sizeof(count));
     if (count < 1 || count > buffers.shape.top_k) {
       refuse(message, "a token with " + std::to_string(count) + " experts");
     }
     offsets[i + 1] = offsets[i] + count;
   }
-  if (offsets[message.layout.num_tokens] != end) refuse(message, "experts per token do not add up to those announced");
+  if (offsets[message.layout.num_tokens] != message.position.pair + message.layout.num_pairs) {
+    refuse(message, "experts per token do not add up to those announced");
+  }
 }
 
-void unpack_pairs(const IncomingMessage& message, int num_local_experts, DispatchBuffers& buffers) {
-  const auto num_pairs = static_cast<size_t>(message.layout.num_pairs);
-  int32_t* slots = buffers.pair_slots.data<int32_t>() + message.first_pair;
-  float* weights = buffers.pair_weights.data<float>() + message.first_pair;
-  std::memcpy(slots, message.bytes + message.layout.slots_offset(), num_pairs * sizeof(int32_t));
-  std::memcpy(weights, message.bytes + message.layout.weights_offset(), num_pairs * sizeof(float));
-  for (size_t p = 0; p < num_pairs; ++p) {
+void check_slots(const IncomingMessage& message, int num_local_experts, const DispatchBuffers& buffers) {
+  const int32_t* slots = buffers.pair_slots.data<int32_t>() + message.position.pair;
+  for (int64_t p = 0; p < message.layout.num_pairs; ++p) {
     if (slots[p] >= 0 && slots[p] < num_local_experts) continue;
     refuse(message, "expert slot " + std::to_string(slots[p]) + " of " + std::to_string(num_local_experts));
   }
+}
+
+void unpack_message(const IncomingMessage& message, int num_local_experts, DispatchBuffers& buffers, ThreadPool& workers) {
+  const PayloadLayout& layout = message.layout;
+  unpack_bytes(message.from.rows, layout.num_tokens * layout.row_bytes, message.to.rows, workers);
+  unpack_pair_counts(message, buffers);
+  unpack_bytes(message.from.slots, layout.num_pairs * 4, message.to.slots, workers);
+  unpack_bytes(message.from.weights, layout.num_pairs * 4, message.to.weights, workers);
+  check_slots(message, num_local_experts, buffers);
 }
 
 // row_offsets[e] = the end of expert e's rows, for all e; the last entry = all rows.
@@ -67,19 +75,19 @@ void sum_rows_per_expert(std::span<const int32_t> slots, std::span<int32_t> row_
 
 }  // namespace
 
-void unpack_incoming(const IncomingTokens& tokens, DispatchBuffers& buffers) {
+void unpack_incoming(const IncomingTokens& tokens, DispatchBuffers& buffers, Stream& stream) {
   IncomingMessage message;
-  message.bytes = buffers.receive_message.bytes();
+  std::byte* bytes = buffers.receive_message.bytes();
   buffers.pair_offsets.data<int32_t>()[0] = 0;
-  for (const DispatchCounts& counts : buffers.received_counts) {
-    message.layout = layout_of(counts, buffers.payload_row_bytes());
-    unpack_rows(message, buffers);
-    unpack_pair_counts(message, buffers);
-    unpack_pairs(message, tokens.num_local_experts, buffers);
-    message.bytes += message.layout.num_bytes();
-    message.first_row += message.layout.num_tokens;
-    message.first_pair += message.layout.num_pairs;
-    ++message.source;
+  for (size_t source = 0; source < buffers.received_counts.size(); ++source) {
+    message.source = static_cast<int>(source);
+    message.layout = layout_of(buffers.received_counts[source], buffers.payload_row_bytes());
+    message.to = buffers.received_parts(message.position);
+    message.from = buffers.is_own(source) ? message.to : parts_at(bytes, message.layout);
+    unpack_message(message, tokens.num_local_experts, buffers, stream.workers());
+    if (!buffers.is_own(source)) bytes += message.layout.num_bytes();
+    message.position.row += message.layout.num_tokens;
+    message.position.pair += message.layout.num_pairs;
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "expert_parallel/dispatch_buffers.h"
+#include "tensor/device_runtime.h"
 
 namespace skipper {
 
@@ -14,8 +15,9 @@ struct IncomingTokens {
 };
 
 // Reads receive_message, as announced by received_counts, into received_rows, pair_offsets, pair_slots and pair_weights,
-// source by source. Throws CommError naming the source when pair counts do not add up or a slot does not exist here.
-void unpack_incoming(const IncomingTokens& tokens, DispatchBuffers& buffers);
+// source by source; the rank's own tokens are there already (place_own_tokens). Throws CommError naming the source when pair
+// counts do not add up or a slot does not exist here.
+void unpack_incoming(const IncomingTokens& tokens, DispatchBuffers& buffers, Stream& stream);
 
 // Fills row_offsets, row_index and row_of_pair: a stable counting sort of the pairs by their slot.
 void sort_by_expert(const IncomingTokens& tokens, DispatchBuffers& buffers);

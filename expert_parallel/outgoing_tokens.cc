@@ -4,6 +4,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <vector>
+
+#include "kernels/permute_tokens.h"
 
 namespace skipper {
 
@@ -14,53 +18,77 @@ const ExpertHome& home_of(int32_t expert, std::span<const ExpertHome> homes) {
   return homes[static_cast<size_t>(expert)];
 }
 
-// Calls visit(token, rank) once for every rank that owns one of the token's experts, tokens ascending.
+// Calls visit(token, rank, is_first) for every pair, tokens ascending; `is_first` for the token's first pair of that rank.
 template <typename Visit>
-void for_each_destination(const Tensor& expert_ids, std::span<const ExpertHome> homes, std::vector<int32_t>& last_token,
-                          const Visit& visit) {
+void for_each_pair(const Tensor& expert_ids, std::span<const ExpertHome> homes, std::vector<int32_t>& last_token,
+                   const Visit& visit) {
   std::fill(last_token.begin(), last_token.end(), -1);
+  const auto num_tokens = static_cast<int32_t>(expert_ids.dim(0));
   const int64_t top_k = expert_ids.dim(1);
-  for (int32_t token = 0; token < expert_ids.dim(0); ++token) {
-    const int32_t* ids = expert_ids.row<int32_t>(token);
+  const int32_t* ids = expert_ids.data<int32_t>();
+  for (int32_t token = 0; token < num_tokens; ++token, ids += top_k) {
     for (int64_t j = 0; j < top_k; ++j) {
       if (ids[j] == kNoExpert) continue;
       const auto rank = static_cast<size_t>(home_of(ids[j], homes).rank);
-      if (last_token[rank] == token) continue;
+      const bool is_first = last_token[rank] != token;
       last_token[rank] = token;
-      visit(token, rank);
+      visit(token, rank, is_first);
     }
   }
 }
 
-void count_tokens(const OutgoingTokens& tokens, DispatchBuffers& buffers) {
+void count_outgoing(const OutgoingTokens& tokens, DispatchBuffers& buffers) {
   std::vector<DispatchCounts>& counts = buffers.sent_counts;
   const uint8_t* classes = tokens.token_class.data<uint8_t>();
-  for_each_destination(tokens.routing.expert_ids, tokens.homes, buffers.last_token,
-                       [&](int32_t token, size_t rank) { ++counts[rank].tokens[classes[token]]; });
+  for_each_pair(tokens.routing.expert_ids, tokens.homes, buffers.last_token, [&](int32_t token, size_t rank, bool is_first) {
+    counts[rank].tokens[classes[token]] += is_first ? 1 : 0;
+    ++counts[rank].pairs;
+  });
   if (tokens.routed_ids.bytes() == tokens.routing.expert_ids.bytes()) {  // nothing was skipped
     for (DispatchCounts& count : counts) count.unskipped_tokens = count.tokens;
     return;
   }
-  for_each_destination(tokens.routed_ids, tokens.homes, buffers.last_token,
-                       [&](int32_t token, size_t rank) { ++counts[rank].unskipped_tokens[classes[token]]; });
+  for_each_pair(tokens.routed_ids, tokens.homes, buffers.last_token, [&](int32_t token, size_t rank, bool is_first) {
+    counts[rank].unskipped_tokens[classes[token]] += is_first ? 1 : 0;
+  });
 }
 
-void count_pairs(const OutgoingTokens& tokens, DispatchBuffers& buffers) {
-  for (const int32_t expert : tokens.routing.expert_ids.span<int32_t>()) {
-    if (expert == kNoExpert) continue;
-    ++buffers.sent_counts[static_cast<size_t>(home_of(expert, tokens.homes).rank)].pairs;
-  }
-}
-
-void list_tokens(const OutgoingTokens& tokens, DispatchBuffers& buffers) {
+// Rank by rank, the own rank last: the other ranks' rows lie together, as their sums come back.
+void place_sent_rows(DispatchBuffers& buffers) {
   int64_t first_row = 0;
-  for (size_t rank = 0; rank < buffers.next_row.size(); ++rank) {
-    buffers.next_row[rank] = first_row;
-    first_row += buffers.sent_counts[rank].num_tokens();
+  for (size_t rank = 0; rank < buffers.sent_counts.size(); ++rank) {
+    buffers.first_sent_row[rank] = first_row;
+    if (!buffers.is_own(rank)) first_row += buffers.sent_counts[rank].num_tokens();
   }
+  buffers.first_sent_row[static_cast<size_t>(buffers.own_rank)] = first_row;
+}
+
+// Lists the tokens of each rank and counts the ranks of each token.
+void list_tokens(const OutgoingTokens& tokens, DispatchBuffers& buffers) {
+  place_sent_rows(buffers);
   int32_t* sent_tokens = buffers.sent_tokens.data<int32_t>();
-  for_each_destination(tokens.routing.expert_ids, tokens.homes, buffers.last_token,
-                       [&](int32_t token, size_t rank) { sent_tokens[buffers.next_row[rank]++] = token; });
+  int32_t* num_returned = buffers.returned_offsets.data<int32_t>();
+  std::fill_n(num_returned, tokens.hidden.dim(0) + 1, 0);
+  std::vector<int64_t>& next_row = buffers.first_sent_row;
+  for_each_pair(tokens.routing.expert_ids, tokens.homes, buffers.last_token, [&](int32_t token, size_t rank, bool is_first) {
+    if (!is_first) return;
+    sent_tokens[next_row[rank]++] = token;
+    ++num_returned[token];
+  });
+  place_sent_rows(buffers);
+}
+
+// From the last rank down, each row taking its token's last free place: ends become beginnings on the way.
+void list_returned_rows(int64_t num_tokens, DispatchBuffers& buffers) {
+  int32_t* offsets = buffers.returned_offsets.data<int32_t>();
+  std::partial_sum(offsets, offsets + num_tokens + 1, offsets);
+  const int32_t* sent_tokens = buffers.sent_tokens.data<int32_t>();
+  int32_t* returned_index = buffers.returned_index.data<int32_t>();
+  for (size_t rank = buffers.sent_counts.size(); rank-- > 0;) {
+    const int64_t first_row = buffers.first_sent_row[rank];
+    const int64_t end = first_row + buffers.sent_counts[rank].num_tokens();
+    for (int64_t row = first_row; row < end; ++row) returned_index[--offsets[sent_tokens[row]]] = static_cast<int32_t>(row);
+  }
 }
 
 template <typename T>
@@ -69,65 +97,62 @@ void append(std::byte*& cursor, T value) {
   cursor += sizeof(T);
 }
 
-void append_rows(std::span<const int32_t> sent_tokens, const Tensor& rows, std::byte* cursor) {
-  const size_t row_bytes = static_cast<size_t>(rows.row_elements()) * size_of(rows.dtype());
-  for (const int32_t token : sent_tokens) {
-    std::memcpy(cursor, rows.bytes() + static_cast<size_t>(token) * row_bytes, row_bytes);
-    cursor += row_bytes;
-  }
-}
-
-// One destination and its share of sent_tokens.
-struct OutgoingMessage {
-  int32_t rank = 0;
-  std::span<const int32_t> sent_tokens;
-  PayloadLayout layout;
-};
-
-void pack_message(const OutgoingTokens& tokens, const OutgoingMessage& message, std::byte* bytes) {
-  append_rows(message.sent_tokens, tokens.rows, bytes);
-  std::byte* pair_counts = bytes + message.layout.pair_counts_offset();
-  std::byte* slots = bytes + message.layout.slots_offset();
-  std::byte* weights = bytes + message.layout.weights_offset();
+// The lists of the pairs of `rank` of the tokens that go there.
+void write_pairs(const OutgoingTokens& tokens, std::span<const int32_t> sent_tokens, size_t rank, PayloadParts parts) {
   const int64_t top_k = tokens.routing.expert_ids.dim(1);
-  for (const int32_t token : message.sent_tokens) {
-    const int32_t* ids = tokens.routing.expert_ids.row<int32_t>(token);
-    const float* token_weights = tokens.routing.expert_weights.row<float>(token);
+  for (const int32_t token : sent_tokens) {
+    const int32_t* ids = tokens.routing.expert_ids.data<int32_t>() + token * top_k;
+    const float* weights = tokens.routing.expert_weights.data<float>() + token * top_k;
     int32_t num_pairs = 0;
     for (int64_t j = 0; j < top_k; ++j) {
       if (ids[j] == kNoExpert) continue;
       const ExpertHome& home = home_of(ids[j], tokens.homes);
-      if (home.rank != message.rank) continue;
-      append(slots, home.slot);
-      append(weights, token_weights[j]);
+      if (static_cast<size_t>(home.rank) != rank) continue;
+      append(parts.slots, home.slot);
+      append(parts.weights, weights[j]);
       ++num_pairs;
     }
-    append(pair_counts, num_pairs);
+    append(parts.pair_counts, num_pairs);
   }
+}
+
+void write_payload(const OutgoingTokens& tokens, size_t rank, const PayloadParts& parts, DispatchBuffers& buffers,
+                   Stream& stream) {
+  const int64_t num_tokens = buffers.sent_counts[rank].num_tokens();
+  if (num_tokens == 0) return;
+  const int64_t first_row = buffers.first_sent_row[rank];
+  const Tensor sent_tokens = buffers.sent_tokens.slice(first_row, first_row + num_tokens);
+  Tensor rows = Tensor::borrow(parts.rows, {num_tokens, buffers.shape.hidden_size}, buffers.config.payload_dtype);
+  gather_rows(tokens.hidden, sent_tokens, rows, stream);
+  write_pairs(tokens, sent_tokens.span<int32_t>(), rank, parts);
 }
 
 }  // namespace
 
 void plan_outgoing(const OutgoingTokens& tokens, DispatchBuffers& buffers) {
   std::fill(buffers.sent_counts.begin(), buffers.sent_counts.end(), DispatchCounts{});
-  count_tokens(tokens, buffers);
-  count_pairs(tokens, buffers);
+  count_outgoing(tokens, buffers);
   list_tokens(tokens, buffers);
+  list_returned_rows(tokens.hidden.dim(0), buffers);
   for (size_t rank = 0; rank < buffers.send_bytes.size(); ++rank) {
-    buffers.send_bytes[rank] = layout_of(buffers.sent_counts[rank], buffers.payload_row_bytes()).num_bytes();
+    const PayloadLayout layout = layout_of(buffers.sent_counts[rank], buffers.payload_row_bytes());
+    buffers.send_bytes[rank] = buffers.is_own(rank) ? 0 : layout.num_bytes();
   }
 }
 
-void pack_outgoing(const OutgoingTokens& tokens, DispatchBuffers& buffers) {
-  std::byte* bytes = buffers.send_message.bytes();
-  std::span<const int32_t> remaining = buffers.sent_tokens.span<int32_t>();
+void pack_outgoing(const OutgoingTokens& tokens, DispatchBuffers& buffers, Stream& stream) {
+  std::byte* message = buffers.send_message.bytes();
   for (size_t rank = 0; rank < buffers.sent_counts.size(); ++rank) {
+    if (buffers.is_own(rank)) continue;
     const PayloadLayout layout = layout_of(buffers.sent_counts[rank], buffers.payload_row_bytes());
-    const auto num_tokens = static_cast<size_t>(layout.num_tokens);
-    pack_message(tokens, {static_cast<int32_t>(rank), remaining.first(num_tokens), layout}, bytes);
-    bytes += layout.num_bytes();
-    remaining = remaining.subspan(num_tokens);
+    write_payload(tokens, rank, parts_at(message, layout), buffers, stream);
+    message += layout.num_bytes();
   }
+}
+
+void place_own_tokens(const OutgoingTokens& tokens, DispatchBuffers& buffers, Stream& stream) {
+  const auto own = static_cast<size_t>(buffers.own_rank);
+  write_payload(tokens, own, buffers.received_parts(buffers.received_from(own)), buffers, stream);
 }
 
 }  // namespace skipper

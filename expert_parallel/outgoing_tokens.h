@@ -6,22 +6,26 @@
 #include "expert_parallel/dispatch_buffers.h"
 #include "expert_parallel/expert_placement.h"
 #include "expert_parallel/routing.h"
+#include "tensor/device_runtime.h"
 #include "tensor/tensor.h"
 
 namespace skipper {
 
 struct OutgoingTokens {
-  const Tensor& rows;                 // [T, H] hidden rows in the payload format
+  const Tensor& hidden;               // [T, H] f32, rounded to the payload format on its way out
   const Routing& routing;             // [T, top_k], after skipping
   const Tensor& routed_ids;           // [T, top_k] i32, before skipping
   const Tensor& token_class;          // [T] u8
   std::span<const ExpertHome> homes;  // of the layer's experts
 };
 
-// Fills sent_counts, sent_tokens and send_bytes of `buffers`; needs no rows yet.
+// Fills sent_counts, sent_tokens, send_bytes and the returned rows of each token.
 void plan_outgoing(const OutgoingTokens& tokens, DispatchBuffers& buffers);
 
-// Writes the payload messages of all destinations to send_message, as planned.
-void pack_outgoing(const OutgoingTokens& tokens, DispatchBuffers& buffers);
+// Writes the payload messages of all other ranks to send_message, as planned.
+void pack_outgoing(const OutgoingTokens& tokens, DispatchBuffers& buffers, Stream& stream);
+
+// Writes the rank's own tokens to where unpack_incoming() expects them. Needs received_counts.
+void place_own_tokens(const OutgoingTokens& tokens, DispatchBuffers& buffers, Stream& stream);
 
 }  // namespace skipper

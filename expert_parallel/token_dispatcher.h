@@ -51,8 +51,8 @@ class DispatchHandle {
 };
 
 // A token's hidden row goes once to each rank that owns one of its experts, with its list of (local expert, weight); that rank
-// returns one weighted partial sum, and the source adds the partial sums in rank order. The rank's own tokens take the same
-// path and the same rounding, so a token's result does not depend on which rank holds it.
+// returns one weighted partial sum, and the source adds the partial sums in rank order. The rank's own tokens stay in its
+// buffers but are rounded and added like the others, so a token's result does not depend on which rank holds it.
 //
 //   DispatchHandle handle = dispatcher.start_dispatch(input, buffers, stream);
 //   ExpertBatch batch = dispatcher.finish_dispatch(handle, stream);
@@ -88,6 +88,8 @@ class TokenDispatcher {
   void finish_combine(DispatchHandle& handle, Tensor& out, Stream& stream);
 
  private:
+  void sum_pairs(const DispatchHandle& handle, const Tensor& expert_output, Stream& stream);
+  // These are null where there is nobody to exchange with.
   std::unique_ptr<PendingOperation> start_counts(DispatchBuffers& buffers, Stream& stream);
   std::unique_ptr<PendingOperation> start_payload(DispatchBuffers& buffers, Stream& stream);
   // Parts of `send` and `receive` have the sizes of buffers.send_bytes and receive_bytes.
@@ -97,6 +99,7 @@ class TokenDispatcher {
   void count_dispatch(const DispatchBuffers& buffers);
   void count_combine(const DispatchBuffers& buffers);
   void enter(const DispatchHandle& handle, const char* phase);
+  bool is_alone() const { return context_.data.size() == 1; }
   Hop hop_to(int rank) const { return context_.topology.hop(context_.data.rank(), rank); }
 
   Context context_;

@@ -10,7 +10,7 @@ namespace skipper {
 void embedding(const Tensor& ids, const Tensor& table, Tensor& y, Stream& stream);
 
 namespace cpu {
-void embedding(const Tensor& ids, const Tensor& table, Tensor& y);
+void embedding(const Tensor& ids, const Tensor& table, Tensor& y, ThreadPool& workers);
 }
 
 }  // namespace skipper

@@ -4,6 +4,8 @@
 
 namespace skipper::cpu {
 
-void embedding(const Tensor& ids, const Tensor& table, Tensor& y) { gather_rows(table, ids, y); }
+void embedding(const Tensor& ids, const Tensor& table, Tensor& y, ThreadPool& workers) {
+  gather_rows(table, ids, y, workers);
+}
 
 }  // namespace skipper::cpu

@@ -1,102 +1,157 @@
 #include "kernels/permute_tokens.h"
 
-#include <vector>
+#include <algorithm>
+#include <type_traits>
 
 #include "kernels/cpu/element_type.h"
+#include "kernels/cpu/row_pieces.h"
 #include "kernels/cpu/row_sums.h"
 
 namespace skipper::cpu {
 namespace {
 
-int64_t checked_row(int32_t index, int64_t num_rows) {
-  CHECK(index >= 0 && index < num_rows) << "row " << index << " of " << num_rows;
-  return index;
+void check_row_index(const int32_t* rows, int64_t count, int64_t num_rows) {
+  for (int64_t i = 0; i < count; ++i) CHECK(rows[i] >= 0 && rows[i] < num_rows) << "row " << rows[i] << " of " << num_rows;
 }
 
-struct WeightedSum {
-  const float* x;
-  int64_t num_rows;
+template <typename S, typename T>
+struct RowCopies {
+  const S* x;
+  const int32_t* row_index;
   int64_t row_size;
-  const int32_t* row_of_pair;
-  const float* weights;
-  const int32_t* pair_offsets;
-  int64_t num_tokens;
+  T* y;
 };
 
-// Pairs inside, vectors outside: a token's sum stays in registers, and its order is that of its pairs.
-struct WeightedRowSumKernel {
-  template <int kWidth>
-  [[gnu::always_inline]] static void run(const WeightedSum& sum, float* const& y) {
-    for (int64_t token = 0; token < sum.num_tokens; ++token) {
-      float* const target = y + token * sum.row_size;
-      for_each_vector<kWidth>(
-          sum.row_size, [&](const auto& load, const auto& store) __attribute__((always_inline)) {
-            Lanes<kWidth> total = Lanes<kWidth>::zero();
-            for (int32_t pair = sum.pair_offsets[token]; pair < sum.pair_offsets[token + 1]; ++pair) {
-              const float* row = sum.x + sum.row_of_pair[pair] * sum.row_size;
-              total.add_product(Lanes<kWidth>::broadcast(sum.weights[pair]), load(row));
-            }
-            store(target, total);
-          });
+struct GatherKernel {
+  template <int kWidth, typename S, typename T>
+  [[gnu::always_inline]] static void run(const RowCopies<S, T>& copies, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const S* const source = copies.x + copies.row_index[r] * copies.row_size;
+      T* const target = copies.y + r * copies.row_size;
+      if constexpr (std::is_same_v<S, T>) {
+        std::copy_n(source, copies.row_size, target);
+      } else {
+        for_each_vector<kWidth>(copies.row_size, [&](const auto& load, const auto& store) __attribute__((always_inline)) {
+          store(target, load(source));
+        });
+      }
     }
   }
 };
 
-void check_pairs(const WeightedSum& sum, int64_t num_pairs) {
-  for (int64_t token = 0; token < sum.num_tokens; ++token) {
-    CHECK_LE(sum.pair_offsets[token], sum.pair_offsets[token + 1]) << "weighted_row_sum: offsets descend at token " << token;
+// Rows of x summed for each token: the rows listed in [offsets[t], offsets[t + 1]), times their weights if there are any.
+template <typename S, typename T>
+struct RowSums {
+  const S* x;
+  int64_t row_size;
+  const int32_t* row_index;
+  const float* weights;  // null = all 1
+  const int32_t* offsets;
+  T* y;
+};
+
+struct SumKernel {
+  template <int kWidth, typename S, typename T>
+  [[gnu::always_inline]] static void run(const RowSums<S, T>& sums, int64_t begin, int64_t end) {
+    constexpr int kVectors = 8;  // as many accumulators in registers; rows are read in runs of several cache lines
+    for (int64_t token = begin; token < end; ++token) {
+      int64_t column = 0;
+      for (; column + kVectors * kLanes <= sums.row_size; column += kVectors * kLanes) {
+        sum_columns<kWidth, kVectors>(sums, token, column);
+      }
+      for (; column + kLanes <= sums.row_size; column += kLanes) sum_columns<kWidth, 1>(sums, token, column);
+      if (column < sums.row_size) sum_last_columns<kWidth>(sums, token, column);
+    }
   }
-  CHECK(sum.pair_offsets[0] >= 0 && sum.pair_offsets[sum.num_tokens] <= num_pairs)
-      << "weighted_row_sum: offsets beyond the pairs";
-  for (int32_t pair = sum.pair_offsets[0]; pair < sum.pair_offsets[sum.num_tokens]; ++pair) {
-    checked_row(sum.row_of_pair[pair], sum.num_rows);
+
+  // Listed rows inside: a token's sum stays in registers, and its order is that of the list.
+  template <int kWidth, int kVectors, typename S, typename T>
+  [[gnu::always_inline]] static void sum_columns(const RowSums<S, T>& sums, int64_t token, int64_t column) {
+    using V = Lanes<kWidth>;
+    V total[kVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) total[v] = V::zero();
+    for (int32_t i = sums.offsets[token]; i < sums.offsets[token + 1]; ++i) {
+      const S* const row = sums.x + sums.row_index[i] * sums.row_size + column;
+#pragma GCC unroll 8  // or the sums live in memory
+      for (int v = 0; v < kVectors; ++v) add_term(sums, i, V::load(row + v * kLanes), total[v]);
+    }
+    T* const target = sums.y + token * sums.row_size + column;
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) total[v].store(target + v * kLanes);
   }
+
+  template <int kWidth, typename S, typename T>
+  [[gnu::always_inline]] static void sum_last_columns(const RowSums<S, T>& sums, int64_t token, int64_t column) {
+    using V = Lanes<kWidth>;
+    const int64_t count = sums.row_size - column;
+    V total = V::zero();
+    for (int32_t i = sums.offsets[token]; i < sums.offsets[token + 1]; ++i) {
+      add_term(sums, i, V::load_first(sums.x + sums.row_index[i] * sums.row_size + column, count), total);
+    }
+    total.store_first(sums.y + token * sums.row_size + column, count);
+  }
+
+  template <int kWidth, typename S, typename T>
+  [[gnu::always_inline]] static void add_term(const RowSums<S, T>& sums, int32_t i, const Lanes<kWidth>& x,
+                                              Lanes<kWidth>& total) {
+    if (sums.weights == nullptr) {
+      total = total + x;
+    } else {
+      total.add_product(Lanes<kWidth>::broadcast(sums.weights[i]), x);
+    }
+  }
+};
+
+void check_lists(const Tensor& row_index, const Tensor& offsets, int64_t num_rows) {
+  const auto ends = offsets.span<int32_t>();
+  for (size_t t = 1; t < ends.size(); ++t) CHECK_LE(ends[t - 1], ends[t]) << "row sum: offsets descend at token " << t - 1;
+  CHECK(ends.front() >= 0 && ends.back() <= row_index.dim(0)) << "row sum: offsets beyond the listed rows";
+  check_row_index(row_index.data<int32_t>() + ends.front(), ends.back() - ends.front(), num_rows);
+}
+
+template <typename S, typename T>
+void sum_rows(const RowSums<S, T>& sums, int64_t num_tokens, ThreadPool& workers) {
+  if (num_tokens == 0) return;
+  const int64_t num_terms = sums.offsets[num_tokens] - sums.offsets[0];
+  const int64_t read_bytes = num_terms * sums.row_size * static_cast<int64_t>(sizeof(S));
+  const int64_t written_bytes = num_tokens * sums.row_size * static_cast<int64_t>(sizeof(T));
+  for_row_pieces(workers, {num_tokens, (read_bytes + written_bytes) / num_tokens}, [&](int64_t begin, int64_t end) {
+    run_on_best_isa<SumKernel>(sums, begin, end);
+  });
 }
 
 }  // namespace
 
-void gather_rows(const Tensor& x, const Tensor& row_index, Tensor& y) {
-  const int64_t row_size = x.dim(1);
+void gather_rows(const Tensor& x, const Tensor& row_index, Tensor& y, ThreadPool& workers) {
   const int32_t* rows = row_index.data<int32_t>();
-  with_floats(x, [&](const auto* elements) {
-    for (int64_t r = 0; r < row_index.dim(0); ++r) {
-      const auto* source = elements + checked_row(rows[r], x.dim(0)) * row_size;
-      float* target = y.row<float>(r);
-      for (int64_t i = 0; i < row_size; ++i) target[i] = static_cast<float>(source[i]);
-    }
+  check_row_index(rows, row_index.dim(0), x.dim(0));
+  with_floats(x, [&]<typename S>(const S* source) {
+    with_mutable_floats(y, [&]<typename T>(T* target) {
+      const RowCopies<S, T> copies{source, rows, x.dim(1), target};
+      const int64_t row_bytes = x.dim(1) * static_cast<int64_t>(sizeof(S) + sizeof(T));
+      for_row_pieces(workers, {row_index.dim(0), row_bytes}, [&](int64_t begin, int64_t end) {
+        run_on_best_isa<GatherKernel>(copies, begin, end);
+      });
+    });
   });
 }
 
-void weighted_row_sum(const WeightedSumInput& input, Tensor& y) {
-  const WeightedSum sum{input.x.data<float>(),
-                        input.x.dim(0),
-                        input.x.dim(1),
-                        input.row_of_pair.data<int32_t>(),
-                        input.weights.data<float>(),
-                        input.pair_offsets.data<int32_t>(),
-                        input.pair_offsets.dim(0) - 1};
-  check_pairs(sum, input.row_of_pair.dim(0));
-  if (y.dtype() == DType::kF32) return run_on_best_isa<WeightedRowSumKernel>(sum, y.data<float>());
-  // Rounded token by token through one row of FP32.
-  std::vector<float> row(static_cast<size_t>(sum.row_size));
-  for (int64_t token = 0; token < sum.num_tokens; ++token) {
-    WeightedSum one = sum;
-    one.pair_offsets += token;
-    one.num_tokens = 1;
-    run_on_best_isa<WeightedRowSumKernel>(one, row.data());
-    bf16* target = y.row<bf16>(token);
-    for (size_t i = 0; i < row.size(); ++i) target[i] = bf16(row[i]);
-  }
+void weighted_row_sum(const WeightedSumInput& input, Tensor& y, ThreadPool& workers) {
+  check_lists(input.row_of_pair, input.pair_offsets, input.x.dim(0));
+  with_mutable_floats(y, [&]<typename T>(T* target) {
+    sum_rows(RowSums<float, T>{input.x.data<float>(), input.x.dim(1), input.row_of_pair.data<int32_t>(),
+                               input.weights.data<float>(), input.pair_offsets.data<int32_t>(), target},
+             y.dim(0), workers);
+  });
 }
 
-void scatter_add_rows(const Tensor& x, const Tensor& row_index, Tensor& y) {
-  const int64_t row_size = y.dim(1);
-  const int32_t* rows = row_index.data<int32_t>();
-  with_floats(x, [&](const auto* elements) {
-    for (int64_t r = 0; r < row_index.dim(0); ++r) {
-      float* target = y.row<float>(checked_row(rows[r], y.dim(0)));
-      for (int64_t i = 0; i < row_size; ++i) target[i] += static_cast<float>(elements[r * row_size + i]);
-    }
+void row_sum(const RowSumInput& input, Tensor& y, ThreadPool& workers) {
+  check_lists(input.row_index, input.offsets, input.x.dim(0));
+  with_floats(input.x, [&]<typename S>(const S* x) {
+    sum_rows(RowSums<S, float>{x, input.x.dim(1), input.row_index.data<int32_t>(), nullptr, input.offsets.data<int32_t>(),
+                               y.data<float>()},
+             y.dim(0), workers);
   });
 }
 

@@ -78,10 +78,11 @@ class IncomingMessages : public ::testing::Test {
 
   const IncomingTokens tokens_{.num_tokens = 2, .num_pairs = 3, .num_local_experts = 3};
   DispatchBuffers buffers_;
+  Stream stream_;
 };
 
 TEST_F(IncomingMessages, AreReadAndSortedByExpert) {
-  unpack_incoming(tokens_, buffers_);
+  unpack_incoming(tokens_, buffers_, stream_);
   sort_by_expert(tokens_, buffers_);
   EXPECT_EQ(first(buffers_.pair_offsets, 3), (std::vector<int32_t>{0, 2, 3}));
   EXPECT_EQ(first(buffers_.row_offsets, 4), (std::vector<int32_t>{0, 1, 1, 3}));
@@ -93,20 +94,20 @@ TEST_F(IncomingMessages, AreReadAndSortedByExpert) {
 TEST_F(IncomingMessages, AreRefusedWhenASlotIsNotHere) {
   for (const int32_t slot : {3, -1, INT32_MAX}) {
     put<int32_t>(16, slot);
-    EXPECT_THAT([&] { unpack_incoming(tokens_, buffers_); },
+    EXPECT_THAT([&] { unpack_incoming(tokens_, buffers_, stream_); },
                 Throws<CommError>(Property(&CommError::what, HasSubstr("rank 1: expert slot " + std::to_string(slot)))));
   }
 }
 
 TEST_F(IncomingMessages, AreRefusedWhenPairCountsDoNotAddUp) {
   put<int32_t>(8, 2);
-  EXPECT_THROW(unpack_incoming(tokens_, buffers_), CommError);
+  EXPECT_THROW(unpack_incoming(tokens_, buffers_, stream_), CommError);
 }
 
 TEST_F(IncomingMessages, AreRefusedWhenATokenHasMoreExpertsThanTopKOrNone) {
   for (const int32_t count : {0, 3, -5}) {
     put<int32_t>(4, count);
-    EXPECT_THROW(unpack_incoming(tokens_, buffers_), CommError);
+    EXPECT_THROW(unpack_incoming(tokens_, buffers_, stream_), CommError);
   }
 }
 

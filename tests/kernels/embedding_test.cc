@@ -26,6 +26,17 @@ TEST_P(EmbeddingTest, AcceptsNoTokens) {
   embedding(index_tensor({}), random_tensor({7, 19}, GetParam().dtype, 1), y, stream_);
 }
 
+TEST_P(EmbeddingTest, HasTheSameBitsOnAnyNumberOfThreads) {
+  const Tensor table = random_tensor({7, 1019}, GetParam().dtype, 2);
+  std::vector<int32_t> ids;
+  for (int32_t t = 0; t < 307; ++t) ids.push_back(t * t % 7);
+  expect_same_bits_on_any_number_of_threads([&](Stream& stream) {
+    Tensor y = Tensor::empty({307, 1019}, DType::kF32);
+    embedding(index_tensor(ids), table, y, stream);
+    return y;
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Weights, EmbeddingTest, testing::ValuesIn(kWeightTypes), name_of_weight_type);
 
 TEST(EmbeddingDeathTest, RefusesAnIdOutsideTheTable) {

@@ -10,32 +10,75 @@ class PermuteTokensTest : public testing::TestWithParam<WeightType> {
   Stream stream_;
 };
 
-TEST_P(PermuteTokensTest, GatherCopiesRowsAndScatterAddsThem) {
+std::vector<int32_t> random_rows(int64_t count, int64_t num_rows) {
+  std::mt19937 generator(7);
+  std::vector<int32_t> rows;
+  for (int64_t i = 0; i < count; ++i) rows.push_back(static_cast<int32_t>(generator() % static_cast<uint32_t>(num_rows)));
+  return rows;
+}
+
+TEST_P(PermuteTokensTest, GatherCopiesRowsToBothElementTypes) {
   const Tensor x = random_tensor({5, 19}, GetParam().dtype, 1);
   const std::vector<int32_t> rows = {4, 0, 0, 2};
-  Tensor gathered = Tensor::empty({4, 19}, DType::kF32);
-  gather_rows(x, index_tensor(rows), gathered, stream_);
-  const std::vector<double> values = as_doubles(x);
-  std::vector<double> expected, sums(6 * 19, 0.5);
-  for (size_t r = 0; r < rows.size(); ++r) {
-    for (size_t i = 0; i < 19; ++i) {
-      expected.push_back(values[static_cast<size_t>(rows[r]) * 19 + i]);
-      sums[static_cast<size_t>(rows[r]) * 19 + i] += values[r * 19 + i];
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    Tensor gathered = Tensor::empty({4, 19}, dtype);
+    gather_rows(x, index_tensor(rows), gathered, stream_);
+    const std::vector<double> values = as_doubles(x);
+    std::vector<double> expected;
+    for (const int32_t row : rows) {
+      for (size_t i = 0; i < 19; ++i) {
+        const double value = values[static_cast<size_t>(row) * 19 + i];
+        expected.push_back(dtype == DType::kF32 ? value : double{static_cast<float>(bf16(static_cast<float>(value)))});
+      }
+    }
+    expect_close(gathered, expected, 0);
+  }
+}
+
+TEST_P(PermuteTokensTest, RowSumAddsTheListedRowsInTheirOrder) {
+  for (const int64_t size : {1, 16, 37, 128, 391}) {
+    const Tensor x = random_tensor({5, size}, GetParam().dtype, 1);
+    const std::vector<int32_t> rows = {4, 0, 0, 2}, offsets = {0, 1, 1, 4};
+    Tensor y = Tensor::empty({3, size}, DType::kF32);
+    row_sum({x, index_tensor(rows), index_tensor(offsets)}, y, stream_);
+    const std::vector<double> values = as_doubles(x);
+    for (size_t t = 0; t < 3; ++t) {
+      for (size_t i = 0; i < static_cast<size_t>(size); ++i) {
+        float sum = 0.0f;
+        for (int32_t r = offsets[t]; r < offsets[t + 1]; ++r) {
+          sum += static_cast<float>(values[static_cast<size_t>(rows[static_cast<size_t>(r)] * size) + i]);
+        }
+        EXPECT_EQ(y.data<float>()[t * static_cast<size_t>(size) + i], sum) << "token " << t << ", column " << i << " of " << size;
+      }
     }
   }
-  expect_close(gathered, expected, 0);
-
-  Tensor y = Tensor::empty({6, 19}, DType::kF32);
-  for (float& value : y.span<float>()) value = 0.5f;
-  scatter_add_rows(x.first(4), index_tensor(rows), y, stream_);
-  expect_close(y, sums, 1e-6);
 }
 
 TEST_P(PermuteTokensTest, AcceptNoRows) {
   Tensor y = Tensor::empty({0, 19}, DType::kF32);
   const Tensor x = Tensor::empty({0, 19}, GetParam().dtype);
   gather_rows(x, index_tensor({}), y, stream_);
-  scatter_add_rows(x, index_tensor({}), y, stream_);
+  row_sum({x, index_tensor({}), index_tensor({0})}, y, stream_);
+  Tensor zeros = random_tensor({2, 19}, DType::kF32, 2);
+  row_sum({x, index_tensor({}), index_tensor({0, 0, 0})}, zeros, stream_);
+  expect_close(zeros, std::vector<double>(2 * 19), 0);
+}
+
+TEST_P(PermuteTokensTest, HaveTheSameBitsOnAnyNumberOfThreads) {
+  const Tensor x = random_tensor({31, 391}, GetParam().dtype, 3);
+  const std::vector<int32_t> rows = random_rows(2003, 31);
+  std::vector<int32_t> offsets;
+  for (int32_t end = 0; end <= 2003; end += 1 + end % 5) offsets.push_back(end);
+  expect_same_bits_on_any_number_of_threads([&](Stream& stream) {
+    Tensor y = Tensor::empty({2003, 391}, DType::kF32);
+    gather_rows(x, index_tensor(rows), y, stream);
+    return y;
+  });
+  expect_same_bits_on_any_number_of_threads([&](Stream& stream) {
+    Tensor y = Tensor::empty({static_cast<int64_t>(offsets.size()) - 1, 391}, DType::kF32);
+    row_sum({x, index_tensor(rows), index_tensor(offsets)}, y, stream);
+    return y;
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Inputs, PermuteTokensTest, testing::ValuesIn(kWeightTypes), name_of_weight_type);
@@ -54,7 +97,7 @@ class WeightedRowSumTest : public testing::TestWithParam<Output> {
 };
 
 TEST_P(WeightedRowSumTest, AddsTheWeightedRowsOfEachToken) {
-  for (const int64_t size : {1, 16, 37}) {
+  for (const int64_t size : {1, 16, 37, 128, 391}) {
     const Tensor x = random_tensor({4, size}, DType::kF32, 3);
     Tensor y = Tensor::empty({3, size}, GetParam().dtype);
     weighted_row_sum({x, row_of_pair_, weights_, pair_offsets_}, y, stream_);
@@ -85,6 +128,18 @@ TEST_P(WeightedRowSumTest, AcceptsNoTokens) {
   Tensor y = Tensor::empty({0, 37}, GetParam().dtype);
   weighted_row_sum({Tensor::empty({0, 37}, DType::kF32), index_tensor({}), Tensor::empty({0}, DType::kF32), index_tensor({0})},
                    y, stream_);
+}
+
+TEST_P(WeightedRowSumTest, HasTheSameBitsOnAnyNumberOfThreads) {
+  const Tensor x = random_tensor({1009, 131}, DType::kF32, 5), weights = random_tensor({1009}, DType::kF32, 6);
+  const std::vector<int32_t> rows = random_rows(1009, 1009);
+  std::vector<int32_t> offsets;
+  for (int32_t end = 0; end <= 1009; end += 3) offsets.push_back(end);
+  expect_same_bits_on_any_number_of_threads([&](Stream& stream) {
+    Tensor y = Tensor::empty({static_cast<int64_t>(offsets.size()) - 1, 131}, GetParam().dtype);
+    weighted_row_sum({x, index_tensor(rows), weights, index_tensor(offsets)}, y, stream);
+    return y;
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Outputs, WeightedRowSumTest, testing::Values(Output{DType::kF32, 1e-6}, Output{DType::kBF16, 4e-3}));
