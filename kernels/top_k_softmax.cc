@@ -4,7 +4,8 @@
 
 namespace skipper {
 
-void top_k_softmax(const Tensor& logits, TopKNormalization normalization, Tensor& expert_ids, Tensor& expert_weights, Stream& stream) {
+void top_k_softmax(const Tensor& logits, TopKNormalization normalization, Tensor& expert_ids, Tensor& expert_weights,
+                   Stream& stream) {
   check_on_host("top_k_softmax", {&logits, &expert_ids, &expert_weights});
   CHECK_EQ(logits.shape().rank(), 2) << "top_k_softmax: logits " << logits.shape().to_string();
   check_f32("top_k_softmax", logits, logits.shape());

@@ -110,7 +110,8 @@ class RouterSoftmax {
   // The k experts with the largest logits; equal ones in the order of their ids. A NaN comes after every number, -infinity
   // included.
   void select_top(const float* logits, int64_t k, int32_t* chosen) {
-    run_on_best_isa<SelectKernel>(Keys{logits, num_experts_, static_cast<int64_t>(largest_.size()), keys_.data(), largest_.data()}, k, chosen);
+    const Keys keys{logits, num_experts_, static_cast<int64_t>(largest_.size()), keys_.data(), largest_.data()};
+    run_on_best_isa<SelectKernel>(keys, k, chosen);
   }
 
   // weights[j] = softmax over all experts, of the chosen ones.

@@ -10,7 +10,8 @@ class RmsNormRopeTest : public testing::TestWithParam<WeightType> {};
 
 TEST_P(RmsNormRopeTest, HasTheBitsOfBothKernelsOnAnyNumberOfThreads) {
   Stream stream;
-  for (const Shape& shape : {Shape{0, 2, 4}, Shape{1, 1, 2}, Shape{3, 2, 32}, Shape{5, 3, 38}, Shape{307, 7, 64}, Shape{2, 1, 262}}) {
+  for (const Shape& shape :
+       {Shape{0, 2, 4}, Shape{1, 1, 2}, Shape{3, 2, 32}, Shape{5, 3, 38}, Shape{307, 7, 64}, Shape{2, 1, 262}}) {
     const Tensor weight = random_tensor({shape[2]}, GetParam().dtype, 1);
     const Tensor angles = random_tensor({shape[0], shape[2] / 2}, DType::kF32, 2);
     Tensor expected = random_tensor(shape, DType::kF32, 3);

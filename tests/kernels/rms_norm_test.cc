@@ -63,7 +63,8 @@ TEST_P(RmsNormTest, HasTheSameBitsOnAnyNumberOfThreads) {
 
 TEST_P(RmsNormTest, AddsAndNormalizesWithTheBitsOfBothKernels) {
   for (const Shape& shape : {Shape{0, 5}, Shape{1, 1}, Shape{3, 16}, Shape{2, 3, 17}, Shape{701, 131}}) {
-    const Tensor x = random_tensor(shape, DType::kF32, 9), weight = random_tensor({shape[shape.rank() - 1]}, GetParam().dtype, 10);
+    const Tensor x = random_tensor(shape, DType::kF32, 9);
+    const Tensor weight = random_tensor({shape[shape.rank() - 1]}, GetParam().dtype, 10);
     Tensor expected_hidden = random_tensor(shape, DType::kF32, 11), expected = Tensor::empty(shape, DType::kF32);
     add(x, expected_hidden, stream_);
     rms_norm(expected_hidden, weight, 1e-5f, expected, stream_);
