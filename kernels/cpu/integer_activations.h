@@ -18,6 +18,32 @@ inline constexpr float kLargestCode = 127.0f;
 // Below it the reciprocal overflows.
 inline constexpr float kSmallestMaximum = 1e-36f;
 
+template <typename Part, typename Operation>
+[[gnu::always_inline]] inline int32_t fold_to_one(const Part& part, const Operation& operation) {
+  Registers<4>::Ints four;
+  if constexpr (sizeof(Part) == 32) {
+    four = operation(__builtin_shufflevector(part, part, 0, 1, 2, 3), __builtin_shufflevector(part, part, 4, 5, 6, 7));
+  } else {
+    four = part;
+  }
+  const auto two = operation(four, __builtin_shufflevector(four, four, 2, 3, 2, 3));
+  return operation(two, __builtin_shufflevector(two, two, 1, 1, 1, 1))[0];
+}
+
+// All lanes of all parts reduced to one, by halves.
+template <int kWidth, typename Operation>
+[[gnu::always_inline]] inline int32_t fold_lanes(const typename Lanes<kWidth>::IntPart* parts, const Operation& operation) {
+  auto part = parts[0];
+  for (int i = 1; i < Lanes<kWidth>::kParts; ++i) part = operation(part, parts[i]);
+  if constexpr (kWidth == 16) {
+    const Registers<8>::Ints halves[] = {__builtin_shufflevector(part, part, 0, 1, 2, 3, 4, 5, 6, 7),
+                                         __builtin_shufflevector(part, part, 8, 9, 10, 11, 12, 13, 14, 15)};
+    return fold_to_one(operation(halves[0], halves[1]), operation);
+  } else {
+    return fold_to_one(part, operation);
+  }
+}
+
 // The largest of the lanes' magnitudes as bits of a float: a NaN is larger than infinity.
 template <int kWidth>
 [[gnu::always_inline]] inline uint32_t largest_magnitude_bits(const float* x, int64_t size) {
@@ -31,11 +57,8 @@ template <int kWidth>
       largest[part] = bits > largest[part] ? bits : largest[part];
     }
   }
-  int32_t lanes[kLanes];
-  __builtin_memcpy(lanes, largest, sizeof(lanes));
-  int32_t result = lanes[0];
-  for (int i = 1; i < kLanes; ++i) result = lanes[i] > result ? lanes[i] : result;
-  return static_cast<uint32_t>(result);
+  const auto larger = [](const auto& a, const auto& b) __attribute__((always_inline)) { return a > b ? a : b; };
+  return static_cast<uint32_t>(fold_lanes<kWidth>(largest, larger));
 }
 
 struct GroupScale {
@@ -51,20 +74,35 @@ template <int kWidth>
   return {maximum / kLargestCode, kLargestCode / maximum};
 }
 
+// The lowest byte of each lane. vpmovdb by name: GCC 12 takes the vector apart instead.
+template <int kWidth>
+[[gnu::always_inline]] inline void store_low_bytes(const typename Lanes<kWidth>::WordPart& words, uint8_t* target) {
+#if defined(__x86_64__)
+  if constexpr (kWidth == 16) {
+    typedef char Bytes __attribute__((vector_size(16)));
+    const Bytes bytes = __builtin_ia32_pmovdb512_mask(reinterpret_cast<Registers<16>::Ints>(words), Bytes{}, 0xffff);
+    __builtin_memcpy(target, &bytes, sizeof(bytes));
+    return;
+  }
+#endif
+  typedef uint8_t Bytes __attribute__((vector_size(kWidth)));
+  const Bytes bytes = __builtin_convertvector(words, Bytes);
+  __builtin_memcpy(target, &bytes, sizeof(bytes));
+}
+
 // Codes of sixteen values as bytes; adds them to `sums`. The float 1.5 · 2^23 + code holds the code in its low bits, in two's
 // complement: no conversion of a NaN to an integer.
 template <int kWidth>
 [[gnu::always_inline]] inline void round_to_codes(const Lanes<kWidth>& values, float reciprocal, uint8_t* codes,
-                                                  typename Lanes<kWidth>::WordPart (&sums)[Lanes<kWidth>::kParts]) {
+                                                  typename Lanes<kWidth>::IntPart (&sums)[Lanes<kWidth>::kParts]) {
   using WordPart = typename Lanes<kWidth>::WordPart;
-  typedef uint8_t Bytes __attribute__((vector_size(kWidth)));
+  using IntPart = typename Lanes<kWidth>::IntPart;
   constexpr float kRound = 12582912.0f;
   constexpr uint32_t kRoundBits = 0x4b400000u;
   for (int part = 0; part < Lanes<kWidth>::kParts; ++part) {
     const auto words = reinterpret_cast<WordPart>(values.part[part] * reciprocal + kRound);
-    sums[part] += words - kRoundBits;
-    const Bytes bytes = __builtin_convertvector(words, Bytes);
-    __builtin_memcpy(codes + part * kWidth, &bytes, sizeof(bytes));
+    sums[part] = reinterpret_cast<IntPart>(reinterpret_cast<WordPart>(sums[part]) + (words - kRoundBits));
+    store_low_bytes<kWidth>(words, codes + part * kWidth);
   }
 }
 
@@ -96,7 +134,7 @@ template <int kWordsPerQuad>
 // The codes of one group into `words`; returns their sum.
 template <int kWidth, int kWordsPerQuad>
 [[gnu::always_inline]] inline int32_t convert_group(const float* x, int64_t size, float reciprocal, uint32_t* words) {
-  typename Lanes<kWidth>::WordPart sums[Lanes<kWidth>::kParts] = {};
+  typename Lanes<kWidth>::IntPart sums[Lanes<kWidth>::kParts] = {};
   for (int64_t i = 0; i < size; i += kLanes) {
     const int64_t count = size - i < kLanes ? size - i : kLanes;
     const Lanes<kWidth> values = count == kLanes ? Lanes<kWidth>::load(x + i) : Lanes<kWidth>::load_first(x + i, count);
@@ -104,10 +142,8 @@ template <int kWidth, int kWordsPerQuad>
     round_to_codes<kWidth>(values, reciprocal, codes, sums);
     store_quads<kWordsPerQuad>(codes, (count + 3) / 4, words + i / 4 * kWordsPerQuad);
   }
-  uint32_t lanes[kLanes], sum = 0;
-  __builtin_memcpy(lanes, sums, sizeof(lanes));
-  for (const uint32_t lane : lanes) sum += lane;
-  return static_cast<int32_t>(sum);
+  const auto added = [](const auto& a, const auto& b) __attribute__((always_inline)) { return a + b; };
+  return fold_lanes<kWidth>(sums, added);
 }
 
 // Words of a row: codes up to whole chunks of the weights, then for each group its scale (a float) and −weight · Σ codes
@@ -125,7 +161,8 @@ template <int kWidth, int kWordsPerQuad>
     const int64_t begin = group * shape.group_size;
     const int64_t size = shape.num_columns - begin < shape.group_size ? shape.num_columns - begin : shape.group_size;
     const GroupScale scale = scale_of_group<kWidth>(x + begin, size);
-    const int32_t sum = convert_group<kWidth, kWordsPerQuad>(x + begin, size, scale.reciprocal, words + begin / 4 * kWordsPerQuad);
+    uint32_t* codes = words + begin / 4 * kWordsPerQuad;
+    const int32_t sum = convert_group<kWidth, kWordsPerQuad>(x + begin, size, scale.reciprocal, codes);
     __builtin_memcpy(side_words + 2 * group, &scale.scale, sizeof(float));
     side_words[2 * group + 1] = 0u - static_cast<uint32_t>(layout.sum_weight) * static_cast<uint32_t>(sum);
   }

@@ -121,7 +121,9 @@ struct WidenedDot {
   // A product of two codes fits into 16 bits: 255 · 128 at most.
   [[gnu::always_inline]] static Ints products(const Words& codes, const Ints& inputs) {
 #if defined(__x86_64__)
-    if constexpr (kWidth >= 8) return add_pairs_of_shorts<kWidth>(reinterpret_cast<Shorts>(codes), reinterpret_cast<Shorts>(inputs));
+    if constexpr (kWidth >= 8) {
+      return add_pairs_of_shorts<kWidth>(reinterpret_cast<Shorts>(codes), reinterpret_cast<Shorts>(inputs));
+    }
 #endif
     const Ints pairs = reinterpret_cast<Ints>(reinterpret_cast<Shorts>(codes) * reinterpret_cast<Shorts>(inputs));
     return (reinterpret_cast<Ints>(reinterpret_cast<Words>(pairs) << 16) >> 16) + (pairs >> 16);
@@ -130,9 +132,10 @@ struct WidenedDot {
 
 constexpr bool has_vnni(Isa isa) { return isa == Isa::kAvx2Vnni || isa >= Isa::kAvx512Vnni; }
 
+template <int kWidth, int kBits>
+using DotWithoutVnni = std::conditional_t<(kWidth >= 8 && kBits <= 4), SmallCodesDot<kWidth>, WidenedDot<kWidth>>;
+
 template <Isa kIsa, int kBits>
-using IntegerDot = std::conditional_t<
-    has_vnni(kIsa), VnniDot<register_width(kIsa)>,
-    std::conditional_t<(kIsa != Isa::kPortable && kBits <= 4), SmallCodesDot<register_width(kIsa)>, WidenedDot<register_width(kIsa)>>>;
+using IntegerDot = std::conditional_t<has_vnni(kIsa), VnniDot<register_width(kIsa)>, DotWithoutVnni<register_width(kIsa), kBits>>;
 
 }  // namespace skipper::cpu

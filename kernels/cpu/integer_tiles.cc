@@ -154,9 +154,11 @@ template <WeightKind kKind>
 struct IntegerTiles {
   static constexpr bool has_code_for(Isa isa) { return isa != Isa::kAvx512Bf16; }
 
-  // 32 registers of AVX-512: up to 26 integer sums, the codes of two panels, one broadcast, masks.
+  // 32 registers of AVX-512: up to 26 integer sums, the codes of two panels, one broadcast, masks. Dots of more than one
+  // instruction need some for themselves.
   static constexpr int panels_at_once(Isa isa, int num_rows) {
-    if (isa >= Isa::kAvx512) return num_rows > 13 ? 0 : (num_rows == 1 ? 8 : (num_rows <= 6 ? 4 : 2));
+    if (isa >= Isa::kAvx512 && num_rows <= 6) return num_rows == 1 ? 8 : 4;
+    if (isa >= Isa::kAvx512) return num_rows > (has_vnni(isa) ? 13 : 6) ? 0 : 2;
     if (isa >= Isa::kAvx2) return num_rows > 5 ? 0 : (num_rows == 1 ? 4 : (num_rows <= 2 ? 2 : 1));
     return num_rows > 2 ? 0 : 1;
   }
