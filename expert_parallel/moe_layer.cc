@@ -2,6 +2,8 @@
 
 #include <glog/logging.h>
 
+#include <algorithm>
+
 namespace skipper {
 
 MoeBuffers::MoeBuffers(const MoeBufferConfig& config, const ExpertPlacement& placement, const ExpertStore& store)
@@ -13,15 +15,16 @@ MoeBuffers::MoeBuffers(const MoeBufferConfig& config, const ExpertPlacement& pla
                 .world_size = placement.world_size(),
                 .max_local_experts = placement.max_local_experts()},
                config.formats),
-      experts(store, config.max_rows_per_pass),
+      experts(store, std::min(config.max_rows_per_pass, std::max<int64_t>(dispatch.row_index.num_elements(), 1))),
       expert_output(Tensor::empty({dispatch.row_index.num_elements(), store.hidden_size()}, DType::kF32)) {}
 
-MoeLayer::MoeLayer(const MoeLayerConfig& config, const Tensor& router_weight, const MoeContext& context)
+MoeLayer::MoeLayer(const MoeLayerConfig& config, const PackedMatrix& router_weight, const MoeContext& context)
     : config_(config),
       context_(context),
       router_(router_weight, {.top_k = config.top_k, .scoring = config.scoring, .normalization = config.normalization}),
       skipping_(context.levels, config.moe_layer) {
-  CHECK(router_weight.shape() == Shape({config.num_experts, config.hidden_size})) << router_weight.shape().to_string();
+  CHECK_EQ(router_weight.num_rows, config.num_experts);
+  CHECK_EQ(router_weight.num_columns, config.hidden_size);
 }
 
 void MoeLayer::forward(const Tensor& hidden, const TokenPolicies& policies, MoeBuffers& buffers, Tensor& out,

@@ -43,7 +43,9 @@ struct MoeBufferConfig {
   int64_t max_tokens = 0;  // of one rank
   int64_t num_experts = 0;
   int64_t top_k = 0;
-  int64_t max_rows_per_pass = 512;  // expert rows computed at once
+  // Expert rows computed at once; 512 tokens × top 8 are one pass. More would make the rows between the two products leave the
+  // caches without any weight being read less often.
+  int64_t max_rows_per_pass = 4096;
   DispatchConfig formats{};
 };
 
@@ -64,8 +66,8 @@ using RoutingObserver = std::function<void(const MoeLayerConfig& layer, const Ro
 // Engine thread only. All ranks call forward() together, also with no tokens.
 class MoeLayer {
  public:
-  // router_weight [num_experts, H] bf16 or f32
-  MoeLayer(const MoeLayerConfig& config, const Tensor& router_weight, const MoeContext& context);
+  // router_weight [num_experts, H] as pack_router() makes it.
+  MoeLayer(const MoeLayerConfig& config, const PackedMatrix& router_weight, const MoeContext& context);
 
   // Off by default.
   void set_routing_observer(RoutingObserver observer) { observer_ = std::move(observer); }

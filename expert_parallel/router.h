@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "expert_parallel/routing.h"
+#include "kernels/linear.h"
 #include "kernels/top_k_softmax.h"
 #include "tensor/device_runtime.h"
 #include "tensor/tensor.h"
@@ -30,18 +31,21 @@ struct RouterBuffers {
   Tensor expert_weights;  // [max_tokens, k] f32
 };
 
+// The gate [E, H] as it is stored, bf16 or f32, for activations of 32 bit: rounding them would turn near ties between experts.
+PackedMatrix pack_router(const Tensor& weight);
+
 // Engine thread only.
 class Router {
  public:
-  // weight [E, H] bf16 or f32
-  Router(const Tensor& weight, const RouterConfig& config);
+  // weight [E, H] as pack_router() makes it.
+  Router(const PackedMatrix& weight, const RouterConfig& config);
 
-  int64_t num_experts() const { return weight_.dim(0); }
+  int64_t num_experts() const { return gate_.weight.num_rows; }
   // hidden [T, H] f32. The result is a view of `buffers`, largest weight first; every slot holds an expert.
   Routing route(const Tensor& hidden, RouterBuffers& buffers, Stream& stream) const;
 
  private:
-  Tensor weight_;
+  PackedLinear gate_;
   RouterConfig config_;
 };
 

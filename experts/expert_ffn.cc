@@ -4,9 +4,7 @@
 
 #include <algorithm>
 
-#include "kernels/grouped_gemm.h"
-#include "kernels/permute_tokens.h"
-#include "kernels/swiglu.h"
+#include "kernels/expert_products.h"
 
 namespace skipper {
 
@@ -31,8 +29,6 @@ void cut_offsets(const Tensor& row_offsets, int64_t begin, int64_t end, Tensor& 
 
 ExpertScratch::ExpertScratch(const ExpertStore& store, int64_t max_rows)
     : max_rows_per_pass(max_rows),
-      hidden(Tensor::empty({max_rows, store.hidden_size()}, DType::kF32)),
-      gate_up(Tensor::empty({max_rows, 2 * store.intermediate_size()}, DType::kF32)),
       activated(Tensor::empty({max_rows, store.intermediate_size()}, DType::kF32)),
       pass_offsets(Tensor::empty({most_local_experts(store) + 1}, DType::kI32)) {
   CHECK_GT(max_rows, 0);
@@ -64,14 +60,9 @@ void ExpertFfn::forward(int layer, const ExpertBatch& batch, ExpertScratch& scra
 }
 
 void ExpertFfn::forward_pass(const Pass& pass, ExpertScratch& scratch, Tensor& out, Stream& stream) const {
-  const int64_t num_rows = pass.row_index.num_elements();
-  Tensor hidden = scratch.hidden.first(num_rows);
-  Tensor gate_up = scratch.gate_up.first(num_rows);
-  Tensor activated = scratch.activated.first(num_rows);
-  gather_rows(pass.tokens, pass.row_index, hidden, stream);
-  grouped_gemm(hidden, store_.gate_up_arena(pass.layer), pass.row_offsets, gate_up, stream);
-  swiglu(gate_up, activated, stream);
-  grouped_gemm(activated, store_.down_arena(pass.layer), pass.row_offsets, out, stream);
+  Tensor activated = scratch.activated.first(pass.row_index.num_elements());
+  expert_gate_up({pass.tokens, pass.row_index, pass.row_offsets}, store_.gate_up(pass.layer), activated, stream);
+  expert_down({activated, pass.row_offsets}, store_.down(pass.layer), out, stream);
 }
 
 }  // namespace skipper

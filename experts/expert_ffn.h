@@ -23,8 +23,6 @@ struct ExpertScratch {
   ExpertScratch(const ExpertStore& store, int64_t max_rows_per_pass);
 
   int64_t max_rows_per_pass;
-  Tensor hidden;        // [rows, H] f32, gathered input
-  Tensor gate_up;       // [rows, 2·I] f32
   Tensor activated;     // [rows, I] f32
   Tensor pass_offsets;  // [max num_local + 1] i32, row_offsets as one pass sees them
 };

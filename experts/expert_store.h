@@ -1,66 +1,86 @@
-// Host-memory home of the experts that this rank owns.
+// Host-memory home of the experts that this rank owns, each in its own weight format.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <vector>
 
 #include "experts/expert_id.h"
-#include "tensor/tensor.h"
+#include "kernels/packed_matrix.h"
 
 namespace skipper {
-
-enum class ExpertFormat : uint8_t { kBF16 };
 
 // Where an expert's weights rest.
 enum class ExpertTier : uint8_t { kHost };
 
 // How the rest of the code reaches an expert: never by pointer, so that it may rest in another format or place.
 struct ExpertHandle {
-  int32_t slot = 0;  // index among this rank's experts of the layer, row of the arenas
-  ExpertFormat format = ExpertFormat::kBF16;
+  int32_t slot = 0;  // index among this rank's experts of the layer
+  WeightFormat format;
   ExpertTier tier = ExpertTier::kHost;
+};
+
+// One expert of this rank.
+struct ExpertSlot {
+  int32_t expert = 0;  // as the router counts
+  WeightFormat format;
 };
 
 struct ExpertStoreConfig {
   int64_t hidden_size = 0;        // H
   int64_t intermediate_size = 0;  // I
-  // experts[l] = the experts of MoE layer l that this rank owns, in slot order; a layer may have none.
-  std::vector<std::vector<int32_t>> experts;
+  // slots[l] = the experts of MoE layer l that this rank owns, in slot order; a layer may have none.
+  std::vector<std::vector<ExpertSlot>> slots;
+  // What rows become before they meet BF16 weights: kBF16 or kF32. Other formats have only one choice.
+  ActivationFormat bf16_activations = ActivationFormat::kBF16;
 };
 
-// One arena per layer and projection, so that a grouped matrix product runs over all experts of a layer at once.
-// Filled by the loader, then frozen: immutable and thread-safe from there on.
+// The experts of all layers in one format.
+std::vector<std::vector<ExpertSlot>> slots_of(const std::vector<std::vector<int32_t>>& experts, const WeightFormat& format);
+
+// The matrices of one expert: views of the store's memory.
+struct ExpertMatrices {
+  PackedMatrix gate_up;  // gate and up [I, H] with their panels in turn: see experts/gate_up_panels.h
+  PackedMatrix down;     // [H, I]
+};
+
+// One piece of memory per layer. Filled by the loader, then frozen: immutable and thread-safe from there on.
 class ExpertStore {
  public:
-  // Allocates the arenas; their bytes are uninitialised. Throws DeviceError when there is no memory.
+  // Allocates the memory; its bytes are uninitialised. Throws DeviceError when there is none.
   explicit ExpertStore(const ExpertStoreConfig& config);
 
   int num_layers() const { return static_cast<int>(layers_.size()); }
   int num_local_experts(int layer) const;
   int64_t hidden_size() const { return config_.hidden_size; }
   int64_t intermediate_size() const { return config_.intermediate_size; }
-  // Bytes of all arenas.
+  // Bytes of all experts.
   size_t num_bytes() const;
 
+  // What the store was made for, in slot order.
+  std::span<const ExpertSlot> slots(int layer) const;
   // The handle of an expert that this rank owns.
   ExpertHandle handle(const ExpertId& id) const;
 
-  // Writable views of one expert, for the loader; refused after freeze().
-  Tensor gate_up(int layer, int slot);  // [2·I, H] bf16, gate rows first, then up
-  Tensor down(int layer, int slot);     // [H, I] bf16
+  // Writable views of one expert, for the loader; refused after freeze(). Thread-safe for different slots.
+  ExpertMatrices matrices(int layer, int slot);
 
   // Ends loading.
   void freeze() { frozen_ = true; }
 
   // All experts of one layer in slot order; only after freeze().
-  const Tensor& gate_up_arena(int layer) const;  // [num_local, 2·I, H] bf16
-  const Tensor& down_arena(int layer) const;     // [num_local, H, I] bf16
+  std::span<const PackedMatrix> gate_up(int layer) const;
+  std::span<const PackedMatrix> down(int layer) const;
 
  private:
   struct Layer {
-    Tensor gate_up;
-    Tensor down;
+    std::shared_ptr<std::byte> memory;
+    std::vector<PackedMatrix> gate_up;
+    std::vector<PackedMatrix> down;
   };
+  Layer make_layer(const std::vector<ExpertSlot>& slots) const;
   const Layer& layer_at(int layer) const;
 
   ExpertStoreConfig config_;

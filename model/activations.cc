@@ -1,5 +1,7 @@
 #include "model/activations.h"
 
+#include <numeric>
+
 namespace skipper {
 namespace {
 
@@ -34,9 +36,16 @@ Activations::Activations(const ModelConfig& config, const StepLimits& limits)
   attended = Tensor::empty({rows, config.attention.num_heads, kv.value_dim}, DType::kF32);
   sublayer_output = Tensor::empty({rows, config.hidden_size}, DType::kF32);
   const int64_t dense_rows = config.num_moe_layers() < config.num_layers() ? rows : 0;
-  gate_up = Tensor::empty({dense_rows, 2 * config.dense_intermediate_size}, DType::kF32);
   activated = Tensor::empty({dense_rows, config.dense_intermediate_size}, DType::kF32);
+  row_index = Tensor::empty({dense_rows}, DType::kI32);
+  std::iota(row_index.span<int32_t>().begin(), row_index.span<int32_t>().end(), 0);
+  row_offsets = Tensor::zeros({2}, DType::kI32);
   logits = Tensor::empty({limits.max_logit_rows, config.vocab_size}, DType::kF32);
+}
+
+Tensor Activations::offsets_of_one_expert(int64_t num_rows) {
+  row_offsets.data<int32_t>()[1] = static_cast<int32_t>(num_rows);
+  return row_offsets;
 }
 
 }  // namespace skipper

@@ -39,8 +39,12 @@ struct Activations {
   Tensor sublayer_output;  // [T, H] f32, what attention or feed-forward add to the residual stream
 
   // Dense feed-forward layers; no rows when the model has none.
-  Tensor gate_up;    // [T, 2·I] f32
-  Tensor activated;  // [T, I] f32
+  Tensor activated;    // [T, I] f32
+  Tensor row_index;    // [T] i32, 0, 1, ...
+  Tensor row_offsets;  // [2] i32
+
+  // [2] i32: row_offsets of one expert that takes the first `num_rows` rows; valid until the next call.
+  Tensor offsets_of_one_expert(int64_t num_rows);
 
   Tensor logits;  // [R, V] f32
 };

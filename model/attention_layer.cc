@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "kernels/gemm.h"
+#include "kernels/linear.h"
 #include "kernels/paged_attention.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -11,9 +11,9 @@ namespace skipper {
 namespace {
 
 // heads [n, heads, D] = x · wᵀ; the product itself sees the heads side by side.
-void project_to_heads(const Tensor& x, const LinearWeights& weights, const Tensor& heads, Stream& stream) {
+void project_to_heads(const Tensor& x, const PackedLinear& weights, const Tensor& heads, Stream& stream) {
   Tensor flat = heads.reshaped({heads.dim(0), heads.dim(1) * heads.dim(2)});
-  gemm(x, weights, flat, stream);
+  linear(x, weights, flat, stream);
 }
 
 }  // namespace
@@ -44,7 +44,7 @@ void AttentionLayer::attend(const DecoderRows& rows, const KvView& view, const P
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.kv.key_dim));
   paged_attention({q, rows.sequence_index, rows.positions, view.block_tables, scale}, cache, attended, stream);
   Tensor output = activations.sublayer_output.first(num_rows);
-  gemm(attended.reshaped({num_rows, config_.num_heads * config_.kv.value_dim}), weights_.o, output, stream);
+  linear(attended.reshaped({num_rows, config_.num_heads * config_.kv.value_dim}), weights_.o, output, stream);
 }
 
 }  // namespace skipper

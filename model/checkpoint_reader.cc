@@ -1,68 +1,128 @@
 #include "model/checkpoint_reader.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "base/error.h"
 #include "kernels/elementwise.h"
+#include "model/quantized_checkpoint.h"
 
 namespace skipper {
 namespace {
 
-constexpr size_t kPageBytes = 4096;
+// Large matrices are packed in pieces, so that threads share them.
+constexpr int64_t kElementsPerPiece = int64_t{1} << 20;
 
-// Reads one byte per page, so that the kernel maps them all.
-void read_in_pages(const Tensor& view) {
-  const volatile std::byte* bytes = view.bytes();
-  for (size_t offset = 0; offset < view.num_bytes(); offset += kPageBytes) (void)bytes[offset];
-  if (view.num_bytes() > 0) (void)bytes[view.num_bytes() - 1];
+int64_t panels_per_piece(int64_t num_columns) {
+  return std::max<int64_t>(1, kElementsPerPiece / std::max<int64_t>(1, num_columns * kPanelRows));
 }
 
-Tensor converted(const Tensor& tensor, DType dtype) {
-  Tensor copy = Tensor::empty(tensor.shape(), dtype);
-  cpu::convert(tensor, copy);
-  return copy;
+WeightFormat format_of(DType stored) {
+  return {.kind = stored == DType::kBF16 ? WeightKind::kBF16 : WeightKind::kF32, .group_size = 0};
+}
+
+// No branch, so that compilers make vectors of it. `infinity` has all exponent bits and no others.
+template <typename Bits>
+bool all_finite(const Bits* words, int64_t count, Bits infinity) {
+  Bits found = 0;
+  for (int64_t i = 0; i < count; ++i) found = static_cast<Bits>(found | ((words[i] & infinity) == infinity));
+  return found == 0;
+}
+
+bool all_finite(const Tensor& weights) {
+  const std::byte* bytes = weights.bytes();
+  if (weights.dtype() == DType::kBF16) {
+    return all_finite(reinterpret_cast<const uint16_t*>(bytes), weights.num_elements(), uint16_t{0x7f80});
+  }
+  return all_finite(reinterpret_cast<const uint32_t*>(bytes), weights.num_elements(), uint32_t{0x7f800000});
 }
 
 }  // namespace
 
-Tensor CheckpointReader::transient(const std::string& name, const Shape& shape) const {
-  Tensor view = checkpoint_.get(name, shape);
+Tensor float_view(const Checkpoint& checkpoint, const std::string& name, const Shape& shape) {
+  Tensor view = checkpoint.get(name, shape);
   const DType dtype = view.dtype();
   if (dtype != DType::kBF16 && dtype != DType::kF32 && dtype != DType::kF16) {
-    throw InvalidFile(checkpoint_.directory().string() + ": tensor " + name + " has element type " +
+    throw InvalidFile(checkpoint.directory().string() + ": tensor " + name + " has element type " +
                       std::string(name_of(dtype)) + "; expected bf16, f32 or f16");
   }
   return view;
 }
 
-Tensor CheckpointReader::tensor(const std::string& name, const Shape& shape) {
-  Tensor view = transient(name, shape);
-  if (view.dtype() == DType::kF16) {
-    Tensor copy = as_f32(view);
-    checkpoint_.release_pages(view);
-    return copy;
-  }
-  read_in_pages(view);
-  mapped_bytes_ += view.num_bytes();
-  return view;
+Tensor CheckpointReader::copy(const std::string& name, const Shape& shape) const {
+  const Tensor stored = view(name, shape);
+  if (stored.dtype() == DType::kF16) return as_f32(stored);
+  Tensor copy = Tensor::empty(shape, stored.dtype());
+  std::memcpy(copy.bytes(), stored.bytes(), stored.num_bytes());
+  return copy;
 }
 
-LinearWeights CheckpointReader::linear(const std::string& name, const Shape& shape, Bias bias) {
-  LinearWeights weights{tensor(name + ".weight", shape), {}};
-  if (bias == Bias::kPresent) weights.bias = tensor(name + ".bias", {shape[0]});
+LayerNormWeights CheckpointReader::layer_norm(const std::string& name, int64_t size) const {
+  return {copy(name + ".weight", {size}), copy(name + ".bias", {size})};
+}
+
+PackedLinear CheckpointReader::linear(const std::string& name, const Shape& shape, Bias bias, const PackingFormat& packing) {
+  PackedLinear weights{pack_later(name + ".weight", view(name + ".weight", shape), packing), {}};
+  if (bias == Bias::kPresent) weights.bias = copy(name + ".bias", {shape[0]});
   return weights;
 }
 
-LayerNormWeights CheckpointReader::layer_norm(const std::string& name, int64_t size) {
-  return {tensor(name + ".weight", {size}), tensor(name + ".bias", {size})};
+PackedMatrix CheckpointReader::pack_later(const std::string& name, const Tensor& view, const PackingFormat& packing) {
+  const PackedMatrix packed = make_packed(view.dtype(), {view.dim(0), view.dim(1)}, packing);
+  const int64_t step = panels_per_piece(view.dim(1));
+  for (int64_t begin = 0; begin < packed.num_panels(); begin += step) {
+    const int64_t end = std::min(begin + step, packed.num_panels());
+    const Tensor rows = view.slice(begin * kPanelRows, std::min(end * kPanelRows, view.dim(0)));
+    PackedMatrix panels = packed.panels(begin, end);
+    queue_.add(rows.num_bytes(), [&checkpoint = checkpoint_, name, rows, panels]() mutable {
+      pack_into(packable(name, rows, panels.format), panels);
+      checkpoint.release_pages(rows);
+    });
+  }
+  return packed;
 }
 
-Tensor as_bf16(const Tensor& tensor) {
-  if (tensor.dtype() == DType::kBF16) return tensor;
-  return converted(as_f32(tensor), DType::kBF16);
+PackedMatrix CheckpointReader::packed(const std::string& name, const PackedShape& shape, const PackingFormat& packing) {
+  const PackedMatrix stored = read_packed(checkpoint_, name, *packing.format, shape);
+  const PackedMatrix packed = make_packed(DType::kBF16, shape, packing);
+  const int64_t step = panels_per_piece(shape.num_columns);
+  for (int64_t begin = 0; begin < packed.num_panels(); begin += step) {
+    const int64_t end = std::min(begin + step, packed.num_panels());
+    const PackedMatrix source = stored.panels(begin, end);
+    queue_.add(source.num_bytes(), [source, target = packed.panels(begin, end)]() mutable { copy_packed(source, target); });
+  }
+  return packed;
+}
+
+PackedMatrix CheckpointReader::make_packed(DType stored, const PackedShape& shape, const PackingFormat& packing) {
+  PackedMatrix packed = empty_packed(packing.format.value_or(format_of(stored)), shape);
+  if (packed.format.kind == WeightKind::kBF16) packed.activations = packing.bf16_activations;
+  if (packed.format.kind == WeightKind::kF32) packed.activations = ActivationFormat::kF32;
+  packed_bytes_ += packed.num_bytes();
+  return packed;
+}
+
+void copy_packed(const PackedMatrix& source, PackedMatrix& destination) {
+  const auto copy = [](const Tensor& from, Tensor& to) {
+    if (from.defined()) std::memcpy(to.bytes(), from.bytes(), from.num_bytes());
+  };
+  copy(source.codes, destination.codes);
+  copy(source.scales, destination.scales);
+  copy(source.zeros, destination.zeros);
+}
+
+Tensor packable(const std::string& name, const Tensor& weights, const WeightFormat& format) {
+  const Tensor result = weights.dtype() == DType::kBF16 ? weights : as_f32(weights);
+  if (!format.is_integer() || all_finite(result)) return result;
+  throw InvalidFile("tensor " + name + " holds a NaN or an infinite weight, which " + name_of(format) +
+                    " cannot hold; load the model in bf16, or repair the checkpoint");
 }
 
 Tensor as_f32(const Tensor& tensor) {
   if (tensor.dtype() == DType::kF32) return tensor;
-  return converted(tensor, DType::kF32);
+  Tensor result = Tensor::empty(tensor.shape(), DType::kF32);
+  cpu::convert(tensor, result);
+  return result;
 }
 
 }  // namespace skipper

@@ -3,9 +3,8 @@
 #include <glog/logging.h>
 
 #include "kernels/elementwise.h"
-#include "kernels/gemm.h"
+#include "kernels/expert_products.h"
 #include "kernels/rms_norm.h"
-#include "kernels/swiglu.h"
 
 namespace skipper {
 
@@ -34,11 +33,13 @@ void DecoderLayer::update(DecoderRows& rows, const PagedKv& cache, const StepCon
 
 void DecoderLayer::feed_forward(const DecoderRows& rows, Tensor& output, const StepContext& step) const {
   if (moe_) return moe_->forward(rows.normed, rows.policies, step.moe_buffers, output, step.stream);
-  Tensor gate_up = step.activations.gate_up.first(rows.num_rows());
-  Tensor activated = step.activations.activated.first(rows.num_rows());
-  gemm(rows.normed, weights_.dense->gate_up, gate_up, step.stream);
-  swiglu(gate_up, activated, step.stream);
-  gemm(activated, weights_.dense->down, output, step.stream);
+  // A dense network is one expert to which all rows go.
+  const int64_t num_rows = rows.num_rows();
+  const Tensor offsets = step.activations.offsets_of_one_expert(num_rows);
+  Tensor activated = step.activations.activated.first(num_rows);
+  expert_gate_up({rows.normed, step.activations.row_index.first(num_rows), offsets}, {&weights_.dense->gate_up, 1}, activated,
+                 step.stream);
+  expert_down({activated, offsets}, {&weights_.dense->down, 1}, output, step.stream);
 }
 
 void DecoderLayer::set_routing_observer(const RoutingObserver& observer) {

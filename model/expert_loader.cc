@@ -1,99 +1,105 @@
 // The experts' half of weight_loader.h: one function per checkpoint layout.
-#include <cstring>
-
+#include "experts/gate_up_panels.h"
 #include "kernels/elementwise.h"
 #include "model/checkpoint_reader.h"
+#include "model/quantized_checkpoint.h"
 #include "model/weight_loader.h"
 
 namespace skipper {
 namespace {
 
-void copy_into(const Tensor& source, Tensor destination) {
-  std::memcpy(destination.bytes(), source.bytes(), source.num_bytes());
-}
-
-// One MoE layer on its way from the checkpoint to the store.
-struct LayerLoad {
-  CheckpointReader reader;
+// One expert on its way from the checkpoint to the store.
+struct ExpertLoad {
+  CheckpointReader& reader;
   const MoeConfig& moe;
   int64_t hidden_size;
-  std::string prefix;  // "model.layers.3.mlp.experts."
-  int moe_layer;
-  const std::vector<int32_t>& experts;  // of this rank, in slot order
+  std::string prefix;  // of the layer: "model.layers.3.mlp.experts."
+  ExpertSlot slot;
+  ExpertMatrices target;
 };
 
-void load_per_expert(const LayerLoad& load, ExpertStore& store) {
+void load_separate(const ExpertLoad& load) {
   const int64_t width = load.moe.intermediate_size;
-  for (size_t slot = 0; slot < load.experts.size(); ++slot) {
-    const std::string prefix = load.prefix + std::to_string(load.experts[slot]) + ".";
-    const Tensor gate = load.reader.transient(prefix + "gate_proj.weight", {width, load.hidden_size});
-    const Tensor up = load.reader.transient(prefix + "up_proj.weight", {width, load.hidden_size});
-    const Tensor down = load.reader.transient(prefix + "down_proj.weight", {load.hidden_size, width});
-    const Tensor gate_up_slot = store.gate_up(load.moe_layer, static_cast<int>(slot));
-    copy_into(as_bf16(gate), gate_up_slot.slice(0, width));
-    copy_into(as_bf16(up), gate_up_slot.slice(width, 2 * width));
-    copy_into(as_bf16(down), store.down(load.moe_layer, static_cast<int>(slot)));
-  }
+  const std::string prefix = load.prefix + std::to_string(load.slot.expert) + ".";
+  const Tensor gate = load.reader.view(prefix + "gate_proj.weight", {width, load.hidden_size});
+  const Tensor up = load.reader.view(prefix + "up_proj.weight", {width, load.hidden_size});
+  const Tensor down = load.reader.view(prefix + "down_proj.weight", {load.hidden_size, width});
+  const auto pack = [&checkpoint = load.reader.checkpoint(), prefix, gate, up, down, target = load.target]() mutable {
+    const WeightFormat& format = target.down.format;
+    pack_gate_up(packable(prefix + "gate_proj.weight", gate, format), packable(prefix + "up_proj.weight", up, format),
+                 target.gate_up);
+    pack_into(packable(prefix + "down_proj.weight", down, format), target.down);
+    for (const Tensor& read : {gate, up, down}) checkpoint.release_pages(read);
+  };
+  load.reader.queue().add(gate.num_bytes() + up.num_bytes() + down.num_bytes(), pack);
 }
 
-void load_fused_transposed(const LayerLoad& load, ExpertStore& store) {
+// x [A, B] → [B, A], f16 as f32.
+Tensor turned(const Tensor& x) {
+  const Tensor source = x.dtype() == DType::kF16 ? as_f32(x) : x;
+  Tensor result = Tensor::empty({x.dim(1), x.dim(0)}, source.dtype());
+  cpu::transpose(source, result);
+  return result;
+}
+
+// All experts of a layer in one tensor, inputs before outputs.
+void load_fused_transposed(const ExpertLoad& load) {
   const int64_t width = load.moe.intermediate_size;
   const int64_t num_experts = load.moe.num_experts;
-  const Tensor gate_up = load.reader.transient(load.prefix + "gate_up_proj", {num_experts, load.hidden_size, 2 * width});
-  const Tensor down = load.reader.transient(load.prefix + "down_proj", {num_experts, width, load.hidden_size});
-  for (size_t slot = 0; slot < load.experts.size(); ++slot) {
-    Tensor gate_up_slot = store.gate_up(load.moe_layer, static_cast<int>(slot));
-    Tensor down_slot = store.down(load.moe_layer, static_cast<int>(slot));
-    cpu::transpose(as_bf16(gate_up.at(load.experts[slot])), gate_up_slot);
-    cpu::transpose(as_bf16(down.at(load.experts[slot])), down_slot);
-  }
+  const std::string name = load.prefix + "gate_up_proj";
+  const std::string down_name = load.prefix + "down_proj";
+  const Tensor gate_up = load.reader.view(name, {num_experts, load.hidden_size, 2 * width}).at(load.slot.expert);
+  const Tensor down = load.reader.view(down_name, {num_experts, width, load.hidden_size}).at(load.slot.expert);
+  const auto pack = [&checkpoint = load.reader.checkpoint(), name, down_name, gate_up, down, width,
+                     target = load.target]() mutable {
+    const WeightFormat& format = target.down.format;
+    const Tensor rows = packable(name, turned(gate_up), format);
+    pack_gate_up(rows.slice(0, width), rows.slice(width, 2 * width), target.gate_up);
+    pack_into(packable(down_name, turned(down), format), target.down);
+    for (const Tensor& read : {gate_up, down}) checkpoint.release_pages(read);
+  };
+  load.reader.queue().add(gate_up.num_bytes() + down.num_bytes(), pack);
 }
 
-void load_layer(const LayerLoad& load, ExpertStore& store) {
+// The bytes as `skipper quantize` wrote them.
+void load_quantized(const ExpertLoad& load) {
+  const int64_t width = load.moe.intermediate_size;
+  const std::string prefix = load.prefix + std::to_string(load.slot.expert) + ".";
+  const Checkpoint& checkpoint = load.reader.checkpoint();
+  const PackedShape gate_up_shape = joined_shape({width, load.hidden_size});
+  const PackedMatrix gate_up = read_packed(checkpoint, prefix + "gate_up", load.slot.format, gate_up_shape);
+  const PackedMatrix down = read_packed(checkpoint, prefix + "down", load.slot.format, {load.hidden_size, width});
+  load.reader.queue().add(gate_up.num_bytes() + down.num_bytes(), [gate_up, down, target = load.target]() mutable {
+    copy_packed(gate_up, target.gate_up);
+    copy_packed(down, target.down);
+  });
+}
+
+void load_expert(const ExpertLoad& load, const ModelConfig& config) {
+  if (config.quantization) return load_quantized(load);
   switch (load.moe.layout) {
     case ExpertLayout::kPerExpert:
-      return load_per_expert(load, store);
+      return load_separate(load);
     case ExpertLayout::kFusedTransposed:
-      return load_fused_transposed(load, store);
-  }
-}
-
-// Also of experts that were not read: the kernel maps neighbours of a page that faults.
-void release_expert_pages(const ExpertLoad& load, const std::string& prefix) {
-  const MoeConfig& moe = load.config.moe;
-  const int64_t hidden_size = load.config.hidden_size;
-  if (moe.layout == ExpertLayout::kFusedTransposed) {
-    load.checkpoint.release_pages(
-        load.checkpoint.get(prefix + "gate_up_proj", {moe.num_experts, hidden_size, 2 * moe.intermediate_size}));
-    load.checkpoint.release_pages(
-        load.checkpoint.get(prefix + "down_proj", {moe.num_experts, moe.intermediate_size, hidden_size}));
-    return;
-  }
-  for (int64_t expert = 0; expert < moe.num_experts; ++expert) {
-    const std::string name = prefix + std::to_string(expert) + ".";
-    for (const char* half : {"gate_proj.weight", "up_proj.weight"}) {
-      load.checkpoint.release_pages(load.checkpoint.get(name + half, {moe.intermediate_size, hidden_size}));
-    }
-    load.checkpoint.release_pages(load.checkpoint.get(name + "down_proj.weight", {hidden_size, moe.intermediate_size}));
+      return load_fused_transposed(load);
   }
 }
 
 }  // namespace
 
-void load_experts(const ExpertLoad& load, ExpertStore& store) {
-  std::vector<std::string> prefixes;
-  for (int64_t layer = 0; layer < load.config.num_layers(); ++layer) {
-    if (!load.config.is_moe_layer(layer)) continue;
-    const auto moe_layer = static_cast<int>(prefixes.size());
-    prefixes.push_back(load.config.text_prefix + "layers." + std::to_string(layer) + ".mlp.experts.");
-    load_layer({CheckpointReader(load.checkpoint), load.config.moe, load.config.hidden_size, prefixes.back(), moe_layer,
-                load.placement.experts_of(load.rank, moe_layer)},
-               store);
-    release_expert_pages(load, prefixes.back());
+void load_experts(const WeightSource& source, ExpertStore& store, LoadQueue& queue) {
+  const ModelConfig& config = source.config;
+  CheckpointReader reader(source.checkpoint, queue);
+  int moe_layer = 0;
+  for (int64_t layer = 0; layer < config.num_layers(); ++layer) {
+    if (!config.is_moe_layer(layer)) continue;
+    const std::string prefix = config.text_prefix + "layers." + std::to_string(layer) + ".mlp.experts.";
+    int slot_index = 0;
+    for (const ExpertSlot& slot : store.slots(moe_layer)) {
+      load_expert({reader, config.moe, config.hidden_size, prefix, slot, store.matrices(moe_layer, slot_index++)}, config);
+    }
+    ++moe_layer;
   }
-  // Once more: reading a layer can map pages of the one before it.
-  for (const std::string& prefix : prefixes) release_expert_pages(load, prefix);
-  store.freeze();
 }
 
 }  // namespace skipper

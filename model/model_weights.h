@@ -4,24 +4,24 @@
 #include <optional>
 #include <vector>
 
-#include "kernels/gemm.h"
 #include "kernels/layer_norm.h"
+#include "kernels/linear.h"
 #include "tensor/tensor.h"
 
 namespace skipper {
 
 struct AttentionWeights {
-  LinearWeights q;  // [heads · D, H]
-  LinearWeights k;  // [kv_heads · D, H]
-  LinearWeights v;  // [kv_heads · D, H]
-  LinearWeights o;  // [H, heads · D]
+  PackedLinear q;  // [heads · D, H]
+  PackedLinear k;  // [kv_heads · D, H]
+  PackedLinear v;  // [kv_heads · D, H]
+  PackedLinear o;  // [H, heads · D]
   Tensor q_norm;    // [D]
   Tensor k_norm;    // [D]
 };
 
 struct DenseFeedForwardWeights {
-  LinearWeights gate_up;  // [2·I, H], gate rows first
-  LinearWeights down;     // [H, I]
+  PackedMatrix gate_up;  // gate and up [I, H] with their panels in turn: see experts/gate_up_panels.h
+  PackedMatrix down;     // [H, I]
 };
 
 struct DecoderLayerWeights {
@@ -29,26 +29,26 @@ struct DecoderLayerWeights {
   AttentionWeights attention;
   Tensor post_attention_norm;                    // [H]
   std::optional<DenseFeedForwardWeights> dense;  // of dense layers
-  Tensor router;                                 // [experts, H], of MoE layers
+  PackedMatrix router;                           // [experts, H], of MoE layers: see pack_router()
 };
 
 struct VisionBlockWeights {
   LayerNormWeights attention_norm;  // [Hv]
-  LinearWeights q, k, v, projection;  // [Hv, Hv]; q, k, v are thirds of one tensor
+  PackedLinear q, k, v, projection;  // [Hv, Hv]; q, k, v are thirds of one tensor
   LayerNormWeights mlp_norm;        // [Hv]
-  LinearWeights fc1;                // [Iv, Hv]
-  LinearWeights fc2;                // [Hv, Iv]
+  PackedLinear fc1;                // [Iv, Hv]
+  PackedLinear fc2;                // [Hv, Iv]
 };
 
 // Joins merge × merge patches into one decoder token. M = merge² · Hv.
 struct PatchMergerWeights {
   LayerNormWeights norm;  // [Hv] before the patches are joined, or [M] after
-  LinearWeights fc1;      // [M, M]
-  LinearWeights fc2;      // [H, M]
+  PackedLinear fc1;      // [M, M]
+  PackedLinear fc2;      // [H, M]
 };
 
 struct VisionWeights {
-  LinearWeights patch_embedding;  // [Hv, channels · frames · patch · patch]
+  PackedLinear patch_embedding;  // [Hv, channels · frames · patch · patch]
   Tensor position_table;          // [grid · grid, Hv] f32
   std::vector<VisionBlockWeights> blocks;
   PatchMergerWeights merger;
@@ -60,7 +60,7 @@ struct ModelWeights {
   Tensor embedding;  // [V, H]
   std::vector<DecoderLayerWeights> layers;
   Tensor final_norm;   // [H]
-  LinearWeights head;  // [V, H]
+  PackedLinear head;   // [V, H]
   std::optional<VisionWeights> vision;
 };
 

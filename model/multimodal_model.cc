@@ -7,7 +7,7 @@
 #include "experts/expert_store.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
-#include "kernels/gemm.h"
+#include "kernels/linear.h"
 #include "kernels/permute_tokens.h"
 #include "kernels/rms_norm.h"
 #include "model/activations.h"
@@ -24,12 +24,6 @@ ExpertPlacement place_experts(const ModelConfig& config, int world_size) {
   return ExpertPlacement::contiguous({.num_moe_layers = config.num_moe_layers(),
                                       .num_experts = static_cast<int>(config.moe.num_experts),
                                       .world_size = world_size});
-}
-
-ExpertStoreConfig store_config(const ModelConfig& config, const ExpertPlacement& placement, int rank) {
-  return {.hidden_size = config.hidden_size,
-          .intermediate_size = config.moe.intermediate_size,
-          .experts = placement.experts_of(rank)};
 }
 
 // out[i] = source[rows[i]], for the host tensors of a batch.
@@ -54,12 +48,12 @@ void check_sizes(const BatchInput& batch, const StepLimits& limits) {
 
 struct MultimodalModel::State {
   State(const std::filesystem::path& directory, const ModelConfig& model_config, const ParallelContext& parallel,
-        const StepLimits& step_limits)
+        const StepLimits& step_limits, const WeightLoading& loading)
       : config(model_config),
         limits(step_limits),
         checkpoint(directory),
         placement(place_experts(config, parallel.data.size())),
-        store(store_config(config, placement, parallel.data.rank())),
+        store(expert_store_config({checkpoint, config, loading.formats}, placement, parallel.data.rank())),
         experts(store),
         dispatcher({parallel.data, parallel.topology, placement, traffic}),
         rotary(config.rotary),
@@ -69,10 +63,20 @@ struct MultimodalModel::State {
                      .top_k = config.moe.top_k,
                      .formats = parallel.formats},
                     placement, store) {
-    DenseWeights dense = load_dense_weights(checkpoint, config);
-    load_experts({checkpoint, config, placement, parallel.data.rank()}, store);
-    mapped_dense_bytes = dense.mapped_bytes;
-    build(std::move(dense.weights), parallel.levels);
+    build(load(loading), parallel.levels);
+  }
+
+  ModelWeights load(const WeightLoading& loading) {
+    const WeightSource source{checkpoint, config, loading.formats};
+    check_formats(config, loading.formats);
+    LoadQueue queue;
+    DenseWeights dense = load_dense_weights(source, queue);
+    load_experts(source, store, queue);
+    queue.run(loading.workers, loading.progress);
+    store.freeze();
+    mapped_bytes = settle_mapping(checkpoint, dense.weights.embedding);
+    dense_bytes = dense.packed_bytes;
+    return std::move(dense.weights);
   }
 
   void build(ModelWeights weights, const LevelTable& levels) {
@@ -118,12 +122,13 @@ struct MultimodalModel::State {
   RotaryEmbedding rotary;
   Activations activations;
   MoeBuffers moe_buffers;
-  size_t mapped_dense_bytes = 0;
+  size_t mapped_bytes = 0;
+  size_t dense_bytes = 0;
 
   Tensor embedding_table;
   std::vector<DecoderLayer> layers;
   Tensor final_norm;
-  LinearWeights head;
+  PackedLinear head;
   std::optional<VisionEncoder> vision;
 };
 
@@ -172,13 +177,13 @@ DecoderRows MultimodalModel::State::select_logit_rows(const BatchInput& batch, c
 Tensor MultimodalModel::State::logits_of(DecoderRows& rows, Stream& stream) {
   rms_norm(rows.hidden, final_norm, config.rms_norm_epsilon, rows.normed, stream);
   Tensor logits = activations.logits.first(rows.num_rows());
-  gemm(rows.normed, head, logits, stream);
+  linear(rows.normed, head, logits, stream);
   return logits;
 }
 
 MultimodalModel::MultimodalModel(const std::filesystem::path& directory, const ModelConfig& config,
-                                 const ParallelContext& parallel, const StepLimits& limits)
-    : state_(std::make_unique<State>(directory, config, parallel, limits)) {}
+                                 const ParallelContext& parallel, const StepLimits& limits, const WeightLoading& loading)
+    : state_(std::make_unique<State>(directory, config, parallel, limits, loading)) {}
 
 MultimodalModel::~MultimodalModel() = default;
 
@@ -220,7 +225,7 @@ void MultimodalModel::set_routing_observer(const RoutingObserver& observer) {
 const TrafficCounters& MultimodalModel::traffic() const { return state_->traffic; }
 
 WeightMemory MultimodalModel::weight_memory() const {
-  return {state_->mapped_dense_bytes, state_->store.num_bytes(), state_->checkpoint.resident_bytes()};
+  return {state_->mapped_bytes, state_->dense_bytes, state_->store.num_bytes(), state_->checkpoint.resident_bytes()};
 }
 
 }  // namespace skipper

@@ -15,8 +15,10 @@
 #include "model/batch_input.h"
 #include "model/image_patches.h"
 #include "model/kv_cache.h"
+#include "model/load_queue.h"
 #include "model/model_config.h"
 #include "model/step_limits.h"
+#include "model/weight_config.h"
 #include "tensor/tensor.h"
 
 namespace skipper {
@@ -29,20 +31,28 @@ struct ParallelContext {
   DispatchConfig formats = {};  // of hidden rows between ranks; the same on every rank
 };
 
+// How the weights of a rank get into its memory.
+struct WeightLoading {
+  WeightConfig formats = {};
+  ThreadPool& workers = ThreadPool::caller_only();
+  LoadProgress progress = nullptr;
+};
+
 // Where the weights of this rank lie.
 struct WeightMemory {
-  size_t mapped_dense_bytes = 0;      // dense weights used in place, in the checkpoint's mapping
+  size_t mapped_bytes = 0;            // used in place, in the checkpoint's mapping: the embedding table
+  size_t dense_bytes = 0;             // dense matrices, packed
   size_t expert_bytes = 0;            // experts of this rank, packed
-  size_t resident_mapping_bytes = 0;  // of the whole mapping, dense weights included
+  size_t resident_mapping_bytes = 0;  // of the whole mapping, the embedding table included
 };
 
 // Engine thread only. All ranks call forward() together, also with zero tokens.
 class MultimodalModel {
  public:
   // Reads the weights of this rank from the checkpoint directory: everything dense, and the experts it owns.
-  // Throws InvalidFile naming file and tensor.
+  // Throws InvalidFile naming file and tensor, InvalidRequest for formats that the checkpoint cannot be loaded in.
   MultimodalModel(const std::filesystem::path& directory, const ModelConfig& config, const ParallelContext& parallel,
-                  const StepLimits& limits);
+                  const StepLimits& limits, const WeightLoading& loading = {});
   ~MultimodalModel();
 
   const ModelConfig& config() const;

@@ -7,8 +7,8 @@
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/gelu.h"
-#include "kernels/gemm.h"
 #include "kernels/layer_norm.h"
+#include "kernels/linear.h"
 #include "kernels/rope.h"
 #include "model/vision_positions.h"
 
@@ -37,14 +37,14 @@ Tensor frame_offsets(const ImagePatches& image) {
 
 // out [P / merge², H] = mlp of the joined patches, which lie side by side already. hidden [P, Hv].
 void merge_patches(const Tensor& hidden, const PatchMergerWeights& weights, Tensor& out, Stream& stream) {
-  const Shape joined_shape{out.dim(0), weights.fc1.weight.dim(1)};
+  const Shape joined_shape{out.dim(0), weights.fc1.weight.num_columns};
   const int64_t norm_size = weights.norm.weight.dim(0);
   Tensor normed = make_f32({hidden.num_elements() / norm_size, norm_size});
   layer_norm(hidden.reshaped(normed.shape()), weights.norm, normed, stream);
-  Tensor inner = make_f32({out.dim(0), weights.fc1.weight.dim(0)});
-  gemm(normed.reshaped(joined_shape), weights.fc1, inner, stream);
+  Tensor inner = make_f32({out.dim(0), weights.fc1.weight.num_rows});
+  linear(normed.reshaped(joined_shape), weights.fc1, inner, stream);
   gelu(inner, GeluForm::kErf, stream);
-  gemm(inner, weights.fc2, out, stream);
+  linear(inner, weights.fc2, out, stream);
 }
 
 }  // namespace
@@ -141,7 +141,7 @@ void VisionEncoder::encode_image(const ImagePatches& image, const Output& output
 void VisionEncoder::embed_patches(const ImagePatches& image, Buffers& buffers, Stream& stream) const {
   const Tensor pixels =
       Tensor::borrow_const(image.pixels.data(), {image.num_patches(), config_.patch_elements()}, DType::kF32);
-  gemm(pixels, weights_.patch_embedding, buffers.hidden, stream);
+  linear(pixels, weights_.patch_embedding, buffers.hidden, stream);
   interpolated_positions(image, config_, weights_.position_table, buffers.sublayer_output);
   add(buffers.sublayer_output, buffers.hidden, stream);
 }
@@ -152,16 +152,16 @@ void VisionEncoder::run_block(const VisionBlockWeights& block, Buffers& buffers,
   add(buffers.sublayer_output, buffers.hidden, stream);
 
   layer_norm(buffers.hidden, block.mlp_norm, buffers.normed, stream);
-  gemm(buffers.normed, block.fc1, buffers.inner, stream);
+  linear(buffers.normed, block.fc1, buffers.inner, stream);
   gelu(buffers.inner, config_.activation, stream);
-  gemm(buffers.inner, block.fc2, buffers.sublayer_output, stream);
+  linear(buffers.inner, block.fc2, buffers.sublayer_output, stream);
   add(buffers.sublayer_output, buffers.hidden, stream);
 }
 
 void VisionEncoder::attend(const VisionBlockWeights& block, Buffers& buffers, Stream& stream) const {
-  gemm(buffers.normed, block.q, buffers.q, stream);
-  gemm(buffers.normed, block.k, buffers.k, stream);
-  gemm(buffers.normed, block.v, buffers.v, stream);
+  linear(buffers.normed, block.q, buffers.q, stream);
+  linear(buffers.normed, block.k, buffers.k, stream);
+  linear(buffers.normed, block.v, buffers.v, stream);
   Tensor q = as_heads(buffers.q, config_);
   Tensor k = as_heads(buffers.k, config_);
   rope(q, buffers.angles, stream);
@@ -169,7 +169,7 @@ void VisionEncoder::attend(const VisionBlockWeights& block, Buffers& buffers, St
   Tensor attended = as_heads(buffers.attended, config_);
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim()));
   packed_attention({q, k, as_heads(buffers.v, config_), buffers.offsets, scale}, attended, stream);
-  gemm(buffers.attended, block.projection, buffers.sublayer_output, stream);
+  linear(buffers.attended, block.projection, buffers.sublayer_output, stream);
 }
 
 }  // namespace skipper

@@ -1,147 +1,177 @@
 #include "model/weight_loader.h"
 
-#include <cstring>
-
-#include "kernels/elementwise.h"
+#include "base/error.h"
+#include "experts/gate_up_panels.h"
 #include "model/checkpoint_reader.h"
+#include "model/quantized_checkpoint.h"
+#include "model/vision_loader.h"
 
 namespace skipper {
 namespace {
 
-constexpr float kVisionNormEpsilon = 1e-6f;
+// Reads what is neither expert nor vision tower: from the original's tensors, or packed ones of a quantised checkpoint.
+struct DenseReader {
+  CheckpointReader& reader;
+  const ModelConfig& config;
+  const PackingFormat& packing;  // of tensors that are not quantised
 
-std::string layer_prefix(const ModelConfig& config, int64_t layer) {
-  return config.text_prefix + "layers." + std::to_string(layer) + ".";
+  // Of the checkpoint's dense matrices; null when they are not quantised.
+  const WeightFormat* quantized_format() const {
+    return config.quantization && config.quantization->dense ? &*config.quantization->dense : nullptr;
+  }
+  PackedMatrix matrix(const std::string& name, const Shape& shape);
+  PackedLinear linear(const std::string& name, const Shape& shape, Bias bias);
+  AttentionWeights attention(const std::string& prefix);
+  PackedMatrix gate_up(const std::string& prefix, const PackedShape& half);
+  DenseFeedForwardWeights feed_forward(const std::string& prefix);
+  DecoderLayerWeights layer(int64_t index);
+  PackedMatrix head(const Tensor& embedding);
+};
+
+PackedMatrix DenseReader::matrix(const std::string& name, const Shape& shape) {
+  if (const WeightFormat* format = quantized_format()) {
+    return reader.packed(name, {shape[0], shape[1]}, {*format, packing.bf16_activations});
+  }
+  return reader.pack_later(name + ".weight", reader.view(name + ".weight", shape), packing);
 }
 
-// Copies into memory of the same shape in another's arena.
-void copy_into(const Tensor& source, Tensor destination) {
-  std::memcpy(destination.bytes(), source.bytes(), source.num_bytes());
+PackedLinear DenseReader::linear(const std::string& name, const Shape& shape, Bias bias) {
+  PackedLinear weights{matrix(name, shape), {}};
+  if (bias == Bias::kPresent) weights.bias = reader.copy(name + ".bias", {shape[0]});
+  return weights;
 }
 
-AttentionWeights read_attention(CheckpointReader& reader, const ModelConfig& config, const std::string& prefix) {
+AttentionWeights DenseReader::attention(const std::string& prefix) {
   const AttentionConfig& attention = config.attention;
   const int64_t query_size = attention.num_heads * attention.kv.key_dim;
   const int64_t key_size = attention.kv.kv_heads * attention.kv.key_dim;
   const int64_t value_size = attention.kv.kv_heads * attention.kv.value_dim;
   const Bias bias = attention.has_bias ? Bias::kPresent : Bias::kNone;
   AttentionWeights weights;
-  weights.q = reader.linear(prefix + "q_proj", {query_size, config.hidden_size}, bias);
-  weights.k = reader.linear(prefix + "k_proj", {key_size, config.hidden_size}, bias);
-  weights.v = reader.linear(prefix + "v_proj", {value_size, config.hidden_size}, bias);
-  weights.o = reader.linear(prefix + "o_proj", {config.hidden_size, query_size}, bias);
-  weights.q_norm = reader.tensor(prefix + "q_norm.weight", {attention.kv.key_dim});
-  weights.k_norm = reader.tensor(prefix + "k_norm.weight", {attention.kv.key_dim});
+  weights.q = linear(prefix + "q_proj", {query_size, config.hidden_size}, bias);
+  weights.k = linear(prefix + "k_proj", {key_size, config.hidden_size}, bias);
+  weights.v = linear(prefix + "v_proj", {value_size, config.hidden_size}, bias);
+  weights.o = linear(prefix + "o_proj", {config.hidden_size, query_size}, bias);
+  weights.q_norm = reader.copy(prefix + "q_norm.weight", {attention.kv.key_dim});
+  weights.k_norm = reader.copy(prefix + "k_norm.weight", {attention.kv.key_dim});
   return weights;
 }
 
-// Gate over up, so that one product computes both.
-Tensor join_gate_up(CheckpointReader& reader, const std::string& prefix, const Shape& half) {
-  const Tensor gate = reader.transient(prefix + "gate_proj.weight", half);
-  const Tensor up = reader.transient(prefix + "up_proj.weight", half);
+// Gate and up with their panels in turn, so that one pass computes both and the activation between them.
+PackedMatrix DenseReader::gate_up(const std::string& prefix, const PackedShape& half) {
+  if (const WeightFormat* format = quantized_format()) {
+    const PackedMatrix gate = read_packed(reader.checkpoint(), prefix + "gate_proj", *format, half);
+    const PackedMatrix up = read_packed(reader.checkpoint(), prefix + "up_proj", *format, half);
+    PackedMatrix joined = reader.make_packed(DType::kBF16, joined_shape(half), {*format, packing.bf16_activations});
+    reader.queue().add(joined.num_bytes(), [gate, up, joined]() mutable { join_panels(gate, up, joined); });
+    return joined;
+  }
+  const std::string name = prefix + "gate_proj.weight";
+  const Tensor gate = reader.view(name, {half.num_rows, half.num_columns});
+  const Tensor up = reader.view(prefix + "up_proj.weight", {half.num_rows, half.num_columns});
   const bool both_bf16 = gate.dtype() == DType::kBF16 && up.dtype() == DType::kBF16;
-  Tensor joined = Tensor::empty(half.with_first(2 * half[0]), both_bf16 ? DType::kBF16 : DType::kF32);
-  copy_into(both_bf16 ? gate : as_f32(gate), joined.slice(0, half[0]));
-  copy_into(both_bf16 ? up : as_f32(up), joined.slice(half[0], 2 * half[0]));
-  reader.checkpoint().release_pages(gate);
-  reader.checkpoint().release_pages(up);
+  PackedMatrix joined = reader.make_packed(both_bf16 ? DType::kBF16 : DType::kF32, joined_shape(half), packing);
+  reader.queue().add(gate.num_bytes() + up.num_bytes(), [name, gate, up, joined]() mutable {
+    pack_gate_up(packable(name, gate, joined.format), packable(name + " or its up_proj", up, joined.format), joined);
+  });
   return joined;
 }
 
-DenseFeedForwardWeights read_dense(CheckpointReader& reader, const ModelConfig& config, const std::string& prefix) {
-  DenseFeedForwardWeights weights;
-  weights.gate_up.weight = join_gate_up(reader, prefix, {config.dense_intermediate_size, config.hidden_size});
-  weights.down = reader.linear(prefix + "down_proj", {config.hidden_size, config.dense_intermediate_size}, Bias::kNone);
-  return weights;
+DenseFeedForwardWeights DenseReader::feed_forward(const std::string& prefix) {
+  return {.gate_up = gate_up(prefix, {config.dense_intermediate_size, config.hidden_size}),
+          .down = matrix(prefix + "down_proj", {config.hidden_size, config.dense_intermediate_size})};
 }
 
-DecoderLayerWeights read_layer(CheckpointReader& reader, const ModelConfig& config, int64_t layer) {
-  const std::string prefix = layer_prefix(config, layer);
+DecoderLayerWeights DenseReader::layer(int64_t index) {
+  const std::string prefix = config.text_prefix + "layers." + std::to_string(index) + ".";
   DecoderLayerWeights weights;
-  weights.input_norm = reader.tensor(prefix + "input_layernorm.weight", {config.hidden_size});
-  weights.attention = read_attention(reader, config, prefix + "self_attn.");
-  weights.post_attention_norm = reader.tensor(prefix + "post_attention_layernorm.weight", {config.hidden_size});
-  if (config.is_moe_layer(layer)) {
-    weights.router = reader.tensor(prefix + "mlp.gate.weight", {config.moe.num_experts, config.hidden_size});
+  weights.input_norm = reader.copy(prefix + "input_layernorm.weight", {config.hidden_size});
+  weights.attention = attention(prefix + "self_attn.");
+  weights.post_attention_norm = reader.copy(prefix + "post_attention_layernorm.weight", {config.hidden_size});
+  if (config.is_moe_layer(index)) {
+    weights.router = pack_router(reader.copy(prefix + "mlp.gate.weight", {config.moe.num_experts, config.hidden_size}));
   } else {
-    weights.dense = read_dense(reader, config, prefix + "mlp.");
+    weights.dense = feed_forward(prefix + "mlp.");
   }
   return weights;
 }
 
-LayerNormWeights read_vision_norm(CheckpointReader& reader, const std::string& name, int64_t size) {
-  LayerNormWeights weights = reader.layer_norm(name, size);
-  weights.epsilon = kVisionNormEpsilon;
-  return weights;
-}
-
-LinearWeights third_of(const LinearWeights& qkv, int64_t part) {
-  const int64_t size = qkv.weight.dim(0) / 3;
-  return {qkv.weight.slice(part * size, (part + 1) * size), qkv.bias.slice(part * size, (part + 1) * size)};
-}
-
-VisionBlockWeights read_vision_block(CheckpointReader& reader, const VisionConfig& vision, const std::string& prefix) {
-  const int64_t size = vision.hidden_size;
-  VisionBlockWeights weights;
-  weights.attention_norm = read_vision_norm(reader, prefix + "norm1", size);
-  const LinearWeights qkv = reader.linear(prefix + "attn.qkv", {3 * size, size}, Bias::kPresent);
-  weights.q = third_of(qkv, 0);
-  weights.k = third_of(qkv, 1);
-  weights.v = third_of(qkv, 2);
-  weights.projection = reader.linear(prefix + "attn.proj", {size, size}, Bias::kPresent);
-  weights.mlp_norm = read_vision_norm(reader, prefix + "norm2", size);
-  weights.fc1 = reader.linear(prefix + "mlp.linear_fc1", {vision.intermediate_size, size}, Bias::kPresent);
-  weights.fc2 = reader.linear(prefix + "mlp.linear_fc2", {size, vision.intermediate_size}, Bias::kPresent);
-  return weights;
-}
-
-PatchMergerWeights read_merger(CheckpointReader& reader, const VisionConfig& vision, const std::string& prefix,
-                               int64_t norm_size) {
-  const int64_t merged = vision.merged_size();
-  return {read_vision_norm(reader, prefix + "norm", norm_size),
-          reader.linear(prefix + "linear_fc1", {merged, merged}, Bias::kPresent),
-          reader.linear(prefix + "linear_fc2", {vision.out_hidden_size, merged}, Bias::kPresent)};
-}
-
-// The patch convolution has a stride of its own size, so it is a matrix product over flattened patches.
-LinearWeights read_patch_embedding(CheckpointReader& reader, const VisionConfig& vision, const std::string& name) {
-  const Shape kernel{vision.hidden_size, vision.in_channels, vision.temporal_patch_size, vision.patch_size,
-                     vision.patch_size};
-  LinearWeights weights = reader.linear(name, kernel, Bias::kPresent);
-  weights.weight = weights.weight.reshaped({vision.hidden_size, vision.patch_elements()});
-  return weights;
-}
-
-VisionWeights read_vision(CheckpointReader& reader, const ModelConfig& config) {
-  const VisionConfig& vision = *config.vision;
-  const std::string& prefix = config.vision_prefix;
-  VisionWeights weights;
-  weights.patch_embedding = read_patch_embedding(reader, vision, prefix + "patch_embed.proj");
-  const Shape table{vision.position_grid * vision.position_grid, vision.hidden_size};
-  weights.position_table = as_f32(reader.tensor(prefix + "pos_embed.weight", table));
-  for (int64_t block = 0; block < vision.depth; ++block) {
-    weights.blocks.push_back(read_vision_block(reader, vision, prefix + "blocks." + std::to_string(block) + "."));
+// Also of a tied head: the table is looked up row by row, the head read panel by panel.
+PackedMatrix DenseReader::head(const Tensor& embedding) {
+  if (!config.tie_word_embeddings || quantized_format() != nullptr) {
+    return matrix("lm_head", {config.vocab_size, config.hidden_size});
   }
-  weights.merger = read_merger(reader, vision, prefix + "merger.", vision.hidden_size);
-  for (size_t level = 0; level < vision.deepstack_blocks.size(); ++level) {
-    const std::string merger = prefix + "deepstack_merger_list." + std::to_string(level) + ".";
-    weights.deepstack_mergers.push_back(read_merger(reader, vision, merger, vision.merged_size()));
-  }
-  return weights;
+  return reader.pack_later(config.text_prefix + "embed_tokens.weight", embedding, packing);
+}
+
+ActivationFormat bf16_activations(const WeightConfig& formats) {
+  return formats.activation_dtype == DType::kF32 ? ActivationFormat::kF32 : ActivationFormat::kBF16;
+}
+
+// Reads one byte per page, so that the kernel maps them all.
+void read_in_pages(const Tensor& view) {
+  constexpr size_t kPageBytes = 4096;
+  const volatile std::byte* bytes = view.bytes();
+  for (size_t offset = 0; offset < view.num_bytes(); offset += kPageBytes) (void)bytes[offset];
+  if (view.num_bytes() > 0) (void)bytes[view.num_bytes() - 1];
+}
+
+void refuse(const std::string& what, const WeightFormat& stored, const WeightFormat& asked) {
+  throw InvalidRequest("the checkpoint's " + what + " weights are quantised already, to " + name_of(stored) + "; " + name_of(asked) +
+                           " cannot be made of them: leave weights." + what + " out, or give the original checkpoint",
+                       "weights." + what);
 }
 
 }  // namespace
 
-DenseWeights load_dense_weights(const Checkpoint& checkpoint, const ModelConfig& config) {
-  CheckpointReader reader(checkpoint);
-  const Shape vocabulary{config.vocab_size, config.hidden_size};
+void check_formats(const ModelConfig& config, const WeightConfig& formats) {
+  if (!config.quantization) return;
+  const QuantizedFormats& stored = *config.quantization;
+  if (formats.dense && stored.dense && *stored.dense != *formats.dense) refuse("dense", *stored.dense, *formats.dense);
+  if (!formats.experts) return;
+  if (stored.experts != *formats.experts) refuse("experts", stored.experts, *formats.experts);
+  for (const auto& [id, format] : stored.expert_formats) {
+    if (format != *formats.experts) refuse("experts", format, *formats.experts);
+  }
+}
+
+DenseWeights load_dense_weights(const WeightSource& source, LoadQueue& queue) {
+  const ModelConfig& config = source.config;
+  CheckpointReader reader(source.checkpoint, queue);
+  const PackingFormat packing{source.formats.dense, bf16_activations(source.formats)};
+  DenseReader dense{reader, config, packing};
   ModelWeights weights;
-  weights.embedding = reader.tensor(config.text_prefix + "embed_tokens.weight", vocabulary);
-  for (int64_t layer = 0; layer < config.num_layers(); ++layer) weights.layers.push_back(read_layer(reader, config, layer));
-  weights.final_norm = reader.tensor(config.text_prefix + "norm.weight", {config.hidden_size});
-  weights.head.weight = config.tie_word_embeddings ? weights.embedding : reader.tensor("lm_head.weight", vocabulary);
-  if (config.vision) weights.vision = read_vision(reader, config);
-  return {std::move(weights), reader.mapped_bytes()};
+  const Tensor embedding = reader.view(config.text_prefix + "embed_tokens.weight", {config.vocab_size, config.hidden_size});
+  weights.embedding = embedding.dtype() == DType::kF16 ? as_f32(embedding) : embedding;
+  for (int64_t layer = 0; layer < config.num_layers(); ++layer) weights.layers.push_back(dense.layer(layer));
+  weights.final_norm = reader.copy(config.text_prefix + "norm.weight", {config.hidden_size});
+  weights.head.weight = dense.head(embedding);
+  if (config.vision) weights.vision = load_vision_weights(config, {{}, packing.bf16_activations}, reader);
+  return {std::move(weights), reader.packed_bytes()};
+}
+
+ExpertStoreConfig expert_store_config(const WeightSource& source, const ExpertPlacement& placement, int rank) {
+  const ModelConfig& config = source.config;
+  ExpertStoreConfig store{.hidden_size = config.hidden_size,
+                          .intermediate_size = config.moe.intermediate_size,
+                          .slots = {},
+                          .bf16_activations = bf16_activations(source.formats)};
+  for (int64_t layer = 0; layer < config.num_layers(); ++layer) {
+    if (!config.is_moe_layer(layer)) continue;
+    std::vector<ExpertSlot>& slots = store.slots.emplace_back();
+    for (const int32_t expert : placement.experts_of(rank, static_cast<int>(store.slots.size()) - 1)) {
+      const WeightFormat asked = source.formats.experts.value_or(WeightFormat{});
+      slots.push_back({expert, config.quantization ? config.quantization->of_expert(layer, expert) : asked});
+    }
+  }
+  return store;
+}
+
+size_t settle_mapping(const Checkpoint& checkpoint, const Tensor& embedding) {
+  checkpoint.release_all_pages();
+  if (!checkpoint.holds(embedding)) return 0;
+  read_in_pages(embedding);
+  return embedding.num_bytes();
 }
 
 }  // namespace skipper

@@ -5,31 +5,42 @@
 
 #include "expert_parallel/expert_placement.h"
 #include "experts/expert_store.h"
+#include "model/load_queue.h"
 #include "model/model_config.h"
 #include "model/model_weights.h"
+#include "model/weight_config.h"
 #include "tensor/safetensors.h"
 
 namespace skipper {
 
-struct DenseWeights {
-  ModelWeights weights;
-  size_t mapped_bytes = 0;  // bytes of the weights that are views of the checkpoint's mapping
-};
-
-// BF16 and F32 tensors are views of the mapping, which must outlive them, and their pages are read in now rather than by the
-// first request. F16 tensors are converted to F32, gate and up of dense layers are joined: those are copies. Throws
-// InvalidFile naming the tensor.
-DenseWeights load_dense_weights(const Checkpoint& checkpoint, const ModelConfig& config);
-
-// Copies the experts that `store` has room for and then freezes it; reads no page of any other expert. Types other than BF16
-// are rounded to it. At the end no page of any expert tensor is left mapped: each weight is held once. Throws InvalidFile
-// naming the tensor.
-struct ExpertLoad {
+// What all weights of a model are loaded by. References outlive the load.
+struct WeightSource {
   const Checkpoint& checkpoint;
   const ModelConfig& config;
-  const ExpertPlacement& placement;
-  int rank = 0;
+  const WeightConfig& formats;
 };
-void load_experts(const ExpertLoad& load, ExpertStore& store);
+
+// Refuses formats that the checkpoint's own forbid: one that is quantised already is loaded as it is. Throws InvalidRequest
+// naming the setting and both formats.
+void check_formats(const ModelConfig& config, const WeightConfig& formats);
+
+// The dense weights; `queue` fills their matrices, which until then are uninitialised. Only the embedding table stays mapped:
+// its rows are read one by one. Throws InvalidFile naming the tensor, now or from the queue.
+struct DenseWeights {
+  ModelWeights weights;
+  size_t packed_bytes = 0;  // of all matrices
+};
+DenseWeights load_dense_weights(const WeightSource& source, LoadQueue& queue);
+
+// Where the experts of a rank rest, and in which formats.
+ExpertStoreConfig expert_store_config(const WeightSource& source, const ExpertPlacement& placement, int rank);
+
+// Makes `queue` fill `store`, made by expert_store_config(); reads no byte of any other expert. Throws InvalidFile naming the
+// tensor, now or from the queue.
+void load_experts(const WeightSource& source, ExpertStore& store, LoadQueue& queue);
+
+// After the queue has run, for each weight to be held once: gives the pages of the mapping back, but reads in those of the
+// embedding now rather than in the first request. Returns the bytes that stay mapped on purpose.
+size_t settle_mapping(const Checkpoint& checkpoint, const Tensor& embedding);
 
 }  // namespace skipper

@@ -12,7 +12,7 @@ namespace {
 class Planner {
  public:
   Planner(const Checkpoint& checkpoint, const ModelConfig& config, const QuantizedFormats& formats)
-      : checkpoint_(checkpoint), reader_(checkpoint), config_(config), formats_(formats) {}
+      : checkpoint_(checkpoint), config_(config), formats_(formats) {}
 
   QuantizationPlan plan() {
     for (int64_t layer = 0; layer < config_.num_layers(); ++layer) {
@@ -35,7 +35,7 @@ class Planner {
   // The tensor that a packed matrix replaces.
   Tensor take(const std::string& name, const Shape& shape) {
     taken_.insert(name);
-    return reader_.transient(name, shape);
+    return float_view(checkpoint_, name, shape);
   }
 
   WeightView rows_of(const std::string& name, const Shape& shape) {
@@ -103,7 +103,7 @@ class Planner {
     if (!config_.tie_word_embeddings) return add_dense("lm_head", shape);
     // The table itself stays for looking up.
     const std::string table = config_.text_prefix + "embed_tokens.weight";
-    WeightView rows{table, reader_.transient(table, shape), RowOrder::kRows, 0, shape[0]};
+    WeightView rows{table, float_view(checkpoint_, table, shape), RowOrder::kRows, 0, shape[0]};
     add(WeightClass::kDense, {"lm_head", *formats_.dense, {shape[0], shape[1]}, {std::move(rows)}});
   }
 
@@ -114,7 +114,6 @@ class Planner {
   }
 
   const Checkpoint& checkpoint_;
-  CheckpointReader reader_;
   const ModelConfig& config_;
   const QuantizedFormats& formats_;
   QuantizationPlan plan_;

@@ -282,11 +282,18 @@ std::vector<std::string> Checkpoint::names() const {
 }
 
 void Checkpoint::release_pages(const Tensor& view) const {
-  const bool is_mapped = std::any_of(files_.begin(), files_.end(), [&view](const auto& file) {
+  CHECK(holds(view)) << "release_pages of memory that is not this checkpoint's: its contents would be lost";
+  release_whole_pages(view.bytes(), view.num_bytes());
+}
+
+void Checkpoint::release_all_pages() const {
+  for (const auto& file : files_) release_whole_pages(file->mapping(), file->mapping_bytes());
+}
+
+bool Checkpoint::holds(const Tensor& view) const {
+  return std::any_of(files_.begin(), files_.end(), [&view](const auto& file) {
     return view.bytes() >= file->mapping() && view.bytes() + view.num_bytes() <= file->mapping() + file->mapping_bytes();
   });
-  CHECK(is_mapped) << "release_pages of memory that is not this checkpoint's: its contents would be lost";
-  release_whole_pages(view.bytes(), view.num_bytes());
 }
 
 size_t Checkpoint::resident_bytes() const {

@@ -69,6 +69,10 @@ class Checkpoint {
   // Tells the operating system that the whole pages inside `view`, a tensor of this checkpoint or a part of one, are not
   // needed any more in this process (they were copied elsewhere). Reading them again is allowed and reads the file.
   void release_pages(const Tensor& view) const;
+  // The same for all tensors.
+  void release_all_pages() const;
+  // Whether `view` lies in the mapping.
+  bool holds(const Tensor& view) const;
   // Bytes of the mappings that are resident in this process (/proc/self/smaps), page granularity.
   size_t resident_bytes() const;
 

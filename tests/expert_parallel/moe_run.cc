@@ -1,7 +1,6 @@
 #include "tests/expert_parallel/moe_run.h"
 
 #include <algorithm>
-#include <cstring>
 #include <random>
 
 #include "expert_parallel/moe_layer.h"
@@ -12,16 +11,19 @@ namespace skipper {
 namespace {
 
 // The rank's experts of the one MoE layer, copied out of the whole model's.
-ExpertStore load_experts(const MoeWeights& weights, const ExpertPlacement& placement, int rank) {
+ExpertStore load_experts(const MoeSetup& setup, const ExpertPlacement& placement, int rank) {
+  const MoeWeights& weights = setup.weights;
+  const int64_t width = weights.shape.intermediate_size;
   ExpertStore store({.hidden_size = weights.shape.hidden_size,
-                     .intermediate_size = weights.shape.intermediate_size,
-                     .experts = placement.experts_of(rank)});
+                     .intermediate_size = width,
+                     .slots = slots_of(placement.experts_of(rank), setup.expert_format),
+                     .bf16_activations = setup.formats.payload_dtype == DType::kF32 ? ActivationFormat::kF32
+                                                                                     : ActivationFormat::kBF16});
   for (const int32_t expert : placement.experts_of(rank, 0)) {
-    const int slot = store.handle({.layer = 0, .expert = expert}).slot;
+    ExpertMatrices target = store.matrices(0, store.handle({.layer = 0, .expert = expert}).slot);
     const Tensor gate_up = weights.gate_up.at(expert);
-    const Tensor down = weights.down.at(expert);
-    std::memcpy(store.gate_up(0, slot).bytes(), gate_up.bytes(), gate_up.num_bytes());
-    std::memcpy(store.down(0, slot).bytes(), down.bytes(), down.num_bytes());
+    pack_gate_up(gate_up.slice(0, width), gate_up.slice(width, 2 * width), target.gate_up);
+    pack_into(weights.down.at(expert), target.down);
   }
   store.freeze();
   return store;
@@ -66,7 +68,7 @@ class RankRun {
     const auto placement = ExpertPlacement::contiguous(
         {.num_moe_layers = 1, .num_experts = static_cast<int>(shape.num_experts), .world_size = data.size()});
     const ClusterTopology topology(nodes(data.size()));
-    const ExpertStore store = load_experts(setup_.weights, placement, data.rank());
+    const ExpertStore store = load_experts(setup_, placement, data.rank());
     const ExpertFfn experts(store);
     TrafficCounters& counters = run_.counters[static_cast<size_t>(data.rank())];
     TokenDispatcher dispatcher({data, topology, placement, counters});
@@ -77,7 +79,7 @@ class RankRun {
                         .formats = setup_.formats},
                        placement, store);
     MoeLayer layer({.hidden_size = shape.hidden_size, .num_experts = shape.num_experts, .top_k = shape.top_k},
-                   setup_.weights.router, {experts, dispatcher, setup_.levels, counters});
+                   pack_router(setup_.weights.router), {experts, dispatcher, setup_.levels, counters});
     forward(layer, tokens_of(batch_, data.rank()), buffers);
   }
 
@@ -96,7 +98,8 @@ class RankRun {
         result.kept_weights = row_of<float>(kept.expert_weights, i);
       }
     });
-    Stream stream;
+    ThreadPool workers(setup_.num_threads);
+    Stream stream(workers);
     // Garbage that a token without experts must not keep.
     Tensor out = Tensor::empty(part.hidden.shape(), DType::kF32);
     for (float& value : out.span<float>()) value = 12345.0f;

@@ -9,6 +9,7 @@
 #include "cluster/token_class.h"
 #include "expert_parallel/dispatch_config.h"
 #include "expert_parallel/traffic_counters.h"
+#include "kernels/weight_format.h"
 #include "tests/support/moe_reference.h"
 
 namespace skipper {
@@ -42,6 +43,8 @@ struct MoeSetup {
   DispatchConfig formats{};
   LevelTable levels = levels_with({});
   int64_t max_rows_per_pass = 512;
+  WeightFormat expert_format{};
+  int num_threads = 1;  // of each rank
 };
 
 struct TokenResult {

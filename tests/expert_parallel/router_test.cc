@@ -23,7 +23,7 @@ Routed route(const MoeWeights& weights, size_t num_tokens, TopKNormalization nor
   RouterBuffers buffers(static_cast<int64_t>(num_tokens) + 3, shape.num_experts, shape.top_k);
   Stream stream;
   result.routing =
-      Router(weights.router, {.top_k = shape.top_k, .normalization = normalization}).route(hidden, buffers, stream);
+      Router(pack_router(weights.router), {.top_k = shape.top_k, .normalization = normalization}).route(hidden, buffers, stream);
   return result;
 }
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <random>
 
 #include "tests/support/moe_reference.h"
@@ -12,15 +11,21 @@
 namespace skipper {
 namespace {
 
-ExpertStore store_of(const MoeWeights& weights) {
+// Expert e in format e, modulo the number of formats.
+ExpertStore store_of(const MoeWeights& weights, const std::vector<WeightFormat>& formats = {{}}) {
+  const int64_t width = weights.shape.intermediate_size;
   ExpertStoreConfig config{.hidden_size = weights.shape.hidden_size,
-                           .intermediate_size = weights.shape.intermediate_size,
-                           .experts = {{}}};
-  for (int32_t e = 0; e < weights.shape.num_experts; ++e) config.experts[0].push_back(e);
+                           .intermediate_size = width,
+                           .slots = {{}},
+                           .bf16_activations = ActivationFormat::kF32};
+  for (int32_t e = 0; e < weights.shape.num_experts; ++e) {
+    config.slots[0].push_back({e, formats[static_cast<size_t>(e) % formats.size()]});
+  }
   ExpertStore store(config);
   for (int e = 0; e < weights.shape.num_experts; ++e) {
-    std::memcpy(store.gate_up(0, e).bytes(), weights.gate_up.at(e).bytes(), weights.gate_up.at(e).num_bytes());
-    std::memcpy(store.down(0, e).bytes(), weights.down.at(e).bytes(), weights.down.at(e).num_bytes());
+    ExpertMatrices target = store.matrices(0, e);
+    pack_gate_up(weights.gate_up.at(e).slice(0, width), weights.gate_up.at(e).slice(width, 2 * width), target.gate_up);
+    pack_into(weights.down.at(e), target.down);
   }
   store.freeze();
   return store;
@@ -43,10 +48,11 @@ ExpertBatch random_rows(int64_t num_tokens, int64_t hidden_size, const std::vect
   return batch;
 }
 
-Tensor forward(const ExpertStore& store, const ExpertBatch& batch, int64_t max_rows_per_pass) {
+Tensor forward(const ExpertStore& store, const ExpertBatch& batch, int64_t max_rows_per_pass, int num_threads = 1) {
   ExpertScratch scratch(store, max_rows_per_pass);
   Tensor out = Tensor::empty({batch.row_index.num_elements(), store.hidden_size()}, DType::kF32);
-  Stream stream;
+  ThreadPool workers(num_threads);
+  Stream stream(workers);
   ExpertFfn(store).forward(0, batch, scratch, out, stream);
   return out;
 }
@@ -76,13 +82,59 @@ TEST(ExpertFfn, GivesTheSameBitsForAnySizeOfPass) {
   }
 }
 
+std::vector<WeightFormat> all_formats() {
+  std::vector<WeightFormat> formats;
+  for (const char* name : {"f32", "bf16", "int8-g32", "int4-g32", "int4a-g64", "int3a-g32", "int2a-g128"}) {
+    formats.push_back(parse_weight_format(name, "format"));
+  }
+  return formats;
+}
+
+double norm(std::span<const double> values) {
+  double sum = 0.0;
+  for (const double value : values) sum += value * value;
+  return std::sqrt(sum);
+}
+
+TEST(ExpertFfn, KeepsExpertsOfAllFormatsInOneLayer) {
+  // Largest distance from the exact result as a share of its length; a wrong scale, group or panel is far beyond.
+  const std::vector<double> bounds = {1e-5, 1e-5, 0.02, 0.25, 0.25, 0.5, 0.9};
+  const MoeWeights weights = random_moe_weights({.hidden_size = 161, .intermediate_size = 67, .num_experts = 7}, 5);
+  const ExpertStore store = store_of(weights, all_formats());
+  const ExpertBatch batch = random_rows(5, 161, {3, 2, 1, 4, 2, 5, 3});
+  const Tensor out = forward(store, batch, 64);
+  const int32_t* offsets = batch.row_offsets.data<int32_t>();
+  for (int32_t e = 0; e < 7; ++e) {
+    for (int64_t r = offsets[e]; r < offsets[e + 1]; ++r) {
+      const Tensor x = batch.tokens.at(batch.row_index.data<int32_t>()[r]);
+      std::vector<double> expected = reference_expert(weights, e, x.span<float>());
+      std::vector<double> error = expected;
+      for (size_t i = 0; i < error.size(); ++i) error[i] -= double{out.row<float>(r)[i]};
+      EXPECT_LE(norm(error), bounds[static_cast<size_t>(e)] * norm(expected)) << name_of(store.handle({0, e}).format);
+    }
+  }
+}
+
+TEST(ExpertFfn, GivesTheSameBitsForAnyNumberOfThreadsInAllFormats) {
+  const MoeWeights weights = random_moe_weights({.hidden_size = 70, .intermediate_size = 50, .num_experts = 7}, 6);
+  const ExpertStore store = store_of(weights, all_formats());
+  const ExpertBatch batch = random_rows(40, 70, {3, 40, 1, 17, 2, 9, 30});
+  const Tensor alone = forward(store, batch, 1000);
+  for (const int num_threads : {2, 3, 5}) {
+    for (const int64_t rows : {11, 1000}) {
+      EXPECT_TRUE(std::ranges::equal(forward(store, batch, rows, num_threads).span<float>(), alone.span<float>()))
+          << num_threads << " threads, " << rows << " rows per pass";
+    }
+  }
+}
+
 TEST(ExpertFfn, TakesNoRows) {
   const MoeWeights weights = random_moe_weights({.num_experts = 3}, 3);
   EXPECT_EQ(forward(store_of(weights), random_rows(1, 16, {0, 0, 0}), 4).dim(0), 0);
 }
 
 TEST(ExpertFfn, TakesNoExperts) {
-  ExpertStore store({.hidden_size = 4, .intermediate_size = 2, .experts = {{}}});
+  ExpertStore store({.hidden_size = 4, .intermediate_size = 2, .slots = {{}}});
   store.freeze();
   EXPECT_EQ(forward(store, random_rows(1, 4, {}), 4).dim(0), 0);
 }

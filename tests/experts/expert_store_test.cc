@@ -2,51 +2,98 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
+#include "experts/gate_up_panels.h"
+
 namespace skipper {
 namespace {
 
+const WeightFormat kBF16;
+const WeightFormat kInt8 = parse_weight_format("int8-g32", "format");
+const WeightFormat kInt4 = parse_weight_format("int4a-g64", "format");
+
 ExpertStoreConfig two_layers() {
-  return {.hidden_size = 3, .intermediate_size = 5, .experts = {{4, 5, 6}, {}}};
+  return {.hidden_size = 3, .intermediate_size = 21, .slots = {{{4, kBF16}, {5, kInt4}, {6, kInt8}}, {}}};
 }
 
-TEST(ExpertStore, KeepsOneArenaPerLayerAndProjection) {
+Tensor constant(const Shape& shape, float value) {
+  Tensor tensor = Tensor::empty(shape, DType::kF32);
+  std::ranges::fill(tensor.span<float>(), value);
+  return tensor;
+}
+
+TEST(ExpertStore, KeepsEachExpertInItsFormatAndNoByteMore) {
   ExpertStore store(two_layers());
   store.freeze();
   EXPECT_EQ(store.num_layers(), 2);
-  EXPECT_EQ(store.gate_up_arena(0).shape(), Shape({3, 10, 3}));
-  EXPECT_EQ(store.down_arena(0).shape(), Shape({3, 3, 5}));
+  EXPECT_EQ(store.num_local_experts(0), 3);
   EXPECT_EQ(store.num_local_experts(1), 0);
-  EXPECT_EQ(store.gate_up_arena(1).shape(), Shape({0, 10, 3}));
-  EXPECT_EQ(store.num_bytes(), size_t{3 * (30 + 15) * 2});
+  size_t expected = 0;
+  for (const WeightFormat& format : {kBF16, kInt4, kInt8}) {
+    expected += packed_bytes(format, {.num_rows = 64, .num_columns = 3}) + packed_bytes(format, {.num_rows = 3, .num_columns = 21});
+  }
+  EXPECT_EQ(store.num_bytes(), expected);
+  EXPECT_EQ(store.gate_up(0)[1].format, kInt4);
+  EXPECT_EQ(store.gate_up(0)[1].num_panels(), 4);
+  EXPECT_EQ(store.down(0)[2].format, kInt8);
+  EXPECT_TRUE(store.down(1).empty());
 }
 
-TEST(ExpertStore, NamesTheSlotOfAnExpert) {
+TEST(ExpertStore, NamesSlotAndFormatOfAnExpert) {
   const ExpertStore store(two_layers());
   const ExpertHandle handle = store.handle({.layer = 0, .expert = 6});
   EXPECT_EQ(handle.slot, 2);
-  EXPECT_EQ(handle.format, ExpertFormat::kBF16);
+  EXPECT_EQ(handle.format, kInt8);
   EXPECT_EQ(handle.tier, ExpertTier::kHost);
 }
 
-TEST(ExpertStore, WritesThroughViewsIntoTheArena) {
+TEST(ExpertStore, GivesEveryMatrixMemoryOfItsOwn) {
   ExpertStore store(two_layers());
-  Tensor gate_up = store.gate_up(0, 1);
-  Tensor down = store.down(0, 2);
-  EXPECT_EQ(gate_up.shape(), Shape({10, 3}));
-  EXPECT_EQ(down.shape(), Shape({3, 5}));
-  gate_up.data<bf16>()[29] = bf16(7.0f);
-  down.data<bf16>()[0] = bf16(9.0f);
+  float value = 1.0f;
+  for (int slot = 0; slot < 3; ++slot, value += 2.0f) {
+    ExpertMatrices target = store.matrices(0, slot);
+    pack_gate_up(constant({21, 3}, value), constant({21, 3}, value), target.gate_up);
+    pack_into(constant({3, 21}, value + 1.0f), target.down);
+  }
   store.freeze();
-  EXPECT_EQ(static_cast<float>(store.gate_up_arena(0).row<bf16>(1)[29]), 7.0f);
-  EXPECT_EQ(static_cast<float>(store.down_arena(0).row<bf16>(2)[0]), 9.0f);
+  value = 1.0f;
+  for (size_t slot = 0; slot < 3; ++slot, value += 2.0f) {
+    const Tensor down = unpack(store.down(0)[slot]);
+    for (const float weight : down.span<float>()) EXPECT_NEAR(weight, value + 1.0f, 0.05f) << slot;
+    EXPECT_NEAR(unpack(store.gate_up(0)[slot]).row<float>(52)[2], value, 0.05f) << slot;
+  }
+}
+
+TEST(ExpertStore, TellsBF16WeightsWhatActivationsBecome) {
+  ExpertStoreConfig config = two_layers();
+  EXPECT_EQ(ExpertStore(config).matrices(0, 0).down.activations, ActivationFormat::kBF16);
+  config.bf16_activations = ActivationFormat::kF32;
+  EXPECT_EQ(ExpertStore(config).matrices(0, 0).down.activations, ActivationFormat::kF32);
+  EXPECT_EQ(ExpertStore(config).matrices(0, 1).down.activations, ActivationFormat::kInt8);
+}
+
+TEST(GateUpPanels, JoinsPackedHalvesAsIfPackedTogether) {
+  for (const WeightFormat& format : {kBF16, kInt4, kInt8}) {
+    Tensor gate = constant({21, 70}, 0.0f);
+    Tensor up = constant({21, 70}, 0.0f);
+    for (int64_t i = 0; i < 21 * 70; ++i) gate.data<float>()[i] = static_cast<float>(i % 97) - 40.0f;
+    for (int64_t i = 0; i < 21 * 70; ++i) up.data<float>()[i] = static_cast<float>(i % 89) - 7.0f;
+    PackedMatrix together = empty_packed(format, joined_shape({21, 70}));
+    PackedMatrix joined = empty_packed(format, joined_shape({21, 70}));
+    pack_gate_up(gate, up, together);
+    join_panels(pack(gate, format), pack(up, format), joined);
+    EXPECT_TRUE(std::ranges::equal(joined.codes.span<uint8_t>(), together.codes.span<uint8_t>())) << name_of(format);
+    EXPECT_TRUE(std::ranges::equal(unpack(joined).span<float>(), unpack(together).span<float>())) << name_of(format);
+  }
 }
 
 TEST(ExpertStoreDeathTest, RefusesWritesAfterFreezingAndReadsBefore) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   ExpertStore store(two_layers());
-  EXPECT_DEATH(store.gate_up_arena(0), "before they are loaded");
+  EXPECT_DEATH(store.gate_up(0), "before they are loaded");
   store.freeze();
-  EXPECT_DEATH(store.gate_up(0, 0), "immutable");
+  EXPECT_DEATH(store.matrices(0, 0), "immutable");
   EXPECT_DEATH(store.handle({.layer = 0, .expert = 3}), "not on this rank");
 }
 

@@ -15,14 +15,9 @@
 namespace skipper {
 namespace {
 
-// Formats of the KV cache and of hidden rows between ranks.
-struct Formats {
-  const char* name;
-  DType kv;
-  DispatchConfig rows;
-};
-constexpr Formats kFp32 = {"Fp32", DType::kF32, {DType::kF32, DType::kF32}};
-constexpr Formats kDefault = {"Default", DType::kBF16, {}};
+const RunFormats kFp32{
+    .kv = DType::kF32, .rows = {DType::kF32, DType::kF32}, .weights = {{}, {}, DType::kF32}, .num_threads = 1};
+const RunFormats kDefault{.num_threads = 2};
 
 // Over all recorded positions of a file.
 struct Comparison {
@@ -105,14 +100,14 @@ int64_t longest(const std::vector<PromptFixture>& prompts) {
 
 // The logits of all prompts, prompt i run by rank i % num_ranks, in steps of 128 tokens per sequence.
 std::vector<std::vector<float>> run_spread(const std::filesystem::path& model, const std::vector<PromptFixture>& prompts,
-                                           int num_ranks, const Formats& formats) {
+                                           int num_ranks, const RunFormats& formats) {
   std::vector<std::vector<float>> logits(prompts.size());
   spawn_ranks(num_ranks, [&](Communicator& comm) {
     std::vector<TestSequence> mine;
     const auto first = static_cast<size_t>(comm.rank());
     for (size_t i = first; i < prompts.size(); i += static_cast<size_t>(num_ranks)) mine.push_back(sequence_of(prompts[i]));
     const LevelTable levels = unskipped_levels(load_model_config(model).num_moe_layers());
-    SequenceRunner runner(model, comm, levels, formats.kv, formats.rows);
+    SequenceRunner runner(model, comm, levels, formats);
     const std::vector<std::vector<float>> result = runner.run(mine, plan_for(longest(prompts), 128));
     for (size_t i = 0; i < result.size(); ++i) logits[first + i * static_cast<size_t>(num_ranks)] = result[i];
   });
@@ -140,7 +135,7 @@ using CaseAndRanks = std::tuple<Case, int>;
 
 class LogitsAcrossRanks : public testing::TestWithParam<CaseAndRanks> {};
 
-Comparison compare_spread(const Case& test_case, int num_ranks, const Formats& formats) {
+Comparison compare_spread(const Case& test_case, int num_ranks, const RunFormats& formats) {
   const std::vector<PromptFixture> prompts = read_prompts(test_case.prompts);
   const std::vector<std::vector<float>> logits = run_spread(test_case.model, prompts, num_ranks, formats);
   Comparison result;

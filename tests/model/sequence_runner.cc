@@ -62,11 +62,15 @@ TestSequence sequence_of(const PromptFixture& prompt) { return {prompt.token_ids
 RunPlan plan_for(int64_t longest, int64_t chunk_size) { return {chunk_size, (longest + chunk_size - 1) / chunk_size}; }
 
 SequenceRunner::SequenceRunner(const std::filesystem::path& model, Communicator& data, const LevelTable& levels,
-                               DType kv_dtype, const DispatchConfig& formats)
-    : config_(load_model_config(model)), topology_(one_node(data.size())) {
-  const ParallelContext parallel{data, topology_, levels, formats};
-  model_ = std::make_unique<MultimodalModel>(model, config_, parallel, StepLimits{kMaxTokens, 512});
-  cache_ = std::make_unique<KvCache>(config_, KvCacheConfig{.num_blocks = kNumBlocks, .block_size = 16, .dtype = kv_dtype});
+                               const RunFormats& formats)
+    : config_(load_model_config(model)),
+      topology_(one_node(data.size())),
+      workers_(formats.num_threads),
+      stream_(workers_) {
+  const ParallelContext parallel{data, topology_, levels, formats.rows};
+  model_ = std::make_unique<MultimodalModel>(model, config_, parallel, StepLimits{kMaxTokens, 512},
+                                             WeightLoading{formats.weights, workers_, nullptr});
+  cache_ = std::make_unique<KvCache>(config_, KvCacheConfig{.num_blocks = kNumBlocks, .block_size = 16, .dtype = formats.kv});
 }
 
 std::vector<std::vector<float>> SequenceRunner::run(const std::vector<TestSequence>& sequences, const RunPlan& plan) {
@@ -122,11 +126,11 @@ void SequenceRunner::append_chunk(Placed& placed, size_t index, const RunPlan& p
   }
 }
 
-std::vector<float> logits_alone(const std::filesystem::path& model, const TestSequence& sequence) {
+std::vector<float> logits_alone(const std::filesystem::path& model, const TestSequence& sequence, const RunFormats& formats) {
   std::vector<float> result;
   spawn_ranks(1, [&](Communicator& comm) {
     const LevelTable levels = unskipped_levels(load_model_config(model).num_moe_layers());
-    SequenceRunner runner(model, comm, levels);
+    SequenceRunner runner(model, comm, levels, formats);
     const auto length = static_cast<int64_t>(sequence.token_ids.size());
     result = runner.run({sequence}, plan_for(length, length)).front();
   });

@@ -31,6 +31,14 @@ struct RunPlan {
 // Steps that sequences of at most `longest` tokens take.
 RunPlan plan_for(int64_t longest, int64_t chunk_size);
 
+// Of the KV cache, of hidden rows between ranks, and of weights; and the threads of each rank.
+struct RunFormats {
+  DType kv = DType::kBF16;
+  DispatchConfig rows = {};
+  WeightConfig weights = {};
+  int num_threads = 1;
+};
+
 // A model with a KV cache, alone or as one of several ranks.
 class SequenceRunner {
  public:
@@ -38,7 +46,7 @@ class SequenceRunner {
   static constexpr int64_t kNumBlocks = 256;
 
   SequenceRunner(const std::filesystem::path& model, Communicator& data, const LevelTable& levels,
-                 DType kv_dtype = DType::kBF16, const DispatchConfig& formats = {});
+                 const RunFormats& formats = {});
 
   // logits[i] = [rows of sequence i, V], row by row.
   std::vector<std::vector<float>> run(const std::vector<TestSequence>& sequences, const RunPlan& plan);
@@ -56,10 +64,12 @@ class SequenceRunner {
   ClusterTopology topology_;
   std::unique_ptr<MultimodalModel> model_;
   std::unique_ptr<KvCache> cache_;
+  ThreadPool workers_;
   Stream stream_;
 };
 
 // The logits of one sequence on a single rank, in one chunk.
-std::vector<float> logits_alone(const std::filesystem::path& model, const TestSequence& sequence);
+std::vector<float> logits_alone(const std::filesystem::path& model, const TestSequence& sequence,
+                                const RunFormats& formats = {});
 
 }  // namespace skipper
