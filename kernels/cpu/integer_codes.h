@@ -40,6 +40,24 @@ template <int kWidth>
   return words;
 }
 
+// Bytes as 32-bit integers. vpmovzxbd by name: GCC 12 takes vectors of bytes apart instead.
+template <int kWidth>
+[[gnu::always_inline]] inline typename Registers<kWidth>::Ints load_bytes(const uint8_t* source) {
+#if defined(__x86_64__)
+  if constexpr (kWidth >= 8) {
+    typedef char Bytes __attribute__((vector_size(16)));
+    Bytes bytes = {};
+    __builtin_memcpy(&bytes, source, kWidth);
+    if constexpr (kWidth == 16) return __builtin_ia32_pmovzxbd512_mask(bytes, Registers<16>::Ints{}, 0xffff);
+    if constexpr (kWidth == 8) return __builtin_ia32_pmovzxbd256(bytes);
+  }
+#endif
+  typedef uint8_t Bytes __attribute__((vector_size(kWidth)));
+  Bytes bytes;
+  __builtin_memcpy(&bytes, source, sizeof(bytes));
+  return __builtin_convertvector(bytes, typename Registers<kWidth>::Ints);
+}
+
 // Part `part` of quad kQuad of a chunk. Bits that cross from a byte into its neighbour are masked away.
 template <WeightKind kKind, int kWidth, int kQuad>
 [[gnu::always_inline]] inline typename Registers<kWidth>::Words load_quad(const uint8_t* chunk, int part) {

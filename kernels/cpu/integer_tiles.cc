@@ -85,10 +85,7 @@ class IntegerTile {
     for (int p = 0; p < kPanels; ++p) {
       for (int part = 0; part < kParts; ++part) {
         if constexpr (has_zero_points(kKind)) {
-          typedef uint8_t Bytes __attribute__((vector_size(kWidth)));
-          Bytes bytes;
-          __builtin_memcpy(&bytes, operands_.weights.zeros + side_data(group, p) + part * kWidth, sizeof(bytes));
-          const Ints zeros = __builtin_convertvector(bytes, Ints);
+          const Ints zeros = load_bytes<kWidth>(operands_.weights.zeros + side_data(group, p) + part * kWidth);
 #pragma GCC unroll 16
           for (int r = 0; r < kRows; ++r) sums[r][p][part] = zeros * broadcast_word<kWidth>(negated_sums[r]);
         } else {
@@ -157,7 +154,7 @@ struct IntegerTiles {
   // 32 registers of AVX-512: up to 26 integer sums, the codes of two panels, one broadcast, masks. Dots of more than one
   // instruction need some for themselves.
   static constexpr int panels_at_once(Isa isa, int num_rows) {
-    if (isa >= Isa::kAvx512 && num_rows <= 6) return num_rows == 1 ? 8 : 4;
+    if (isa >= Isa::kAvx512 && num_rows <= 6) return 4;
     if (isa >= Isa::kAvx512) return num_rows > (has_vnni(isa) ? 13 : 6) ? 0 : 2;
     if (isa >= Isa::kAvx2) return num_rows > 5 ? 0 : (num_rows == 1 ? 4 : (num_rows <= 2 ? 2 : 1));
     return num_rows > 2 ? 0 : 1;
