@@ -71,7 +71,9 @@ double peak_of(const WeightFormat& format) {
 void measure(const std::string& name, ProductCase& product, const Bounds& bounds, Stream& stream) {
   double operations_per_second = 0.0, bytes_per_second = 0.0, best_seconds = INFINITY;
   const auto start = std::chrono::steady_clock::now();
-  const auto seconds_since = [](auto time) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - time).count(); };
+  const auto seconds_since = [](auto time) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - time).count();
+  };
   do {
     const ProductWork work = product.next_work();
     const auto begin = std::chrono::steady_clock::now();

@@ -114,7 +114,8 @@ Routing random_routing(const ExpertsShape& shape, std::mt19937& generator) {
     std::shuffle(experts.begin(), experts.end(), generator);
     for (int64_t k = 0; k < shape.top_k; ++k) tokens_of[experts[static_cast<size_t>(k)]].push_back(static_cast<int32_t>(token));
   }
-  Routing routing{Tensor::empty({shape.num_tokens * shape.top_k}, DType::kI32), Tensor::zeros({shape.num_experts + 1}, DType::kI32)};
+  Routing routing{Tensor::empty({shape.num_tokens * shape.top_k}, DType::kI32),
+                  Tensor::zeros({shape.num_experts + 1}, DType::kI32)};
   int32_t* row = routing.row_index.data<int32_t>();
   for (size_t e = 0; e < tokens_of.size(); ++e) {
     row = std::copy(tokens_of[e].begin(), tokens_of[e].end(), row);

@@ -22,13 +22,17 @@ const LayerShape kLayers[] = {{0, 8, 8, {0, 0}},          {1, 1, 1, {1}},       
 class ExpertLayer {
  public:
   ExpertLayer(const LayerShape& shape, std::vector<ProductFormat> formats, DType token_type)
-      : shape_(shape), formats_(std::move(formats)), tokens_(random_tensor({shape.num_tokens, shape.hidden_size}, token_type, 1)) {
+      : shape_(shape),
+        formats_(std::move(formats)),
+        tokens_(random_tensor({shape.num_tokens, shape.hidden_size}, token_type, 1)) {
     for (size_t e = 0; e < shape.rows_of_expert.size(); ++e) add_expert(e);
     std::mt19937 generator(2);
     std::vector<int32_t> offsets{0}, rows;
     for (const int32_t count : shape.rows_of_expert) {
       offsets.push_back(offsets.back() + count);
-      for (int32_t i = 0; i < count; ++i) rows.push_back(static_cast<int32_t>(generator() % static_cast<uint32_t>(shape.num_tokens)));
+      for (int32_t i = 0; i < count; ++i) {
+        rows.push_back(static_cast<int32_t>(generator() % static_cast<uint32_t>(shape.num_tokens)));
+      }
     }
     row_index_ = index_tensor(rows);
     row_offsets_ = index_tensor(offsets);
@@ -66,9 +70,11 @@ class ExpertLayer {
 
   std::vector<double> exact_activation(size_t expert, int64_t row) const {
     const std::vector<double> x = activations_as_doubles(token_of(row), format(expert).activations);
-    std::vector<double> gate = exact_product(x, as_doubles(unpack(gate_[expert])), shape_.hidden_size, 1, shape_.intermediate_size);
-    const std::vector<double> up =
-        exact_product(x, as_doubles(unpack(up_[expert])), shape_.hidden_size, 1, shape_.intermediate_size);
+    const auto times = [&](const PackedMatrix& w) {
+      return exact_product(x, as_doubles(unpack(w)), shape_.hidden_size, 1, shape_.intermediate_size);
+    };
+    std::vector<double> gate = times(gate_[expert]);
+    const std::vector<double> up = times(up_[expert]);
     for (size_t i = 0; i < gate.size(); ++i) gate[i] = gate[i] / (1.0 + std::exp(-gate[i])) * up[i];
     return gate;
   }

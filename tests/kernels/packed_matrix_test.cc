@@ -90,7 +90,8 @@ TEST(PackedMatrix, EmptyAndBorrowedMatricesHaveTheirTensors) {
     Tensor memory = Tensor::empty({static_cast<int64_t>(packed_bytes(format, shape))}, DType::kU8);
     const PackedMatrix borrowed = borrow_packed(format, shape, memory.bytes());
     EXPECT_EQ(borrowed.codes.shape(), owned.codes.shape());
-    const Tensor& last = borrowed.zeros.defined() ? borrowed.zeros : (borrowed.scales.defined() ? borrowed.scales : borrowed.codes);
+    const Tensor& side_data = borrowed.zeros.defined() ? borrowed.zeros : borrowed.scales;
+    const Tensor& last = side_data.defined() ? side_data : borrowed.codes;
     EXPECT_EQ(last.bytes() + last.num_bytes(), memory.bytes() + memory.num_bytes()) << name;
   }
 }
