@@ -1,0 +1,155 @@
+"""`skipper quantize` on the demo model: what it makes is evaluated, what it refuses leaves nothing behind."""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+import skipper_process
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+# Bytes of held-out text: a few windows of 512 tokens.
+TEXT_BYTES = 20000
+
+
+def quantize(arguments, out, flags=(), model=None, file_limit=None):
+    """The CompletedProcess; `file_limit` bytes per file act like a full disk."""
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
+
+    return subprocess.run(
+        [arguments.binary, "quantize", "--model", model or arguments.model, "--out", out, *flags],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        restore_signals=file_limit is None,
+        preexec_fn=limit if file_limit else None,
+    )
+
+
+def tensor_bytes(model):
+    """From the index, or the sizes of the files where there is no index."""
+    with open(os.path.join(model, "model.safetensors.index.json"), encoding="utf-8") as file:
+        return json.load(file)["metadata"]["total_size"]
+
+
+def perplexity(arguments, model, data, folder):
+    out = os.path.join(folder, "eval.json")
+    result = skipper_process.run(arguments.binary, ["eval", "--model", model, "--data", data, "--json", out], timeout=600)
+    if result.returncode != 0:
+        sys.exit(f"eval of {model} ended with status {result.returncode}:\n{result.stderr}")
+    with open(out, encoding="utf-8") as file:
+        return json.load(file)["perplexity"]["text"]["perplexity"]
+
+
+def short_text(arguments, folder):
+    """A folder with the beginning of a held-out text."""
+    data = os.path.join(folder, "data")
+    os.mkdir(data)
+    with open(os.path.join(arguments.model, "eval", "heldout_docs.txt"), encoding="utf-8") as file:
+        text = file.read(TEXT_BYTES)
+    with open(os.path.join(data, "text.txt"), "w", encoding="utf-8") as file:
+        file.write(text)
+    return data
+
+
+def check_quality(arguments, folder):
+    """Names and sizes of what was made, and its perplexity against the original's."""
+    failures = []
+    data = short_text(arguments, folder)
+    original = perplexity(arguments, arguments.model, data, folder)
+    for experts, dense, bound in (("int8-g64", "int8-g64", 0.005), ("int4a-g32", None, 0.05)):
+        out = os.path.join(folder, f"{experts}-{dense}")
+        result = quantize(arguments, out, ["--experts", experts] + (["--dense", dense] if dense else []))
+        if result.returncode != 0:
+            return [f"quantize {experts}: status {result.returncode}\n{result.stderr}"]
+        print(result.stdout, end="")
+        for expected in (f"experts: {experts}, ", "bits per weight", "relative error", "quantising, MB: "):
+            if expected not in result.stdout + result.stderr:
+                failures.append(f"quantize {experts} does not print {expected!r}")
+        if tensor_bytes(out) >= tensor_bytes(arguments.model):
+            failures.append(f"{experts}: {tensor_bytes(out)} bytes are not fewer than {tensor_bytes(arguments.model)}")
+        found = perplexity(arguments, out, data, folder)
+        print(f"{experts} with dense {dense}: perplexity {found:.4f}, of the original {original:.4f}")
+        if abs(found / original - 1) > bound:
+            failures.append(f"{experts}: perplexity {found} is not within {bound:.1%} of {original}")
+    return failures
+
+
+def error_line(result):
+    lines = [line for line in result.stderr.splitlines() if line.startswith("skipper: error:")]
+    return lines[0] if len(lines) == 1 else f"{len(lines)} error lines: {result.stderr}"
+
+
+def check_refusals(arguments, folder):
+    full = os.path.join(folder, "full")
+    os.mkdir(full)
+    open(os.path.join(full, "file"), "w", encoding="utf-8").close()
+    quantized = os.path.join(folder, "quantized")
+    quantize(arguments, quantized, ["--experts", "int8-g32"])
+    new = os.path.join(folder, "new")
+    good = ["--experts", "int8-g64"]
+    failures = []
+    for name, out, flags, model, limit, status, expected in (
+        ("unknown format", new, ["--experts", "int4a-g23"], None, None, EXIT_USAGE, "unknown weight format 'int4a-g23'; did you"),
+        ("unknown dense format", new, good + ["--dense", "fp8"], None, None, EXIT_USAGE, "--dense: unknown weight format 'fp8'"),
+        ("FP32", new, ["--experts", "f32"], None, None, EXIT_USAGE, "--experts: f32 is no format to quantise to"),
+        ("output that is not empty", full, good, None, None, EXIT_ERROR, "full: exists and is not empty"),
+        ("output is the model", arguments.model, good, None, None, EXIT_ERROR, "exists and is not empty"),
+        ("no parent", os.path.join(new, "new"), good, None, None, EXIT_ERROR, "make its parent directory"),
+        ("no model", new, good, "/nonexistent", None, EXIT_ERROR, "/nonexistent"),
+        ("quantised model", new, good, quantized, None, EXIT_ERROR, "is quantised already (experts int8-g32)"),
+        ("full disk", new, good, None, 1_000_000, EXIT_ERROR, "cannot be written (File too large); free space"),
+    ):
+        result = quantize(arguments, out, flags, model, limit)
+        line = error_line(result)
+        print(f"{name}: {line}")
+        if result.returncode != status or expected not in line:
+            failures.append(f"{name}: status {result.returncode}, {line}, expected {status} and {expected!r}")
+        if os.path.exists(new) or os.path.exists(new + ".partial"):
+            failures.append(f"{name}: something was left of the output")
+            shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(new + ".partial", ignore_errors=True)
+    return failures
+
+
+def check_signal(arguments, folder):
+    """Whenever the signal comes, the output is whole or absent."""
+    out = os.path.join(folder, "stopped")
+    process = subprocess.Popen(
+        [arguments.binary, "quantize", "--model", arguments.model, "--out", out, "--experts", "int2a-g32", "--threads", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    skipper_process.wait_until(lambda: os.path.exists(out + ".partial") or process.poll() is not None, interval=0.001)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    print(f"SIGTERM: status {process.returncode}, {errors.strip()}")
+    if os.path.exists(out + ".partial"):
+        return ["SIGTERM left an unfinished directory"]
+    if process.returncode == 0:
+        return [] if os.path.exists(os.path.join(out, "config.json")) else ["status 0 without an output"]
+    if process.returncode != EXIT_ERROR or "stopped by a signal" not in errors or os.path.exists(out):
+        return [f"SIGTERM: status {process.returncode}, {errors}"]
+    return []
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--model", required=True)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        failures = check_refusals(arguments, folder) + check_signal(arguments, folder) + check_quality(arguments, folder)
+    sys.exit("\n".join(failures) if failures else 0)
+
+
+if __name__ == "__main__":
+    main()
