@@ -32,7 +32,10 @@ template <WeightKind kKind, Isa kIsa, int kRows, int kPanels>
 class IntegerTile {
  public:
   [[gnu::always_inline]] explicit IntegerTile(const TileOperands& operands)
-      : operands_(operands), shape_(operands.weights.shape), num_code_words_(num_code_words(shape_)) {}
+      : operands_(operands),
+        shape_(operands.weights.shape),
+        num_code_words_(num_code_words(shape_)),
+        panels_ahead_(kPanels * operands.weights.panel_bytes <= kPrefetchedBytes ? kPanels : 0) {}
 
   [[gnu::always_inline]] static int64_t num_code_words(const RowShape& shape) {
     return (shape.num_columns + kChunkInputs - 1) / kChunkInputs * kWordsPerChunk;
@@ -46,6 +49,7 @@ class IntegerTile {
       const int64_t begin = group * chunks_per_group;
       const int64_t end = begin + chunks_per_group < num_chunks ? begin + chunks_per_group : num_chunks;
       IntegerSums sums;
+      if constexpr (kRows == 1) prefetch_scales(group);
       start_group(group, sums);
       for (int64_t chunk = begin; chunk < end; ++chunk) add_chunk(chunk, sums);
       finish_group(group, sums);
@@ -74,7 +78,7 @@ class IntegerTile {
     return operands_.activations + (num_code_words_ + 2 * group) * kRows;
   }
 
-  [[gnu::always_inline]] int64_t side_data(int64_t group, int panel) const {
+  [[gnu::always_inline]] int64_t side_data(int64_t group, int64_t panel) const {
     return (panel * shape_.num_groups() + group) * kPanelRows;
   }
 
@@ -98,10 +102,29 @@ class IntegerTile {
 
   [[gnu::always_inline]] void add_chunk(int64_t chunk, IntegerSums& sums) const {
     const uint8_t* codes = operands_.weights.codes + chunk * kChunk.num_vectors * kVectorBytes;
+    if constexpr (kRows == 1) prefetch_codes(codes);
     const uint32_t* words = operands_.activations + chunk * kWordsPerChunk * kRows;
     [&]<int... kQuad>(std::integer_sequence<int, kQuad...>) __attribute__((always_inline)) {
       (add_quad<kQuad>(codes, words + kQuad * Dot::kWordsPerQuad * kRows, sums), ...);
     }(std::make_integer_sequence<int, kChunk.num_quads>());
+  }
+
+  // One row waits for memory, and panels of a few pages end before the CPU's own prefetching has caught up: fetch what the
+  // next call will read. Reaching beyond the matrix is harmless.
+  [[gnu::always_inline]] void prefetch_codes(const uint8_t* codes) const {
+    for (int p = 0; p < kPanels; ++p) {
+      for (int vector = 0; vector < kChunk.num_vectors; ++vector) {
+        __builtin_prefetch(codes + (panels_ahead_ + p) * operands_.weights.panel_bytes + vector * kVectorBytes, 0, 2);
+      }
+    }
+  }
+
+  [[gnu::always_inline]] void prefetch_scales(int64_t group) const {
+    for (int p = 0; p < kPanels; ++p) {
+      const int64_t place = side_data(group, panels_ahead_ + p);
+      __builtin_prefetch(operands_.weights.scales + place, 0, 2);
+      if constexpr (has_zero_points(kKind)) __builtin_prefetch(operands_.weights.zeros + place, 0, 2);
+    }
   }
 
   template <int kQuad>
@@ -142,9 +165,12 @@ class IntegerTile {
     }
   }
 
+  static constexpr int64_t kPrefetchedBytes = 256 << 10;  // a part of the second-level cache
+
   const TileOperands& operands_;
   const RowShape shape_;
   const int64_t num_code_words_;
+  const int64_t panels_ahead_;  // 0, which prefetches nothing new, where the next panels are too long
 };
 
 template <WeightKind kKind>
