@@ -83,6 +83,13 @@ void visit_fields(ImageLimits& config, Visitor& visit) {
   visit("min_side", config.min_side);
 }
 
+template <typename Visitor>
+void visit_fields(WeightConfig& config, Visitor& visit) {
+  visit("experts", config.experts);
+  visit("dense", config.dense);
+  visit("activation_dtype", config.activation_dtype);
+}
+
 struct KvCacheSection {
   DType& dtype;
 };
@@ -101,6 +108,7 @@ void visit_sections(ServerConfig& config, Visitor& visitor) {
   visitor.section("dispatch", config.dispatch);
   visitor.section("frontend", config.frontend);
   visitor.section("images", config.images);
+  visitor.section("weights", config.weights);
   KvCacheSection kv_cache{config.kv_dtype};
   visitor.section("kv_cache", kv_cache);
 }
@@ -110,6 +118,16 @@ DType parse_dtype(const JsonFields& fields, const char* key, DType fallback) {
   if (name == "bf16") return DType::kBF16;
   if (name == "f32") return DType::kF32;
   fields.fail(key, "'" + name + "' is not supported; use bf16 or f32");
+}
+
+// Absent or null: as in the checkpoint.
+std::optional<WeightFormat> parse_format(const JsonFields& fields, const char* key) {
+  if (!fields.has(key)) return {};
+  try {
+    return parse_weight_format(fields.required_string(key), fields.path() + ": " + key);
+  } catch (const InvalidRequest& error) {
+    throw InvalidFile(error.what());
+  }
 }
 
 // Reads the keys of one section; an absent key leaves the default in place. Ranges are validate()'s business.
@@ -127,6 +145,7 @@ struct FieldReader {
   }
   void operator()(const char* key, std::string& value) { value = fields.optional_string(key, value); }
   void operator()(const char* key, DType& value) { value = parse_dtype(fields, key, value); }
+  void operator()(const char* key, std::optional<WeightFormat>& value) { value = parse_format(fields, key); }
 };
 
 struct SectionReader {
@@ -151,6 +170,9 @@ struct FieldPrinter {
   }
   void operator()(const char* key, const milliseconds& value) { object[key] = value.count(); }
   void operator()(const char* key, const DType& value) { object[key] = name_of(value); }
+  void operator()(const char* key, const std::optional<WeightFormat>& value) {
+    object[key] = value ? nlohmann::json(name_of(*value)) : nlohmann::json();
+  }
 };
 
 struct SectionPrinter {
@@ -182,6 +204,7 @@ void ServerConfig::validate() const {
   cluster.validate();
   dispatch.validate();
   frontend.validate();
+  weights.validate();
   // Otherwise an idle group would give itself up between two heartbeats.
   require({"cluster.plan_patience_ms", cluster.plan_patience.count(), 2 * engine.idle_heartbeat.count(), 86400000});
   require({"images.max_pixels", images.max_pixels, 1, int64_t{1} << 30});

@@ -11,6 +11,7 @@
 #include "engine/engine_config.h"
 #include "expert_parallel/dispatch_config.h"
 #include "frontend/frontend_config.h"
+#include "model/weight_config.h"
 #include "processor/image_limits.h"
 #include "tensor/dtype.h"
 
@@ -24,14 +25,15 @@ struct ServerConfig {
   DispatchConfig dispatch;
   FrontendConfig frontend;
   ImageLimits images;
+  WeightConfig weights;
   DType kv_dtype = DType::kBF16;               // "kv_cache.dtype": bf16 or f32
   std::map<std::string, int64_t> service_tiers;  // request field service_tier → level; "gold" is always level 0
 
   void validate() const;
 };
 
-// Sections engine, cpu, comm, cluster, dispatch, frontend, images, kv_cache, service_tiers; each key is optional, an unknown
-// one is refused with the nearest known name. An empty path gives the defaults. Throws InvalidFile.
+// Sections engine, cpu, comm, cluster, dispatch, frontend, images, weights, kv_cache, service_tiers; each key is optional, an
+// unknown one is refused with the nearest known name. An empty path gives the defaults. Throws InvalidFile.
 ServerConfig load_server_config(const std::filesystem::path& path);
 
 // Every effective value as one line of JSON, for the log.

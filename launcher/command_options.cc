@@ -7,6 +7,8 @@ ServerConfig server_config_from(const CommandLine& line) {
   if (!line.host.empty()) config.frontend.host = line.host;
   if (line.port >= 0) config.frontend.port = line.port;
   if (line.max_model_len >= 0) config.engine.max_model_len = line.max_model_len;
+  if (!line.experts.empty()) config.weights.experts = parse_weight_format(line.experts, "flag --experts");
+  if (!line.dense.empty()) config.weights.dense = parse_weight_format(line.dense, "flag --dense");
   if (line.threads >= 0) config.cpu.threads = line.threads;
   return config;
 }

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/json_fields.h"
+#include "kernels/weight_format.h"
 
 DEFINE_string(model, "", "checkpoint directory in Hugging Face format (required)");
 DEFINE_string(config, "", "JSON file with the server's settings; flags override it");
@@ -20,7 +21,7 @@ DEFINE_string(operating_point, "", "operating_point.json or frontier.json: thres
 DEFINE_int32(level, -1, "level of the operating point file; 0 skips nothing (default: 1 for operating_point.json)");
 DEFINE_int32(threads, -1, "threads of each rank's kernels; 0 shares the usable cores of a host among its ranks (default 0)");
 DEFINE_string(experts, "", "format of the experts: bf16, int8-gN, int4-gN, int4a-gN, int3a-gN or int2a-gN (N = 32, 64, 128)");
-DEFINE_string(dense, "", "weight format of attention projections, dense layers and head (default: as in the checkpoint)");
+DEFINE_string(dense, "", "format of attention projections, dense layers and head; never of a vision tower (default: as in the checkpoint)");
 DEFINE_string(out, "", "directory for the result; must be new or empty (required)");
 DEFINE_string(data, "", "directory with *.txt, vqa.jsonl and chat.jsonl (required)");
 DEFINE_string(json, "", "file for the results as JSON");
@@ -38,13 +39,14 @@ const std::map<std::string, Command>& commands() {
   static const std::map<std::string, Command> table = {
       {"serve",
        {"answer OpenAI-style HTTP requests; run it under mpirun to shard the experts over ranks",
-        {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level", "threads"},
+        {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level", "experts", "dense",
+         "threads"},
         "  skipper serve --model models/demo\n"
         "  mpirun -n 4 skipper serve --model models/demo --port 8000\n"
         "  mpirun -n 4 skipper serve --model models/demo --operating_point configs/demo_operating_point.json --level 1\n"}},
       {"eval",
        {"measure perplexity and answers on held-out texts and questions",
-        {"model", "config", "data", "json", "max_model_len", "operating_point", "level", "threads"},
+        {"model", "config", "data", "json", "max_model_len", "operating_point", "level", "experts", "dense", "threads"},
         "  skipper eval --model models/demo --data models/demo/eval\n"
         "  mpirun -n 4 skipper eval --model models/demo --data models/demo/eval --json result.json\n"}},
       {"quantize",
@@ -181,6 +183,16 @@ CommandLine read_flags() {
   return line;
 }
 
+// Empty: not given.
+void check_format(const std::string& flag, const std::string& text) {
+  if (text.empty()) return;
+  try {
+    parse_weight_format(text, "flag --" + flag);
+  } catch (const InvalidRequest& error) {
+    throw UsageError(error.what());
+  }
+}
+
 void check_required(const CommandLine& line, const Command& command) {
   const auto takes = [&](const char* flag) {
     return std::find(command.flags.begin(), command.flags.end(), flag) != command.flags.end();
@@ -189,6 +201,8 @@ void check_required(const CommandLine& line, const Command& command) {
   if (takes("data") && line.data.empty()) throw UsageError("flag --data is missing; give the directory of texts and questions");
   if (takes("out") && line.out.empty()) throw UsageError("flag --out is missing; give the directory to make");
   if (takes("out") && line.experts.empty()) throw UsageError("flag --experts is missing; give a weight format such as int4a-g32");
+  check_format("experts", line.experts);
+  check_format("dense", line.dense);
   if (line.port < -1 || line.port > 65535) {
     throw UsageError("flag --port: " + std::to_string(line.port) + " is out of range; expected 0 to 65535");
   }

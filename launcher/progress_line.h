@@ -9,7 +9,8 @@ namespace skipper {
 
 class ProgressLine {
  public:
-  explicit ProgressLine(std::string title);
+  // Shows nothing of work that ends within `quiet`.
+  explicit ProgressLine(std::string title, std::chrono::milliseconds quiet = {});
 
   // Shows title, count, share and the time left at the pace so far.
   void operator()(size_t done, size_t total);
@@ -18,6 +19,7 @@ class ProgressLine {
   std::string title_;
   std::chrono::steady_clock::time_point start_;
   std::chrono::steady_clock::time_point last_shown_;
+  std::chrono::milliseconds quiet_;
   bool on_terminal_;
 };
 

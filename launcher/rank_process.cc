@@ -7,12 +7,17 @@
 
 #include "base/error.h"
 #include "launcher/core_share.h"
+#include "launcher/progress_line.h"
 #include "launcher/startup_agreement.h"
+#include "model/weight_loader.h"
 
 namespace skipper {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kQuietLoad{2000};
+constexpr size_t kMegabyte = 1'000'000;
 
 // Level 0 without a file; the one operating point of a file with one; a ladder needs to be told.
 uint8_t choose_level(const RankOptions& options, const LevelTable& levels) {
@@ -76,6 +81,7 @@ void RankProcess::read_model() {
   }
   engine.max_model_len = fitting_model_len(engine, model_config_);
   config_.validate();
+  check_formats(model_config_, config_.weights);
   levels_ = options_.operating_point.empty()
                 ? unskipped_levels(model_config_.num_moe_layers())
                 : load_levels(options_.operating_point, {model_config_.fingerprint, model_config_.num_moe_layers()});
@@ -94,7 +100,12 @@ void RankProcess::load_model() {
   const EngineConfig& engine = config_.engine;
   const ParallelContext parallel{*group_.data, *topology_, levels_, config_.dispatch};
   const StepLimits limits{engine.max_tokens_per_step, engine.max_logit_rows};
-  model_ = std::make_unique<MultimodalModel>(options_.model, model_config_, parallel, limits);
+  ProgressLine progress("loading weights, MB", kQuietLoad);
+  const auto show = [&](size_t done, size_t total) {
+    if (group_.control->rank() == 0) progress(done / kMegabyte, total / kMegabyte);
+  };
+  model_ = std::make_unique<MultimodalModel>(options_.model, model_config_, parallel, limits,
+                                             WeightLoading{config_.weights, *workers_, show});
   cache_ = std::make_unique<KvCache>(model_config_,
                                      KvCacheConfig{engine.kv_blocks_per_rank, engine.kv_block_size, config_.kv_dtype});
   runner_ = std::make_unique<ModelRunner>(*model_, *cache_, engine, processor_->token_classes(model_config_.vocab_size));

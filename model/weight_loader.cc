@@ -117,8 +117,8 @@ void read_in_pages(const Tensor& view) {
 }
 
 void refuse(const std::string& what, const WeightFormat& stored, const WeightFormat& asked) {
-  throw InvalidRequest("the checkpoint's " + what + " weights are quantised already, to " + name_of(stored) + "; " + name_of(asked) +
-                           " cannot be made of them: leave weights." + what + " out, or give the original checkpoint",
+  throw InvalidRequest("weights." + what + ": " + name_of(asked) + " cannot be made of a checkpoint that is quantised to " +
+                           name_of(stored) + " already; leave the setting out, or give the original checkpoint",
                        "weights." + what);
 }
 

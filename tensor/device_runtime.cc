@@ -1,6 +1,7 @@
 #include "tensor/device_runtime.h"
 
 #include <glog/logging.h>
+#include <sys/mman.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -14,13 +15,20 @@ namespace skipper {
 namespace {
 
 constexpr size_t kHostAlignment = 64;
+// Large buffers ask for huge pages: weights are read once per step, and with small pages address translation costs bandwidth.
+constexpr size_t kHugePageBytes = size_t{2} << 20;
+constexpr size_t kLargeBuffer = 2 * kHugePageBytes;
 
 std::shared_ptr<std::byte> allocate_host(size_t num_bytes) {
-  const size_t rounded = (num_bytes + kHostAlignment) / kHostAlignment * kHostAlignment;
-  void* memory = std::aligned_alloc(kHostAlignment, rounded);
+  const bool is_large = num_bytes >= kLargeBuffer;
+  const size_t alignment = is_large ? kHugePageBytes : kHostAlignment;
+  const size_t rounded = num_bytes / kHostAlignment * kHostAlignment + kHostAlignment;
+  void* memory = std::aligned_alloc(alignment, rounded);
   if (memory == nullptr) {
     throw DeviceError("out of host memory allocating " + std::to_string(num_bytes) + " bytes; lower the budgets or add ranks");
   }
+  // A wish that the system may not grant. Whole huge pages only, so that a buffer never takes more than its size.
+  if (is_large) (void)madvise(memory, num_bytes / kHugePageBytes * kHugePageBytes, MADV_HUGEPAGE);
   return {static_cast<std::byte*>(memory), [](std::byte* p) { std::free(p); }};
 }
 

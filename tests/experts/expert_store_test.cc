@@ -31,7 +31,8 @@ TEST(ExpertStore, KeepsEachExpertInItsFormatAndNoByteMore) {
   EXPECT_EQ(store.num_local_experts(1), 0);
   size_t expected = 0;
   for (const WeightFormat& format : {kBF16, kInt4, kInt8}) {
-    expected += packed_bytes(format, {.num_rows = 64, .num_columns = 3}) + packed_bytes(format, {.num_rows = 3, .num_columns = 21});
+    expected += packed_bytes(format, {.num_rows = 64, .num_columns = 3});
+    expected += packed_bytes(format, {.num_rows = 3, .num_columns = 21});
   }
   EXPECT_EQ(store.num_bytes(), expected);
   EXPECT_EQ(store.gate_up(0)[1].format, kInt4);

@@ -64,6 +64,14 @@ TEST(Flags, QuantizeNeedsAFormatAndAnOutput) {
   EXPECT_THAT(usage_error({"serve", "--model=m", "--out=o"}), HasSubstr("--out belongs to 'skipper quantize'"));
 }
 
+TEST(Flags, RefusesAnUnknownWeightFormat) {
+  EXPECT_THAT(usage_error({"eval", "--model=m", "--data=d", "--experts=int8-g65"}), HasSubstr("flag --experts"));
+  EXPECT_THAT(usage_error({"serve", "--model=m", "--experts=bf16", "--dense=int9"}), HasSubstr("flag --dense"));
+  const CommandLine line = parse_command_line({"serve", "--model=m", "--experts=int4a-g32", "--dense=int8-g64"});
+  EXPECT_EQ(line.experts, "int4a-g32");
+  EXPECT_EQ(line.dense, "int8-g64");
+}
+
 TEST(Flags, HelpShowsFlagsAndExamplesOfACommand) {
   EXPECT_EQ(parse_command_line({}).command, "help");
   EXPECT_EQ(parse_command_line({"serve", "--help"}).arguments, (std::vector<std::string>{"serve"}));

@@ -28,6 +28,7 @@ struct Comparison {
   double unclear_kl = 0.0;       // sums over positions, nats
   double kl = 0.0;
   double bf16_kl = 0.0;          // transformers' own
+  double added_nll = 0.0;        // of the prompts' next tokens, over FP32's
   int64_t num_positions = 0;
   int64_t num_unclear = 0;
   int64_t num_far = 0;           // error above 2 % of the prompt's logit range
@@ -54,6 +55,18 @@ double kl_divergence(const float* reference, const float* logits, int64_t size) 
   return kl;
 }
 
+// −log p of one token.
+double negative_log_likelihood(const float* logits, int64_t size, int32_t token) {
+  const double highest = *std::max_element(logits, logits + size);
+  double sum = 0.0;
+  for (int64_t i = 0; i < size; ++i) sum += std::exp(logits[i] - highest);
+  return highest + std::log(sum) - logits[token];
+}
+
+double perplexity_ratio(const Comparison& result) {
+  return std::exp(result.added_nll / static_cast<double>(result.num_positions));
+}
+
 float largest_difference(const float* a, const float* b, size_t size) {
   float largest = 0.0f;
   for (size_t i = 0; i < size; ++i) largest = std::max(largest, std::abs(a[i] - b[i]));
@@ -71,6 +84,12 @@ void compare(const PromptFixture& prompt, const std::vector<float>& logits, Comp
     const float error = largest_difference(expected, actual, vocab_size);
     const double kl = kl_divergence(expected, actual, static_cast<int64_t>(vocab_size));
     const bool is_clear = prompt.router_margin[row] > kRouterMarginEpsilon;
+    const auto next = static_cast<size_t>(prompt.rows[row]) + 1;
+    if (next < prompt.token_ids.size()) {
+      const auto size = static_cast<int64_t>(vocab_size);
+      result.added_nll += negative_log_likelihood(actual, size, prompt.token_ids[next]) -
+                          negative_log_likelihood(expected, size, prompt.token_ids[next]);
+    }
     ++result.num_positions;
     result.max_error = std::max(result.max_error, error);
     result.max_bf16_error = std::max(result.max_bf16_error, prompt.bf16_error[row]);
@@ -89,7 +108,8 @@ void print(const Comparison& result) {
   std::cout << "positions " << result.num_positions << ", logit range " << result.logit_range << ", max error "
             << result.max_error << " (transformers in BF16 " << result.max_bf16_error << "), mean KL "
             << result.kl / count << " (" << result.bf16_kl / count << "), near ties " << result.num_unclear
-            << ", far " << result.num_far << " (" << result.num_bf16_far << ")\n";
+            << ", far " << result.num_far << " (" << result.num_bf16_far << "), perplexity ratio " << perplexity_ratio(result)
+            << "\n";
 }
 
 int64_t longest(const std::vector<PromptFixture>& prompts) {
@@ -165,6 +185,32 @@ TEST_P(LogitsAcrossRanks, AreNoFartherFromFp32ThanTransformersInBf16) {
   EXPECT_LE(result.num_far, result.num_bf16_far);
 }
 
+RunFormats quantised(const std::string& experts, const std::string& dense) {
+  RunFormats formats;
+  formats.weights.experts = parse_weight_format(experts, "experts");
+  formats.weights.dense = parse_weight_format(dense, "dense");
+  return formats;
+}
+
+// What a format may cost: KL in nats per position, and perplexity of the prompts as a ratio to FP32's.
+struct QuantisedCase {
+  RunFormats formats;
+  double max_kl;
+  double max_perplexity_ratio;
+};
+
+TEST_P(LogitsAcrossRanks, OfQuantisedWeightsStayNearThoseOfTransformersInFp32) {
+  const auto& [test_case, num_ranks] = GetParam();
+  for (const QuantisedCase& quantised_case : {QuantisedCase{quantised("int8-g64", "int8-g64"), 0.01, 1.02},
+                                              QuantisedCase{quantised("int4a-g32", "int8-g64"), 0.05, 1.08}}) {
+    const Comparison result = compare_spread(test_case, num_ranks, quantised_case.formats);
+    ASSERT_GT(result.num_positions, 0);
+    EXPECT_LE(result.kl, quantised_case.max_kl * static_cast<double>(result.num_positions));
+    EXPECT_LE(perplexity_ratio(result), quantised_case.max_perplexity_ratio);
+    EXPECT_GT(result.max_error, 1e-4f * result.logit_range) << "nothing was quantised";
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(, LogitsAcrossRanks, testing::Combine(testing::ValuesIn(cases()), testing::Values(1, 2, 3, 4)),
                          [](const testing::TestParamInfo<CaseAndRanks>& info) {
                            return std::get<0>(info.param).name + std::to_string(std::get<1>(info.param)) + "Ranks";
@@ -205,6 +251,23 @@ TEST_P(LogitBits, DoNotDependOnTheBatch) {
     for (const PromptFixture& prompt : prompts_) batch.push_back(sequence_of(prompt));
     EXPECT_TRUE(same_bits(runner.run(batch, plan_for(longest(prompts_), 100)).back(), alone));
   });
+}
+
+TEST_P(LogitBits, OfAnyFormatDependNeitherOnTheBatchNorOnTheThreads) {
+  for (RunFormats formats : {RunFormats(), quantised("int8-g64", "int8-g64"), quantised("int4a-g32", "int4-g32")}) {
+    const std::vector<float> alone = logits_alone(GetParam().model, sequence_, formats);
+    for (const int num_threads : {2, 3}) {
+      formats.num_threads = num_threads;
+      EXPECT_TRUE(same_bits(logits_alone(GetParam().model, sequence_, formats), alone)) << num_threads << " threads";
+      spawn_ranks(1, [&](Communicator& comm) {
+        const LevelTable levels = unskipped_levels(load_model_config(GetParam().model).num_moe_layers());
+        SequenceRunner runner(GetParam().model, comm, levels, formats);
+        std::vector<TestSequence> batch;
+        for (const PromptFixture& prompt : prompts_) batch.push_back(sequence_of(prompt));
+        EXPECT_TRUE(same_bits(runner.run(batch, plan_for(longest(prompts_), 100)).back(), alone)) << num_threads << " threads";
+      });
+    }
+  }
 }
 
 TEST_P(LogitBits, DoNotDependOnTheOwnerRank) {
