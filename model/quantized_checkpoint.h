@@ -25,6 +25,9 @@
 //   lm_head                                      dense; also where the head is tied: then the embedding is there as well
 //
 // All other tensors (embedding, norms, routers, biases, vision tower) have the original's names, types and bytes.
+//
+// It is a model of its own: its fingerprint differs, so operating points, calibrations and plans made for the original are
+// refused with both fingerprints named, and have to be measured anew.
 #pragma once
 
 #include <cstdint>

@@ -122,6 +122,27 @@ def check_refusals(arguments, folder):
     return failures
 
 
+def check_operating_point(arguments, folder):
+    """Thresholds calibrated on the original are not the quantised model's: both are named."""
+    out = os.path.join(folder, "other_model")
+    quantize(arguments, out, ["--experts", "int8-g64"])
+    with open(os.path.join(out, "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    original = config["quantization_config"]["source_fingerprint"]
+    num_layers = config["text_config"]["num_hidden_layers"]
+    alpha = [1 / num_layers] * num_layers
+    point = os.path.join(folder, "point.json")
+    with open(point, "w", encoding="utf-8") as file:
+        json.dump({"version": 1, "model_fingerprint": original, "alpha": {"text": alpha, "vision": alpha},
+                   "tau": {"text": 0.01, "vision": 0.01}}, file)
+    flags = ["eval", "--data", os.path.join(arguments.model, "eval"), "--operating_point", point, "--model"]
+    line = error_line(skipper_process.run(arguments.binary, flags + [out]))
+    print(f"operating point of the original: {line}")
+    if f"made for model {original} but the loaded model is " not in line:
+        return [f"an operating point of the original: {line}"]
+    return []
+
+
 def check_signal(arguments, folder):
     """Whenever the signal comes, the output is whole or absent."""
     out = os.path.join(folder, "stopped")
@@ -147,7 +168,8 @@ def main():
     parser.add_argument("--model", required=True)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        failures = check_refusals(arguments, folder) + check_signal(arguments, folder) + check_quality(arguments, folder)
+        failures = check_refusals(arguments, folder) + check_operating_point(arguments, folder)
+        failures += check_signal(arguments, folder) + check_quality(arguments, folder)
     sys.exit("\n".join(failures) if failures else 0)
 
 
