@@ -90,18 +90,17 @@ template <int kWidth>
   __builtin_memcpy(target, &bytes, sizeof(bytes));
 }
 
-// Codes of sixteen values as bytes; adds them to `sums`. The float 1.5 · 2^23 + code holds the code in its low bits, in two's
-// complement: no conversion of a NaN to an integer.
+// Codes of sixteen values as bytes; adds them to `sums`. The float 1.5 · 2^23 + code holds the code in its lowest byte, in two's
+// complement: no conversion of a NaN to an integer, and its sums stay bounded.
 template <int kWidth>
 [[gnu::always_inline]] inline void round_to_codes(const Lanes<kWidth>& values, float reciprocal, uint8_t* codes,
                                                   typename Lanes<kWidth>::IntPart (&sums)[Lanes<kWidth>::kParts]) {
   using WordPart = typename Lanes<kWidth>::WordPart;
   using IntPart = typename Lanes<kWidth>::IntPart;
   constexpr float kRound = 12582912.0f;
-  constexpr uint32_t kRoundBits = 0x4b400000u;
   for (int part = 0; part < Lanes<kWidth>::kParts; ++part) {
     const auto words = reinterpret_cast<WordPart>(values.part[part] * reciprocal + kRound);
-    sums[part] = reinterpret_cast<IntPart>(reinterpret_cast<WordPart>(sums[part]) + (words - kRoundBits));
+    sums[part] += reinterpret_cast<IntPart>(words << 24) >> 24;
     store_low_bytes<kWidth>(words, codes + part * kWidth);
   }
 }
