@@ -4,8 +4,7 @@
 
 #include "kernels/linear.h"
 #include "kernels/paged_attention.h"
-#include "kernels/rms_norm.h"
-#include "kernels/rope.h"
+#include "kernels/rms_norm_rope.h"
 
 namespace skipper {
 namespace {
@@ -27,8 +26,7 @@ void AttentionLayer::write_kv(const DecoderRows& rows, const KvView& view, Paged
   const Tensor v = activations.v.first(rows.num_rows());
   project_to_heads(rows.normed, weights_.k, k, stream);
   project_to_heads(rows.normed, weights_.v, v, stream);
-  rms_norm(k, weights_.k_norm, norm_epsilon_, k, stream);
-  rope(k, rows.angles, stream);
+  rms_norm_rope(k, {weights_.k_norm, norm_epsilon_}, rows.angles, stream);
   store_kv(k, v, view.slots, cache, stream);
 }
 
@@ -37,8 +35,7 @@ void AttentionLayer::attend(const DecoderRows& rows, const KvView& view, const P
   const int64_t num_rows = rows.num_rows();
   Tensor q = activations.q.first(num_rows);
   project_to_heads(rows.normed, weights_.q, q, stream);
-  rms_norm(q, weights_.q_norm, norm_epsilon_, q, stream);
-  rope(q, rows.angles, stream);
+  rms_norm_rope(q, {weights_.q_norm, norm_epsilon_}, rows.angles, stream);
 
   Tensor attended = activations.attended.first(num_rows);
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.kv.key_dim));

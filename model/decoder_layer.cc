@@ -24,9 +24,7 @@ void DecoderLayer::write_kv(DecoderRows& rows, PagedKv& cache, const StepContext
 void DecoderLayer::update(DecoderRows& rows, const PagedKv& cache, const StepContext& step) const {
   Tensor output = step.activations.sublayer_output.first(rows.num_rows());
   attention_.attend(rows, step.kv, cache, step.activations, step.stream);
-  add(output, rows.hidden, step.stream);
-
-  rms_norm(rows.hidden, weights_.post_attention_norm, norm_epsilon_, rows.normed, step.stream);
+  add_rms_norm(output, {weights_.post_attention_norm, norm_epsilon_}, rows.hidden, rows.normed, step.stream);
   feed_forward(rows, output, step);
   add(output, rows.hidden, step.stream);
 }

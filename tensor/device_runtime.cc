@@ -22,7 +22,7 @@ constexpr size_t kLargeBuffer = 2 * kHugePageBytes;
 std::shared_ptr<std::byte> allocate_host(size_t num_bytes) {
   const bool is_large = num_bytes >= kLargeBuffer;
   const size_t alignment = is_large ? kHugePageBytes : kHostAlignment;
-  const size_t rounded = num_bytes / kHostAlignment * kHostAlignment + kHostAlignment;
+  const size_t rounded = (num_bytes / alignment + 1) * alignment;  // aligned_alloc wants a multiple, and more than nothing
   void* memory = std::aligned_alloc(alignment, rounded);
   if (memory == nullptr) {
     throw DeviceError("out of host memory allocating " + std::to_string(num_bytes) + " bytes; lower the budgets or add ranks");

@@ -30,7 +30,16 @@ Range part_of(int64_t size, int64_t index, int64_t num_parts) {
   return {size * index / num_parts, size * (index + 1) / num_parts};
 }
 
-// A product with all that the two phases need; tiles and tasks are numbered through all products.
+// The words of all rows of x, row after row, for the products of one policy and shape: a row that many products gather (a token
+// and its experts) is converted once.
+struct SharedConversion {
+  const TilePolicy* policy = nullptr;
+  RowShape shape;
+  int64_t words_per_row = 0;
+  int64_t first_word = 0;
+};
+
+// A product with all that the phases need; tiles and tasks are numbered through all products.
 struct PlannedProduct {
   const TilePolicy* policy = nullptr;
   PanelView weights;
@@ -40,6 +49,7 @@ struct PlannedProduct {
   int64_t num_panels = 0;
   int64_t words_per_row = 0;
   int64_t first_word = 0;  // of its activations
+  int64_t conversion = 0;  // where its rows are gathered from, if there is an index
   int64_t num_tiles = 0;
   int64_t num_blocks = 0;
   int64_t num_panel_groups = 0;
@@ -49,12 +59,20 @@ struct PlannedProduct {
   Range rows_of_tile(int64_t tile) const { return part_of(num_rows, tile, num_tiles); }
 };
 
+template <typename T>
+void grow(std::vector<T>& buffer, int64_t size) {
+  if (buffer.size() < static_cast<size_t>(size)) buffer.resize(static_cast<size_t>(size));
+}
+
 struct Plan {
   std::vector<PlannedProduct> products;
+  std::vector<SharedConversion> conversions;  // none without an index
   int64_t num_words = 0;
+  int64_t num_shared_words = 0;
   int64_t num_tiles = 0;
   int64_t num_tasks = 0;
-  std::vector<uint32_t> activations;  // only grows
+  std::vector<uint32_t> activations;   // only grows
+  std::vector<uint32_t> shared_words;  // only grows
 };
 
 PanelView view_of(const PackedMatrix& matrix) {
@@ -84,20 +102,37 @@ PlannedProduct planned(const PanelProduct& product, int64_t index) {
   return planned;
 }
 
-void make_plan(std::span<const PanelProduct> products, Plan& plan) {
+// The conversion that fits `product`, made if there is none: formats are few, so a search is short.
+int64_t conversion_of(const PlannedProduct& product, int64_t num_rows_of_x, Plan& plan) {
+  const RowShape& shape = product.weights.shape;
+  const auto fits = [&](const SharedConversion& conversion) {
+    return conversion.policy == product.policy && conversion.shape.group_size == shape.group_size &&
+           conversion.shape.num_columns == shape.num_columns;
+  };
+  const auto found = std::find_if(plan.conversions.begin(), plan.conversions.end(), fits);
+  if (found != plan.conversions.end()) return found - plan.conversions.begin();
+  plan.conversions.push_back({product.policy, shape, product.words_per_row, plan.num_shared_words});
+  plan.num_shared_words += num_rows_of_x * product.words_per_row;
+  return static_cast<int64_t>(plan.conversions.size()) - 1;
+}
+
+void make_plan(const ActivationRows& rows, std::span<const PanelProduct> products, Plan& plan) {
   plan.products.clear();
-  plan.num_words = plan.num_tiles = plan.num_tasks = 0;
+  plan.conversions.clear();
+  plan.num_words = plan.num_shared_words = plan.num_tiles = plan.num_tasks = 0;
   for (size_t i = 0; i < products.size(); ++i) {
     if (products[i].num_rows == 0) continue;  // its weights stay untouched, perhaps on disk
     PlannedProduct& product = plan.products.emplace_back(planned(products[i], static_cast<int64_t>(i)));
     product.first_word = plan.num_words;
     product.first_tile = plan.num_tiles;
     product.first_task = plan.num_tasks;
+    if (rows.row_index != nullptr) product.conversion = conversion_of(product, rows.x.dim(0), plan);
     plan.num_words += product.num_rows * product.words_per_row;
     plan.num_tiles += product.num_tiles;
     plan.num_tasks += product.num_blocks * product.num_panel_groups;
   }
-  if (plan.activations.size() < static_cast<size_t>(plan.num_words)) plan.activations.resize(static_cast<size_t>(plan.num_words));
+  grow(plan.activations, plan.num_words);
+  grow(plan.shared_words, plan.num_shared_words);
 }
 
 // The product that tile or task `number` belongs to.
@@ -113,29 +148,54 @@ struct ConversionRows {
   std::vector<float> floats;
 };
 
-const float* floats_of_row(const ActivationRows& rows, int64_t row, std::vector<float>& widened) {
-  const int64_t index = rows.row_index == nullptr ? row : rows.row_index[row];
-  if (rows.x.dtype() == DType::kF32) return rows.x.row<float>(index);
-  const bf16* source = rows.x.row<bf16>(index);
-  const auto size = static_cast<size_t>(rows.x.dim(1));
-  if (widened.size() < size) widened.resize(size);
-  for (size_t i = 0; i < size; ++i) widened[i] = static_cast<float>(source[i]);
+ConversionRows& conversion_rows() {
+  thread_local ConversionRows rows;
+  return rows;
+}
+
+const float* floats_of_row(const Tensor& x, int64_t row) {
+  if (x.dtype() == DType::kF32) return x.row<float>(row);
+  const bf16* source = x.row<bf16>(row);
+  std::vector<float>& widened = conversion_rows().floats;
+  grow(widened, x.dim(1));
+  for (int64_t i = 0; i < x.dim(1); ++i) widened[static_cast<size_t>(i)] = static_cast<float>(source[i]);
   return widened.data();
 }
 
-void convert_tile(const ActivationRows& rows, const PlannedProduct& product, int64_t tile, uint32_t* activations) {
-  thread_local ConversionRows scratch;
+void convert_shared(const Tensor& x, const Plan& plan, uint32_t* shared_words, ThreadPool& workers) {
+  for (const SharedConversion& conversion : plan.conversions) {
+    const int64_t num_words = conversion.words_per_row;
+    workers.parallel_ranges(x.dim(0), kWordsWorthThreads / std::max<int64_t>(1, num_words), [&](int64_t begin, int64_t end) {
+      uint32_t* words = shared_words + conversion.first_word;
+      for (int64_t row = begin; row < end; ++row) {
+        conversion.policy->convert_row(conversion.shape, floats_of_row(x, row), words + row * num_words);
+      }
+    });
+  }
+}
+
+// The words of one row of a product: copied from the shared ones, or converted.
+void words_of_row(const ActivationRows& rows, const Plan& plan, const PlannedProduct& product, int64_t row, uint32_t* target) {
+  const int64_t num_words = product.words_per_row;
+  if (rows.row_index == nullptr) {
+    return product.policy->convert_row(product.weights.shape, floats_of_row(rows.x, product.row_begin + row), target);
+  }
+  const int64_t first_word = plan.conversions[static_cast<size_t>(product.conversion)].first_word;
+  const int64_t index = rows.row_index[product.row_begin + row];
+  std::memcpy(target, plan.shared_words.data() + first_word + index * num_words, static_cast<size_t>(num_words) * sizeof(uint32_t));
+}
+
+void convert_tile(const ActivationRows& rows, const Plan& plan, const PlannedProduct& product, int64_t tile,
+                  uint32_t* activations) {
+  ConversionRows& scratch = conversion_rows();
   const Range in_product = product.rows_of_tile(tile);
   const int64_t num_words = product.words_per_row;
   uint32_t* target = activations + product.first_word + in_product.begin * num_words;
-  const bool is_alone = in_product.size() == 1;
-  const auto needed = static_cast<size_t>(in_product.size() * num_words);
-  if (!is_alone && scratch.words.size() < needed) scratch.words.resize(needed);
+  if (in_product.size() == 1) return words_of_row(rows, plan, product, in_product.begin, target);
+  grow(scratch.words, in_product.size() * num_words);
   for (int64_t row = 0; row < in_product.size(); ++row) {
-    const float* x = floats_of_row(rows, product.row_begin + in_product.begin + row, scratch.floats);
-    product.policy->convert_row(product.weights.shape, x, is_alone ? target : scratch.words.data() + row * num_words);
+    words_of_row(rows, plan, product, in_product.begin + row, scratch.words.data() + row * num_words);
   }
-  if (is_alone) return;
   const int64_t row_bytes = num_words * int64_t{sizeof(uint32_t)};
   transpose_words({scratch.words.data(), in_product.size(), num_words, row_bytes}, target, in_product.size());
 }
@@ -143,7 +203,7 @@ void convert_tile(const ActivationRows& rows, const PlannedProduct& product, int
 void convert_activations(const ActivationRows& rows, const Plan& plan, uint32_t* activations, ThreadPool& workers) {
   const auto convert = [&](int64_t number) {
     const PlannedProduct& product = product_of(plan, &PlannedProduct::first_tile, number);
-    convert_tile(rows, product, number - product.first_tile, activations);
+    convert_tile(rows, plan, product, number - product.first_tile, activations);
   };
   ThreadPool& threads = plan.num_words < kWordsWorthThreads ? ThreadPool::caller_only() : workers;
   threads.parallel_for(plan.num_tiles, convert);
@@ -184,7 +244,8 @@ void multiply_panels(const ActivationRows& rows, std::span<const PanelProduct> p
                      ThreadPool& workers) {
   thread_local Plan plan_of_thread;
   Plan& plan = plan_of_thread;  // of this thread, in the tasks too
-  make_plan(products, plan);
+  make_plan(rows, products, plan);
+  convert_shared(rows.x, plan, plan.shared_words.data(), workers);
   convert_activations(rows, plan, plan.activations.data(), workers);
   workers.parallel_for(plan.num_tasks, [&](int64_t task) {
     const PlannedProduct& product = product_of(plan, &PlannedProduct::first_task, task);
