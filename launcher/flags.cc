@@ -21,7 +21,8 @@ DEFINE_string(operating_point, "", "operating_point.json or frontier.json: thres
 DEFINE_int32(level, -1, "level of the operating point file; 0 skips nothing (default: 1 for operating_point.json)");
 DEFINE_int32(threads, -1, "threads of each rank's kernels; 0 shares the usable cores of a host among its ranks (default 0)");
 DEFINE_string(experts, "", "format of the experts: bf16, int8-gN, int4-gN, int4a-gN, int3a-gN or int2a-gN (N = 32, 64, 128)");
-DEFINE_string(dense, "", "format of attention projections, dense layers and head; never of a vision tower (default: as in the checkpoint)");
+DEFINE_string(dense, "",
+              "format of attention projections, dense layers and head; never of a vision tower (default: as in the checkpoint)");
 DEFINE_string(out, "", "directory for the result; must be new or empty (required)");
 DEFINE_string(data, "", "directory with *.txt, vqa.jsonl and chat.jsonl (required)");
 DEFINE_string(json, "", "file for the results as JSON");

@@ -15,7 +15,8 @@ constexpr std::chrono::seconds kLogInterval{10};
 }  // namespace
 
 ProgressLine::ProgressLine(std::string title, std::chrono::milliseconds quiet)
-    : title_(std::move(title)), start_(Clock::now()), last_shown_(start_), quiet_(quiet), on_terminal_(isatty(STDERR_FILENO) == 1) {}
+    : title_(std::move(title)), start_(Clock::now()), last_shown_(start_), quiet_(quiet),
+      on_terminal_(isatty(STDERR_FILENO) == 1) {}
 
 void ProgressLine::operator()(size_t done, size_t total) {
   const auto now = Clock::now();

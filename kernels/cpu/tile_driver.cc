@@ -182,7 +182,8 @@ void words_of_row(const ActivationRows& rows, const Plan& plan, const PlannedPro
   }
   const int64_t first_word = plan.conversions[static_cast<size_t>(product.conversion)].first_word;
   const int64_t index = rows.row_index[product.row_begin + row];
-  std::memcpy(target, plan.shared_words.data() + first_word + index * num_words, static_cast<size_t>(num_words) * sizeof(uint32_t));
+  const uint32_t* words = plan.shared_words.data() + first_word + index * num_words;
+  std::memcpy(target, words, static_cast<size_t>(num_words) * sizeof(uint32_t));
 }
 
 void convert_tile(const ActivationRows& rows, const Plan& plan, const PlannedProduct& product, int64_t tile,

@@ -1,10 +1,11 @@
 // Multiplies rows of activations with packed matrices of any formats, on all threads: the one loop nest behind linear() and
 // the expert products. What a format has to supply stands in kernels/cpu/tile_policy.h.
 //
-// Two parallel phases, and one before them where rows are gathered: each row of x is converted into the words that a policy
-// broadcasts once for all products. First every row tile (up to 13 rows of one matrix) gets its words, rows interleaved. Then tasks of (matrix, block of row tiles, up to eight panels) multiply: for a few panels at a time, which
-// stay in the second-level cache, all row tiles of the block in turn. A tile holds whole sums over K, so neither tiles, nor
-// blocks, nor threads can change a bit.
+// Two parallel phases, and one before them where rows are gathered: then each row of x is converted once for all products into
+// the words that a policy broadcasts. First every row tile (up to 13 rows of one matrix) gets its words, rows interleaved. Then
+// tasks of (matrix, block of row tiles, up to eight panels) multiply: for a few panels at a time, which stay in the second-level
+// cache, all row tiles of the block in turn. A tile holds whole sums over K, so neither tiles, nor blocks, nor threads can change
+// a bit.
 #pragma once
 
 #include <cstdint>

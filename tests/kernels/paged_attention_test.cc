@@ -235,7 +235,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Layout{5, 1, 80, 48, DType::kF32}, Layout{4, 4, 23, 16, DType::kF32}, Layout{3, 3, 5, 16, DType::kBF16},
                     Layout{14, 2, 23, 48, DType::kBF16}, Layout{8, 4, 64, 16, DType::kBF16}, Layout{17, 1, 32, 80, DType::kBF16},
                     Layout{4, 2, 128, 32, DType::kBF16}, Layout{16, 1, 8, 16, DType::kBF16}, Layout{4, 4, 24, 64, DType::kBF16},
-                    Layout{10, 2, 80, 16, DType::kBF16}, Layout{4, 1, 256, 16, DType::kBF16}, Layout{70, 1, 16, 16, DType::kBF16}),
+                    Layout{10, 2, 80, 16, DType::kBF16}, Layout{4, 1, 256, 16, DType::kBF16},
+                    Layout{70, 1, 16, 16, DType::kBF16}),
     [](const testing::TestParamInfo<Layout>& info) {
       const Layout& layout = info.param;
       return std::string(name_of(layout.cache_dtype)) + "_" + std::to_string(layout.heads) + "_heads_" +
