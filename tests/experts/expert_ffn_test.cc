@@ -128,6 +128,22 @@ TEST(ExpertFfn, GivesTheSameBitsForAnyNumberOfThreadsInAllFormats) {
   }
 }
 
+TEST(ExpertFfn, SaturatesFarFromZero) {
+  // One input x, gate = 100 · x, up = x, down = 1: x · silu(100 · x), which is 0 or 100 · x² up to rounding.
+  MoeWeights weights = random_moe_weights({.hidden_size = 1, .intermediate_size = 1, .num_experts = 1}, 4);
+  weights.gate_up.data<bf16>()[0] = bf16(100.0f);
+  weights.gate_up.data<bf16>()[1] = weights.down.data<bf16>()[0] = bf16(1.0f);
+  ExpertBatch batch = random_rows(3, 1, {3});
+  for (int i = 0; i < 3; ++i) {
+    batch.tokens.data<float>()[i] = static_cast<float>(2 * i - 2);
+    batch.row_index.data<int32_t>()[i] = i;
+  }
+  const Tensor out = forward(store_of(weights), batch, 3);
+  EXPECT_EQ(out.data<float>()[0], 0.0f);
+  EXPECT_EQ(out.data<float>()[1], 0.0f);
+  EXPECT_EQ(out.data<float>()[2], 400.0f);
+}
+
 TEST(ExpertFfn, TakesNoRows) {
   const MoeWeights weights = random_moe_weights({.num_experts = 3}, 3);
   EXPECT_EQ(forward(store_of(weights), random_rows(1, 16, {0, 0, 0}), 4).dim(0), 0);
