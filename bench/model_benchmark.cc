@@ -41,7 +41,7 @@ ModelBenchmark::ModelBenchmark(const ModelBenchmarkConfig& config, Communicator&
       stream_(workers),
       model_config_(load_model_config(config.model)),
       levels_(unskipped_levels(model_config_.num_moe_layers())),
-      bytes_(model_config_, checkpoint_formats(model_config_)),
+      bytes_(model_config_, formats_in_memory(model_config_, config.formats)),
       census_(model_config_, bytes_.experts()),
       expected_(config.cases.size()) {
   check_lengths(config_, model_config_);
@@ -49,7 +49,8 @@ ModelBenchmark::ModelBenchmark(const ModelBenchmarkConfig& config, Communicator&
   const auto num_streams = static_cast<int64_t>(streams_.size());
   const StepLimits limits{std::max({prompt_->num_tokens(), num_streams, config_.context}), std::max<int64_t>(num_streams, 1)};
   const ParallelContext parallel{data_, topology, levels_};
-  model_ = std::make_unique<MultimodalModel>(config_.model, model_config_, parallel, limits);
+  const WeightLoading loading{config_.formats, workers};
+  model_ = std::make_unique<MultimodalModel>(config_.model, model_config_, parallel, limits, loading);
   model_->set_routing_observer([this](const MoeLayerConfig& layer, const Routing&, const Routing& kept) {
     if (census_is_open_) census_.observe(layer, kept);
   });

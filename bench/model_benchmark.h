@@ -16,6 +16,7 @@
 #include "comm/communicator.h"
 #include "model/kv_cache.h"
 #include "model/multimodal_model.h"
+#include "model/weight_config.h"
 
 namespace skipper {
 
@@ -32,6 +33,7 @@ struct BenchmarkCase {
 
 struct ModelBenchmarkConfig {
   std::filesystem::path model;
+  WeightConfig formats = {};  // made at load; the same for step_bytes.h
   std::vector<BenchmarkCase> cases;
   int64_t context = 0;       // tokens of a stream before it decodes
   int64_t decode_steps = 0;  // of one run

@@ -19,6 +19,8 @@
 #include "launcher/startup_agreement.h"
 
 DEFINE_string(model, "", "checkpoint directory (required)");
+DEFINE_string(experts, "", "format of the experts, such as int8-g64 or int4-g32 (default: as in the checkpoint)");
+DEFINE_string(dense, "", "format of attention projections, dense layers and head (default: as in the checkpoint)");
 DEFINE_string(json, "", "file for the figures");
 DEFINE_int32(threads, 0, "threads of each rank; 0 shares the cores of the machine among its ranks");
 DEFINE_string(prefill, "512,2048", "prompt lengths; every rank runs one sequence of each, in one step");
@@ -53,9 +55,21 @@ void check_flags() {
   }
 }
 
+std::optional<WeightFormat> read_format(const std::string& flag, const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  try {
+    return parse_weight_format(text, "flag --" + flag);
+  } catch (const InvalidRequest& error) {
+    throw UsageError(error.what());
+  }
+}
+
 ModelBenchmarkConfig read_flags() {
   check_flags();
-  ModelBenchmarkConfig config{.model = FLAGS_model, .cases = {}, .context = FLAGS_context, .decode_steps = FLAGS_steps};
+  ModelBenchmarkConfig config{
+      .model = FLAGS_model, .formats = {}, .cases = {}, .context = FLAGS_context, .decode_steps = FLAGS_steps};
+  config.formats.experts = read_format("experts", FLAGS_experts);
+  config.formats.dense = read_format("dense", FLAGS_dense);
   for (const int64_t size : parse_sizes("prefill", FLAGS_prefill)) config.cases.push_back({Phase::kPrefill, size});
   for (const int64_t size : parse_sizes("decode", FLAGS_decode)) config.cases.push_back({Phase::kDecode, size});
   if (config.cases.empty()) throw UsageError("flags --prefill and --decode are both empty; nothing to measure");

@@ -49,6 +49,11 @@ double StepBytes::cached_token() const {
   return kBf16Bytes * static_cast<double>(model_.num_layers() * model_.attention.kv.num_elements());
 }
 
-QuantizedFormats checkpoint_formats(const ModelConfig& model) { return model.quantization.value_or(QuantizedFormats{}); }
+QuantizedFormats formats_in_memory(const ModelConfig& model, const WeightConfig& asked) {
+  QuantizedFormats formats = model.quantization.value_or(QuantizedFormats{});
+  if (asked.experts) formats.experts = *asked.experts;
+  if (asked.dense) formats.dense = asked.dense;
+  return formats;
+}
 
 }  // namespace skipper

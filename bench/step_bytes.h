@@ -6,6 +6,7 @@
 
 #include "model/model_config.h"
 #include "model/quantized_checkpoint.h"
+#include "model/weight_config.h"
 
 namespace skipper {
 
@@ -31,7 +32,7 @@ class StepBytes {
   std::vector<double> experts_;
 };
 
-// The formats of a checkpoint as it lies on the disk: its own, or BF16.
-QuantizedFormats checkpoint_formats(const ModelConfig& model);
+// The formats that weights are loaded in: those asked for, else the checkpoint's own, else BF16.
+QuantizedFormats formats_in_memory(const ModelConfig& model, const WeightConfig& asked);
 
 }  // namespace skipper
