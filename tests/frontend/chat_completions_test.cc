@@ -281,14 +281,14 @@ TEST_F(ChatCompletions, DisconnectCancelsBeforeAnythingIsWritten) {
 TEST_F(ChatCompletions, AReaderThatTakesNothingIsCutOffAndCancelledWhileOthersAreServed) {
   config_.write_timeout = 300ms;
   model_.max_model_len = 1 << 20;
-  engine_.step = 1ms;
+  engine_.step = 20ms;
   engine_.answer = [](const GenerationRequest& request) {
     return std::string(request.prompt_ids.size() == 1 ? size_t{1} << 19 : size_t{3}, 'x');
   };
-  // A kernel may take in some ten megabytes for a reader that sleeps: large tokens fill that in a second, also when slowed
-  // by a sanitizer.
+  // A kernel may take in some megabytes for a reader that sleeps. Sixteen choices of 4 KB tokens fill that in seconds, and are
+  // few enough events for a build that a sanitizer slows.
   processor_.make_decoder = [] {
-    return TokenTextDecoder{.push = [](int32_t) { return std::string(16 << 10, 'x'); }, .flush = [] { return std::string(); }};
+    return TokenTextDecoder{.push = [](int32_t) { return std::string(4 << 10, 'x'); }, .flush = [] { return std::string(); }};
   };
   start();
   RawClient sleeper(server_->port());
