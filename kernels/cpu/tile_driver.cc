@@ -16,6 +16,8 @@ namespace {
 constexpr int64_t kBlockBytes = int64_t{256} << 10;
 // Fewer words than this are converted sooner than threads are woken.
 constexpr int64_t kWordsWorthThreads = 16384;
+constexpr int64_t kTasksPerThread = 8;
+constexpr int64_t kMaxTaskPanels = 64;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -71,6 +73,7 @@ struct Plan {
   int64_t num_shared_words = 0;
   int64_t num_tiles = 0;
   int64_t num_tasks = 0;
+  int64_t panels_per_task = 0;         // a multiple of kMaxTilePanels
   std::vector<uint32_t> activations;   // only grows
   std::vector<uint32_t> shared_words;  // only grows
 };
@@ -98,7 +101,6 @@ PlannedProduct planned(const PanelProduct& product, int64_t index) {
   const int64_t tile_bytes = planned.policy->max_rows * planned.words_per_row * int64_t{sizeof(uint32_t)};
   const int64_t tiles_per_block = std::max<int64_t>(1, kBlockBytes / std::max<int64_t>(1, tile_bytes));
   planned.num_blocks = divide_up(planned.num_tiles, tiles_per_block);
-  planned.num_panel_groups = divide_up(planned.num_panels, kMaxTilePanels);
   return planned;
 }
 
@@ -116,7 +118,21 @@ int64_t conversion_of(const PlannedProduct& product, int64_t num_rows_of_x, Plan
   return static_cast<int64_t>(plan.conversions.size()) - 1;
 }
 
-void make_plan(const ActivationRows& rows, std::span<const PanelProduct> products, Plan& plan) {
+// A task takes consecutive panels, because a tile fetches those behind it into the second-level cache of its own core; tasks are
+// so many that threads end together.
+void cut_into_tasks(int num_threads, Plan& plan) {
+  int64_t num_panels = 0;
+  for (const PlannedProduct& product : plan.products) num_panels += product.num_blocks * product.num_panels;
+  const int64_t fair_share = num_panels / (num_threads * kTasksPerThread) / kMaxTilePanels * kMaxTilePanels;
+  plan.panels_per_task = std::clamp(fair_share, int64_t{kMaxTilePanels}, kMaxTaskPanels);
+  for (PlannedProduct& product : plan.products) {
+    product.num_panel_groups = divide_up(product.num_panels, plan.panels_per_task);
+    product.first_task = plan.num_tasks;
+    plan.num_tasks += product.num_blocks * product.num_panel_groups;
+  }
+}
+
+void make_plan(const ActivationRows& rows, std::span<const PanelProduct> products, int num_threads, Plan& plan) {
   plan.products.clear();
   plan.conversions.clear();
   plan.num_words = plan.num_shared_words = plan.num_tiles = plan.num_tasks = 0;
@@ -125,12 +141,11 @@ void make_plan(const ActivationRows& rows, std::span<const PanelProduct> product
     PlannedProduct& product = plan.products.emplace_back(planned(products[i], static_cast<int64_t>(i)));
     product.first_word = plan.num_words;
     product.first_tile = plan.num_tiles;
-    product.first_task = plan.num_tasks;
     if (rows.row_index != nullptr) product.conversion = conversion_of(product, rows.x.dim(0), plan);
     plan.num_words += product.num_rows * product.words_per_row;
     plan.num_tiles += product.num_tiles;
-    plan.num_tasks += product.num_blocks * product.num_panel_groups;
   }
+  cut_into_tasks(num_threads, plan);
   grow(plan.activations, plan.num_words);
   grow(plan.shared_words, plan.num_shared_words);
 }
@@ -245,14 +260,14 @@ void multiply_panels(const ActivationRows& rows, std::span<const PanelProduct> p
                      ThreadPool& workers) {
   thread_local Plan plan_of_thread;
   Plan& plan = plan_of_thread;  // of this thread, in the tasks too
-  make_plan(rows, products, plan);
+  make_plan(rows, products, workers.num_threads(), plan);
   convert_shared(rows.x, plan, plan.shared_words.data(), workers);
   convert_activations(rows, plan, plan.activations.data(), workers);
   workers.parallel_for(plan.num_tasks, [&](int64_t task) {
     const PlannedProduct& product = product_of(plan, &PlannedProduct::first_task, task);
     const int64_t in_product = task - product.first_task;
     const int64_t group = in_product % product.num_panel_groups;
-    const Range panels = {group * kMaxTilePanels, std::min((group + 1) * kMaxTilePanels, product.num_panels)};
+    const Range panels = {group * plan.panels_per_task, std::min((group + 1) * plan.panels_per_task, product.num_panels)};
     const Range tiles = part_of(product.num_tiles, in_product / product.num_panel_groups, product.num_blocks);
     multiply_block(product, plan.activations.data(), tiles, panels, finish);
   });

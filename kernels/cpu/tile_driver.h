@@ -3,7 +3,7 @@
 //
 // Two parallel phases, and one before them where rows are gathered: then each row of x is converted once for all products into
 // the words that a policy broadcasts. First every row tile (up to 13 rows of one matrix) gets its words, rows interleaved. Then
-// tasks of (matrix, block of row tiles, up to eight panels) multiply: for a few panels at a time, which stay in the second-level
+// tasks of (matrix, block of row tiles, some panels) multiply: for a few panels at a time, which stay in the second-level
 // cache, all row tiles of the block in turn. A tile holds whole sums over K, so neither tiles, nor blocks, nor threads can change
 // a bit.
 #pragma once
