@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "experts/gate_up_panels.h"
 
 namespace skipper {
 
@@ -99,8 +100,7 @@ json to_json(const QuantizedFormats& formats) {
 }
 
 PackedShape gate_up_shape(int64_t intermediate_size, int64_t hidden_size) {
-  const int64_t panels = (intermediate_size + kPanelRows - 1) / kPanelRows;
-  return {2 * panels * kPanelRows, hidden_size};
+  return joined_shape({intermediate_size, hidden_size});
 }
 
 std::string expert_prefix(const std::string& text_prefix, int64_t layer, int64_t expert) {
