@@ -2,38 +2,14 @@
 
 #include <algorithm>
 
-#include "base/error.h"
+#include "evaluation/question_prompt.h"
 
 namespace skipper {
 namespace {
 
-// Errors of the processor speak of a request's field; here it is the question and its file that matter.
-ProcessedPrompt process(const ChatMessage& message, const MultimodalProcessor& processor) {
-  try {
-    return processor.process({message});
-  } catch (const InvalidRequest& e) {
-    throw InvalidFile(e.param() + ": " + e.what());
-  }
-}
-
 GenerationRequest make_request(const EvalQuestion& question, const AnswerSettings& settings,
                                const MultimodalProcessor& processor) {
-  ChatMessage message;
-  message.role = "user";
-  if (!question.image.empty()) {
-    const std::string bytes = read_file(question.image);
-    ChatPart image;
-    image.kind = ChatPart::Kind::kImage;
-    image.image.assign(bytes.begin(), bytes.end());
-    image.param = question.image.string();
-    message.parts.push_back(std::move(image));
-  }
-  ChatPart text;
-  text.text = question.question;
-  text.param = "question '" + question.question + "'";
-  message.parts.push_back(std::move(text));
-
-  ProcessedPrompt prompt = process(message, processor);
+  ProcessedPrompt prompt = prompt_of(question, processor);
   GenerationRequest request;
   request.prompt_ids = std::move(prompt.token_ids);
   request.images = std::move(prompt.images);

@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-enum class HasImage { kNo, kYes };
+enum class HasImage { kNo, kYes, kMaybe };
 
 EvalQuestion parse_question(const std::string& line, const std::string& where, const fs::path& directory, HasImage image) {
   const nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
@@ -23,7 +23,7 @@ EvalQuestion parse_question(const std::string& line, const std::string& where, c
   question.task = fields.required_string("task");
   question.question = fields.required_string("question");
   question.answer = fields.required_string("answer");
-  if (image == HasImage::kNo) return question;
+  if (image == HasImage::kNo || (image == HasImage::kMaybe && !fields.has("image"))) return question;
   question.image = directory / fields.required_string("image");
   if (!fs::is_regular_file(question.image)) fields.fail("image", question.image.string() + " is not a file");
   return question;
@@ -31,7 +31,6 @@ EvalQuestion parse_question(const std::string& line, const std::string& where, c
 
 std::vector<EvalQuestion> load_questions(const fs::path& path, HasImage image) {
   std::vector<EvalQuestion> questions;
-  if (!fs::exists(path)) return questions;
   std::istringstream lines(read_file(path));
   std::string line;
   for (int number = 1; std::getline(lines, line); ++number) {
@@ -41,7 +40,14 @@ std::vector<EvalQuestion> load_questions(const fs::path& path, HasImage image) {
   return questions;
 }
 
+// None where the file is missing.
+std::vector<EvalQuestion> load_questions_if_any(const fs::path& path, HasImage image) {
+  return fs::exists(path) ? load_questions(path, image) : std::vector<EvalQuestion>();
+}
+
 }  // namespace
+
+std::vector<EvalQuestion> load_questions(const fs::path& path) { return load_questions(path, HasImage::kMaybe); }
 
 std::string read_file(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -61,8 +67,8 @@ EvalData load_eval_data(const fs::path& directory) {
     data.texts.push_back({entry.path().stem().string(), read_file(entry.path())});
   }
   std::sort(data.texts.begin(), data.texts.end(), [](const EvalText& a, const EvalText& b) { return a.name < b.name; });
-  data.vqa = load_questions(directory / "vqa.jsonl", HasImage::kYes);
-  data.chat = load_questions(directory / "chat.jsonl", HasImage::kNo);
+  data.vqa = load_questions_if_any(directory / "vqa.jsonl", HasImage::kYes);
+  data.chat = load_questions_if_any(directory / "chat.jsonl", HasImage::kNo);
   if (data.texts.empty() && data.vqa.empty() && data.chat.empty()) {
     throw InvalidFile(directory.string() + ": has no *.txt, vqa.jsonl or chat.jsonl; nothing to evaluate");
   }

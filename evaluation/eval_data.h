@@ -30,6 +30,9 @@ struct EvalData {
 // and line.
 EvalData load_eval_data(const std::filesystem::path& directory);
 
+// One file of questions, with or without pictures, as in vqa.jsonl and chat.jsonl. Throws InvalidFile naming file and line.
+std::vector<EvalQuestion> load_questions(const std::filesystem::path& path);
+
 // The whole file. Throws InvalidFile when it cannot be read.
 std::string read_file(const std::filesystem::path& path);
 

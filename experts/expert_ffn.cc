@@ -61,7 +61,12 @@ void ExpertFfn::forward(int layer, const ExpertBatch& batch, ExpertScratch& scra
 
 void ExpertFfn::forward_pass(const Pass& pass, ExpertScratch& scratch, Tensor& out, Stream& stream) const {
   Tensor activated = scratch.activated.first(pass.row_index.num_elements());
+  const auto slots = store_.slots(pass.layer);
+  if (observer_) {
+    observer_({MatrixInput::kGateUp, pass.layer, pass.tokens, slots, &pass.row_index, &pass.row_offsets}, stream);
+  }
   expert_gate_up({pass.tokens, pass.row_index, pass.row_offsets}, store_.gate_up(pass.layer), activated, stream);
+  if (observer_) observer_({MatrixInput::kDown, pass.layer, activated, slots, nullptr, &pass.row_offsets}, stream);
   expert_down({activated, pass.row_offsets}, store_.down(pass.layer), out, stream);
 }
 

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
+#include "experts/activation_observer.h"
 #include "experts/expert_store.h"
 #include "tensor/device_runtime.h"
 #include "tensor/tensor.h"
@@ -33,6 +35,9 @@ class ExpertFfn {
   // `store` is frozen and outlives this object.
   explicit ExpertFfn(const ExpertStore& store);
 
+  // Sees the rows before each product; off by default.
+  void set_activation_observer(ActivationObserver observer) { observer_ = std::move(observer); }
+
   // out[r] = down_e · (silu(gate_e · x) ⊙ (up_e · x)) with x = tokens[row_index[r]] and e the row's expert.
   // out [R, H] f32
   void forward(int layer, const ExpertBatch& batch, ExpertScratch& scratch, Tensor& out, Stream& stream) const;
@@ -42,6 +47,7 @@ class ExpertFfn {
   void forward_pass(const Pass& pass, ExpertScratch& scratch, Tensor& out, Stream& stream) const;
 
   const ExpertStore& store_;
+  ActivationObserver observer_;
 };
 
 }  // namespace skipper

@@ -15,11 +15,14 @@ namespace {
 constexpr int kPauseMsPerRank = 60;
 constexpr int kLongestPauseMs = 400;
 
-int launched_rank() {
-  const char* rank = std::getenv("OMPI_COMM_WORLD_RANK");
-  if (rank == nullptr) rank = std::getenv("PMIX_RANK");
-  return rank == nullptr ? 0 : std::atoi(rank);
+// The first of the two that is set.
+int integer_of(const char* variable, const char* other_variable, int fallback) {
+  const char* text = std::getenv(variable);
+  if (text == nullptr) text = std::getenv(other_variable);
+  return text == nullptr ? fallback : std::atoi(text);
 }
+
+int launched_rank() { return integer_of("OMPI_COMM_WORLD_RANK", "PMIX_RANK", 0); }
 
 }  // namespace
 
@@ -30,6 +33,8 @@ void print_error(const std::string& message) {
 }
 
 bool is_first_rank() { return launched_rank() == 0; }
+
+int num_launched_ranks() { return integer_of("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", 1); }
 
 bool lower_rank_has_ended_the_group() {
   if (is_first_rank()) return false;

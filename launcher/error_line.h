@@ -11,6 +11,9 @@ void print_error(const std::string& message);
 // Whether this process is rank 0, or not started by mpirun or srun. Needs no MPI.
 bool is_first_rank();
 
+// Processes that mpirun or srun started, this one included; 1 without them. Needs no MPI.
+int num_launched_ranks();
+
 // For errors that ranks meet at the same moment: waits a moment, the longer the higher the rank, and tells whether mpirun has
 // begun to end the group meanwhile (its first sign is SIGCONT). If so, another rank has spoken.
 bool lower_rank_has_ended_the_group();

@@ -24,6 +24,8 @@ DEFINE_string(experts, "", "format of the experts: bf16, int8-gN, int4-gN, int4a
 DEFINE_string(dense, "",
               "format of attention projections, dense layers and head; never of a vision tower (default: as in the checkpoint)");
 DEFINE_string(out, "", "directory for the result; must be new or empty (required)");
+DEFINE_string(calibration, "", "samples over which inputs are measured before rounding: *.jsonl, *.txt, or a folder as for --data");
+DEFINE_int64(calibration_limit, -1, "at most so many of its samples, spread evenly (default: all)");
 DEFINE_string(data, "", "directory with *.txt, vqa.jsonl and chat.jsonl (required)");
 DEFINE_string(json, "", "file for the results as JSON");
 
@@ -52,9 +54,10 @@ const std::map<std::string, Command>& commands() {
         "  mpirun -n 4 skipper eval --model models/demo --data models/demo/eval --json result.json\n"}},
       {"quantize",
        {"round weights to integers and write a checkpoint that serve and eval load; its operating points are its own",
-        {"model", "experts", "dense", "out", "threads"},
+        {"model", "experts", "dense", "out", "calibration", "calibration_limit", "threads"},
         "  skipper quantize --model models/demo --experts int8-g64 --out demo-int8\n"
         "  skipper quantize --model models/demo --experts int4a-g32 --dense int8-g64 --out demo-int4\n"
+        "  skipper quantize --model models/demo --experts int3a-g32 --calibration models/demo/calibration --out demo-int3\n"
         "  skipper eval --model demo-int4 --data models/demo/eval\n"}},
       {"help", {"show this help, or that of one command", {}, "  skipper help serve\n"}},
       {"version", {"print the version and what the build contains", {}, "  skipper version\n"}},
@@ -178,6 +181,8 @@ CommandLine read_flags() {
   line.experts = FLAGS_experts;
   line.dense = FLAGS_dense;
   line.out = FLAGS_out;
+  line.calibration = FLAGS_calibration;
+  line.calibration_limit = FLAGS_calibration_limit;
   line.data = FLAGS_data;
   line.json = FLAGS_json;
   line.threads = FLAGS_threads;
@@ -194,6 +199,13 @@ void check_format(const std::string& flag, const std::string& text) {
   }
 }
 
+void check_calibration(const CommandLine& line) {
+  if (line.calibration_limit == 0) throw UsageError("flag --calibration_limit: 0 samples tell nothing; expected at least 1");
+  if (line.calibration_limit > 0 && line.calibration.empty()) {
+    throw UsageError("flag --calibration_limit " + std::to_string(line.calibration_limit) + " needs --calibration FILE");
+  }
+}
+
 void check_required(const CommandLine& line, const Command& command) {
   const auto takes = [&](const char* flag) {
     return std::find(command.flags.begin(), command.flags.end(), flag) != command.flags.end();
@@ -204,6 +216,7 @@ void check_required(const CommandLine& line, const Command& command) {
   if (takes("out") && line.experts.empty()) throw UsageError("flag --experts is missing; give a weight format such as int4a-g32");
   check_format("experts", line.experts);
   check_format("dense", line.dense);
+  check_calibration(line);
   if (line.port < -1 || line.port > 65535) {
     throw UsageError("flag --port: " + std::to_string(line.port) + " is out of range; expected 0 to 65535");
   }

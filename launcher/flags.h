@@ -23,6 +23,8 @@ struct CommandLine {
   std::string experts;
   std::string dense;
   std::string out;
+  std::string calibration;
+  int64_t calibration_limit = -1;
   std::string data;
   std::string json;
   int32_t threads = -1;

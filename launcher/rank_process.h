@@ -51,6 +51,8 @@ class RankProcess {
   const MultimodalProcessor& processor() const { return *processor_; }
   const LevelTable& levels() const { return levels_; }
   uint8_t level() const { return level_; }
+  // After load().
+  MultimodalModel& model() { return *model_; }
   RequestQueue& queue() { return *queue_; }
   const HealthMonitor& health() const { return *health_; }
 

@@ -18,12 +18,14 @@ DecoderLayer::DecoderLayer(const ModelConfig& config, DecoderLayerWeights weight
 
 void DecoderLayer::write_kv(DecoderRows& rows, PagedKv& cache, const StepContext& step) const {
   rms_norm(rows.hidden, weights_.input_norm, norm_epsilon_, rows.normed, step.stream);
+  observe(MatrixInput::kAttention, rows.normed, step.stream);
   attention_.write_kv(rows, step.kv, cache, step.activations, step.stream);
 }
 
 void DecoderLayer::update(DecoderRows& rows, const PagedKv& cache, const StepContext& step) const {
   Tensor output = step.activations.sublayer_output.first(rows.num_rows());
   attention_.attend(rows, step.kv, cache, step.activations, step.stream);
+  observe(MatrixInput::kAttentionOutput, step.activations.attended.first(rows.num_rows()), step.stream);
   add_rms_norm(output, {weights_.post_attention_norm, norm_epsilon_}, rows.hidden, rows.normed, step.stream);
   feed_forward(rows, output, step);
   add(output, rows.hidden, step.stream);
@@ -35,9 +37,20 @@ void DecoderLayer::feed_forward(const DecoderRows& rows, Tensor& output, const S
   const int64_t num_rows = rows.num_rows();
   const Tensor offsets = step.activations.offsets_of_one_expert(num_rows);
   Tensor activated = step.activations.activated.first(num_rows);
+  observe(MatrixInput::kGateUp, rows.normed, step.stream);
   expert_gate_up({rows.normed, step.activations.row_index.first(num_rows), offsets}, {&weights_.dense->gate_up, 1}, activated,
                  step.stream);
+  observe(MatrixInput::kDown, activated, step.stream);
   expert_down({activated, offsets}, {&weights_.dense->down, 1}, output, step.stream);
+}
+
+void DecoderLayer::observe(MatrixInput input, const Tensor& rows, Stream& stream) const {
+  if (observer_) observer_({input, observed_as_, rows}, stream);
+}
+
+void DecoderLayer::set_activation_observer(const ActivationObserver& observer, int layer) {
+  observer_ = observer;
+  observed_as_ = layer;
 }
 
 void DecoderLayer::set_routing_observer(const RoutingObserver& observer) {

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "expert_parallel/moe_layer.h"
+#include "experts/activation_observer.h"
 #include "model/activations.h"
 #include "model/attention_layer.h"
 #include "model/model_weights.h"
@@ -34,14 +35,19 @@ class DecoderLayer {
 
   bool has_experts() const { return moe_.has_value(); }
   void set_routing_observer(const RoutingObserver& observer);
+  // Sees the inputs of the dense matrices, as those of decoder layer `layer`; experts are observed where they run.
+  void set_activation_observer(const ActivationObserver& observer, int layer);
 
  private:
+  void observe(MatrixInput input, const Tensor& rows, Stream& stream) const;
   void feed_forward(const DecoderRows& rows, Tensor& output, const StepContext& step) const;
 
   float norm_epsilon_;
   DecoderLayerWeights weights_;
   AttentionLayer attention_;
   std::optional<MoeLayer> moe_;
+  ActivationObserver observer_;
+  int observed_as_ = 0;
 };
 
 }  // namespace skipper

@@ -130,6 +130,7 @@ struct MultimodalModel::State {
   Tensor final_norm;
   PackedLinear head;
   std::optional<VisionEncoder> vision;
+  ActivationObserver observer;
 };
 
 // Token embeddings, with image features in the placeholders' stead, and what the layers need to know of each token.
@@ -176,6 +177,7 @@ DecoderRows MultimodalModel::State::select_logit_rows(const BatchInput& batch, c
 
 Tensor MultimodalModel::State::logits_of(DecoderRows& rows, Stream& stream) {
   rms_norm(rows.hidden, final_norm, config.rms_norm_epsilon, rows.normed, stream);
+  if (observer) observer({MatrixInput::kHead, 0, rows.normed}, stream);
   Tensor logits = activations.logits.first(rows.num_rows());
   linear(rows.normed, head, logits, stream);
   return logits;
@@ -220,6 +222,14 @@ void MultimodalModel::set_step(int64_t step) { state_->dispatcher.set_step(step)
 
 void MultimodalModel::set_routing_observer(const RoutingObserver& observer) {
   for (DecoderLayer& layer : state_->layers) layer.set_routing_observer(observer);
+}
+
+void MultimodalModel::set_activation_observer(const ActivationObserver& observer) {
+  state_->observer = observer;
+  state_->experts.set_activation_observer(observer);
+  for (size_t layer = 0; layer < state_->layers.size(); ++layer) {
+    state_->layers[layer].set_activation_observer(observer, static_cast<int>(layer));
+  }
 }
 
 const TrafficCounters& MultimodalModel::traffic() const { return state_->traffic; }

@@ -12,6 +12,7 @@
 #include "expert_parallel/dispatch_config.h"
 #include "expert_parallel/moe_layer.h"
 #include "expert_parallel/traffic_counters.h"
+#include "experts/activation_observer.h"
 #include "model/batch_input.h"
 #include "model/image_patches.h"
 #include "model/kv_cache.h"
@@ -69,6 +70,8 @@ class MultimodalModel {
   void set_step(int64_t step);
   // Sees the routing of every MoE layer; off by default.
   void set_routing_observer(const RoutingObserver& observer);
+  // Sees the inputs of all decoder matrices of this rank, its experts included; off by default.
+  void set_activation_observer(const ActivationObserver& observer);
 
   // Sums since start of this rank.
   const TrafficCounters& traffic() const;

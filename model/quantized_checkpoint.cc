@@ -1,6 +1,7 @@
 #include "model/quantized_checkpoint.h"
 
 #include <cstring>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -48,6 +49,16 @@ void read_exceptions(const JsonFields& fields, const ExpertRange& range, Quantiz
   }
 }
 
+std::optional<CalibrationRecord> read_calibration(const JsonFields& fields) {
+  const std::optional<JsonFields> calibration = fields.optional_object("calibration");
+  if (!calibration) return {};
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  CalibrationRecord record{calibration->required_string("data"), calibration->required_int("samples", 1, kMost),
+                           calibration->required_int("tokens", 1, kMost)};
+  calibration->reject_unknown_keys();
+  return record;
+}
+
 Tensor typed_tensor(const Checkpoint& checkpoint, const std::string& name, const Shape& shape, DType dtype) {
   const Tensor tensor = checkpoint.get(name, shape);
   if (tensor.dtype() == dtype) return tensor;
@@ -83,6 +94,7 @@ std::optional<QuantizedFormats> read_quantized_formats(const JsonFields& config_
   formats.experts = read_format(*fields, "experts");
   read_exceptions(*fields, range, formats);
   if (fields->has("dense")) formats.dense = read_format(*fields, "dense");
+  formats.calibration = read_calibration(*fields);
   fields->reject_unknown_keys();
   return formats;
 }
@@ -96,6 +108,9 @@ json to_json(const QuantizedFormats& formats) {
     result["expert_formats"].push_back({{"layer", id.first}, {"expert", id.second}, {"format", name_of(format)}});
   }
   if (formats.dense) result["dense"] = name_of(*formats.dense);
+  if (const auto& record = formats.calibration) {
+    result["calibration"] = {{"data", record->data}, {"samples", record->samples}, {"tokens", record->tokens}};
+  }
   return result;
 }
 

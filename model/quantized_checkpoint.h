@@ -7,7 +7,8 @@
 //     "source_fingerprint": "0123456789abcdef",   model_fingerprint() of the original
 //     "experts": "int4a-g32",                     format of every expert without one of its own
 //     "expert_formats": [{"layer": 3, "expert": 17, "format": "int8-g64"}, ...],   optional; layer counts decoder layers
-//     "dense": "int8-g64"                         optional; absent: dense weights are the original's tensors
+//     "dense": "int8-g64",                        optional; absent: dense weights are the original's tensors
+//     "calibration": {"data": "calibration", "samples": 1520, "tokens": 183000}   optional: rounding knew the activations over this
 //   }
 //
 // Every expert, and with "dense" every dense matrix, is a PackedMatrix (kernels/packed_matrix.h) of up to three tensors, the
@@ -49,12 +50,22 @@ inline constexpr const char* kQuantizationKey = "quantization_config";
 // Decoder layer and expert, as in tensor names.
 using LayerAndExpert = std::pair<int64_t, int64_t>;
 
+// The data over which activations were measured before rounding.
+struct CalibrationRecord {
+  std::string data;     // name of the file or directory
+  int64_t samples = 0;  // that were run
+  int64_t tokens = 0;   // rows that a dense matrix saw
+
+  friend bool operator==(const CalibrationRecord&, const CalibrationRecord&) = default;
+};
+
 // The formats of a quantised checkpoint.
 struct QuantizedFormats {
   std::string source_fingerprint;
   WeightFormat experts;                                   // the default
   std::map<LayerAndExpert, WeightFormat> expert_formats;  // the exceptions
   std::optional<WeightFormat> dense;                      // absent: the original's tensors
+  std::optional<CalibrationRecord> calibration = {};      // absent: rounded by the weights alone
 
   const WeightFormat& of_expert(int64_t layer, int64_t expert) const;
   friend bool operator==(const QuantizedFormats&, const QuantizedFormats&) = default;

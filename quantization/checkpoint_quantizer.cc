@@ -25,26 +25,30 @@ constexpr int64_t kPanelsPerTask = 64;
 // Also a piece of work: tensors that are copied go in such pieces, so that progress shows.
 constexpr size_t kCopyBytes = size_t{64} << 20;
 
+// The importance of the inputs of each matrix of a group; empty vectors where all count alike.
+using GroupImportance = std::vector<std::vector<float>>;
+
 struct PackTask {
   const PlannedMatrix* matrix = nullptr;
+  std::span<const float> importance;
   PanelRange panels;
 };
 
-std::vector<PackTask> tasks_of(const std::vector<PlannedMatrix>& group) {
+std::vector<PackTask> tasks_of(const std::vector<PlannedMatrix>& group, const GroupImportance& importance) {
   std::vector<PackTask> tasks;
-  for (const PlannedMatrix& matrix : group) {
-    const int64_t num_panels = matrix.source.num_panels();
+  for (size_t i = 0; i < group.size(); ++i) {
+    const int64_t num_panels = group[i].source.num_panels();
     for (int64_t begin = 0; begin < num_panels; begin += kPanelsPerTask) {
-      tasks.push_back({&matrix, {begin, std::min(begin + kPanelsPerTask, num_panels)}});
+      tasks.push_back({&group[i], importance[i], {begin, std::min(begin + kPanelsPerTask, num_panels)}});
     }
   }
   return tasks;
 }
 
-PackedMatrix pack_rows(const Tensor& rows, const WeightFormat& format) {
+PackedMatrix pack_rows(const Tensor& rows, std::span<const float> importance, const WeightFormat& format) {
   PackedMatrix packed = empty_packed(format, {rows.dim(0), rows.dim(1)});
   if (format.is_integer()) {
-    pack_integer_rows(rows, packed);
+    pack_integer_rows(rows, importance, packed);
   } else {
     pack_into(rows, packed);
   }
@@ -84,8 +88,9 @@ PackedWeights compare(const Tensor& rows, const PackedMatrix& packed) {
 // Runs the tasks of a group on all threads and rethrows the first error in the order of the tasks.
 class GroupPacker {
  public:
-  GroupPacker(const std::vector<PlannedMatrix>& group, SafetensorsWriter& writer)
-      : tasks_(tasks_of(group)), writer_(writer), results_(tasks_.size()), errors_(tasks_.size()) {}
+  // All outlive the packer.
+  GroupPacker(const std::vector<PlannedMatrix>& group, const GroupImportance& importance, SafetensorsWriter& writer)
+      : tasks_(tasks_of(group, importance)), writer_(writer), results_(tasks_.size()), errors_(tasks_.size()) {}
 
   void run(ThreadPool& workers) {
     workers.parallel_for(static_cast<int64_t>(tasks_.size()), [this](int64_t index) { run_task(static_cast<size_t>(index)); });
@@ -114,7 +119,7 @@ class GroupPacker {
   PackedWeights pack(const PackTask& task) {
     const MatrixSource& source = task.matrix->source;
     const Tensor rows = read_panels(source, task.panels);
-    const PackedMatrix packed = pack_rows(rows, source.format);
+    const PackedMatrix packed = pack_rows(rows, task.importance, source.format);
     writer_.write(source.name + ".codes", packed.codes, task.panels.begin);
     if (packed.scales.defined()) writer_.write(source.name + ".scales", packed.scales, task.panels.begin);
     if (packed.zeros.defined()) writer_.write(source.name + ".zeros", packed.zeros, task.panels.begin);
@@ -177,7 +182,7 @@ class CheckpointQuantizer {
       : request_(request),
         config_(load_original(request.model)),
         checkpoint_(request.model),
-        formats_{config_.fingerprint, request.experts, {}, request.dense},
+        formats_{config_.fingerprint, request.experts, {}, request.dense, {}},
         plan_(plan_quantization(checkpoint_, config_, formats_)),
         tensors_(tensors_of(plan_, checkpoint_)),
         workers_(workers),
@@ -192,6 +197,10 @@ class CheckpointQuantizer {
   QuantizationReport run() {
     OutputDirectory out(request_.out);
     out.require_space(report_.bytes_after + bytes_beside_tensors());
+    if (request_.calibrate) {
+      calibration_ = request_.calibrate();
+      formats_.calibration = calibration_->record;
+    }
     copy_small_files(request_.model, out.path());
     write_config(request_.model, out.path(), formats_);
     SafetensorsWriter writer(out.path(), tensors_);
@@ -232,8 +241,16 @@ class CheckpointQuantizer {
     }
   }
 
+  GroupImportance importance_of(const std::vector<PlannedMatrix>& group) const {
+    GroupImportance importance(group.size());
+    if (!calibration_) return importance;
+    for (size_t i = 0; i < group.size(); ++i) importance[i] = calibration_->statistics.importance(group[i].input);
+    return importance;
+  }
+
   void pack_group(const std::vector<PlannedMatrix>& group, SafetensorsWriter& writer) {
-    GroupPacker packer(group, writer);
+    const GroupImportance importance = importance_of(group);
+    GroupPacker packer(group, importance, writer);
     packer.run(workers_);
     packer.add_results(report_);
     for (const PlannedMatrix& matrix : group) {
@@ -255,6 +272,7 @@ class CheckpointQuantizer {
   QuantizedFormats formats_;
   QuantizationPlan plan_;
   std::vector<TensorPlan> tensors_;
+  std::optional<Calibration> calibration_;
   ThreadPool& workers_;
   const QuantizationProgress& progress_;
   QuantizationReport report_;

@@ -8,14 +8,25 @@
 
 #include "base/thread_pool.h"
 #include "kernels/weight_format.h"
+#include "model/quantized_checkpoint.h"
+#include "quantization/activation_statistics.h"
 
 namespace skipper {
+
+// What a run of the original over calibration data gave.
+struct Calibration {
+  ActivationStatistics statistics;
+  CalibrationRecord record;
+};
 
 struct QuantizationRequest {
   std::filesystem::path model;
   std::filesystem::path out;  // new, or an empty directory
   WeightFormat experts;
   std::optional<WeightFormat> dense;  // attention projections, dense feed-forward layers, head; absent: copied
+  // Integer weights are rounded so that Σ importance · (weight − rounded)² becomes small; without it all inputs count alike.
+  // Called once, when everything that is quick to find out has been checked; what it throws ends the work.
+  std::function<Calibration()> calibrate = nullptr;
 };
 
 // What became of the matrices of one class.

@@ -17,11 +17,11 @@ class Planner {
   QuantizationPlan plan() {
     for (int64_t layer = 0; layer < config_.num_layers(); ++layer) {
       plan_.groups.emplace_back();
-      if (formats_.dense) add_attention(layer_prefix(layer) + "self_attn.");
+      if (formats_.dense) add_attention(layer);
       if (config_.is_moe_layer(layer)) {
         add_experts(layer);
       } else if (formats_.dense) {
-        add_dense_feed_forward(layer_prefix(layer) + "mlp.");
+        add_dense_feed_forward(layer);
       }
     }
     if (formats_.dense) add_head();
@@ -42,27 +42,37 @@ class Planner {
     return {name, take(name, shape), RowOrder::kRows, 0, shape[0]};
   }
 
-  void add(WeightClass weight_class, MatrixSource source) {
-    plan_.groups.back().push_back({weight_class, std::move(source)});
+  void add_dense(const InputKey& input, const std::string& name, const Shape& shape) {
+    add_dense(input, name, rows_of(name + ".weight", shape));
   }
 
-  void add_dense(const std::string& name, const Shape& shape) {
-    add(WeightClass::kDense, {name, *formats_.dense, {shape[0], shape[1]}, {rows_of(name + ".weight", shape)}});
+  void add_dense(const InputKey& input, const std::string& name, WeightView rows) {
+    const PackedShape shape{rows.num_rows, rows.num_columns()};
+    plan_.groups.back().push_back({WeightClass::kDense, input, {name, *formats_.dense, shape, {std::move(rows)}}});
   }
 
-  void add_attention(const std::string& prefix) {
+  void add_attention(int64_t layer) {
+    const std::string prefix = layer_prefix(layer) + "self_attn.";
+    const InputKey input{MatrixInput::kAttention, static_cast<int>(layer)};
     const AttentionConfig& attention = config_.attention;
     const int64_t query_size = attention.num_heads * attention.kv.key_dim;
-    add_dense(prefix + "q_proj", {query_size, config_.hidden_size});
-    add_dense(prefix + "k_proj", {attention.kv.kv_heads * attention.kv.key_dim, config_.hidden_size});
-    add_dense(prefix + "v_proj", {attention.kv.kv_heads * attention.kv.value_dim, config_.hidden_size});
-    add_dense(prefix + "o_proj", {config_.hidden_size, query_size});
+    add_dense(input, prefix + "q_proj", {query_size, config_.hidden_size});
+    add_dense(input, prefix + "k_proj", {attention.kv.kv_heads * attention.kv.key_dim, config_.hidden_size});
+    add_dense(input, prefix + "v_proj", {attention.kv.kv_heads * attention.kv.value_dim, config_.hidden_size});
+    add_dense({MatrixInput::kAttentionOutput, static_cast<int>(layer)}, prefix + "o_proj", {config_.hidden_size, query_size});
   }
 
-  void add_dense_feed_forward(const std::string& prefix) {
-    add_dense(prefix + "gate_proj", {config_.dense_intermediate_size, config_.hidden_size});
-    add_dense(prefix + "up_proj", {config_.dense_intermediate_size, config_.hidden_size});
-    add_dense(prefix + "down_proj", {config_.hidden_size, config_.dense_intermediate_size});
+  void add_dense_feed_forward(int64_t layer) {
+    const std::string prefix = layer_prefix(layer) + "mlp.";
+    const InputKey gate_up{MatrixInput::kGateUp, static_cast<int>(layer)}, down{MatrixInput::kDown, static_cast<int>(layer)};
+    add_dense(gate_up, prefix + "gate_proj", {config_.dense_intermediate_size, config_.hidden_size});
+    add_dense(gate_up, prefix + "up_proj", {config_.dense_intermediate_size, config_.hidden_size});
+    add_dense(down, prefix + "down_proj", {config_.hidden_size, config_.dense_intermediate_size});
+  }
+
+  void add_expert(MatrixInput input, int64_t expert, MatrixSource source) {
+    const InputKey key{input, num_moe_layers_, static_cast<int>(expert)};
+    plan_.groups.back().push_back({WeightClass::kExperts, key, std::move(source)});
   }
 
   void add_experts(int64_t layer) {
@@ -72,10 +82,11 @@ class Planner {
       const WeightFormat& format = formats_.of_expert(layer, expert);
       const int64_t width = config_.moe.intermediate_size, hidden_size = config_.hidden_size;
       std::vector<WeightView> views = is_fused ? fused_views(layer, expert) : per_expert_views(prefix);
-      add(WeightClass::kExperts,
-          {prefix + "gate_up", format, gate_up_shape(width, hidden_size), {std::move(views[0]), std::move(views[1])}});
-      add(WeightClass::kExperts, {prefix + "down", format, {hidden_size, width}, {std::move(views[2])}});
+      add_expert(MatrixInput::kGateUp, expert,
+                 {prefix + "gate_up", format, gate_up_shape(width, hidden_size), {std::move(views[0]), std::move(views[1])}});
+      add_expert(MatrixInput::kDown, expert, {prefix + "down", format, {hidden_size, width}, {std::move(views[2])}});
     }
+    ++num_moe_layers_;
   }
 
   // Gate, up, down.
@@ -100,11 +111,11 @@ class Planner {
   void add_head() {
     plan_.groups.emplace_back();
     const Shape shape{config_.vocab_size, config_.hidden_size};
-    if (!config_.tie_word_embeddings) return add_dense("lm_head", shape);
+    if (!config_.tie_word_embeddings) return add_dense({MatrixInput::kHead}, "lm_head", shape);
     // The table itself stays for looking up.
     const std::string table = config_.text_prefix + "embed_tokens.weight";
     WeightView rows{table, float_view(checkpoint_, table, shape), RowOrder::kRows, 0, shape[0]};
-    add(WeightClass::kDense, {"lm_head", *formats_.dense, {shape[0], shape[1]}, {std::move(rows)}});
+    add_dense({MatrixInput::kHead}, "lm_head", std::move(rows));
   }
 
   void add_copies() {
@@ -118,6 +129,7 @@ class Planner {
   const QuantizedFormats& formats_;
   QuantizationPlan plan_;
   std::set<std::string> taken_;
+  int num_moe_layers_ = 0;  // so far
 };
 
 void add_packed(const MatrixSource& source, std::vector<TensorPlan>& tensors) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/model_config.h"
+#include "quantization/activation_statistics.h"
 #include "quantization/matrix_source.h"
 #include "tensor/safetensors.h"
 #include "tensor/safetensors_writer.h"
@@ -15,6 +16,7 @@ enum class WeightClass : uint8_t { kExperts, kDense };
 
 struct PlannedMatrix {
   WeightClass weight_class = WeightClass::kExperts;
+  InputKey input;  // whose rows the matrix multiplies
   MatrixSource source;
 };
 

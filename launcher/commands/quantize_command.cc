@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "base/error.h"
+#include "launcher/calibration.h"
 #include "launcher/core_share.h"
 #include "launcher/error_line.h"
 #include "launcher/progress_line.h"
@@ -33,6 +34,26 @@ QuantizationRequest request_from(const CommandLine& line) {
   return request;
 }
 
+// Rounding to BF16 has no choice that measured inputs could make.
+void check_calibration(const CommandLine& line, const QuantizationRequest& request) {
+  if (line.calibration.empty()) return;
+  if (!request.experts.is_integer() && !(request.dense && request.dense->is_integer())) {
+    throw UsageError("flag --calibration: " + name_of(request.experts) +
+                     " weights are not rounded to codes; leave it out, or ask for an integer format in --experts or --dense");
+  }
+  if (num_launched_ranks() == 1) return;
+  throw UsageError("flag --calibration: quantize runs the model in one process, but " + std::to_string(num_launched_ranks()) +
+                   " were started; run it without mpirun");
+}
+
+// Times the rounding alone: it starts anew after a calibration.
+struct RoundingClock {
+  ProgressLine show_progress{"quantising, MB"};
+  std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+};
+
 int threads_from(const CommandLine& line) {
   return line.threads > 0 ? line.threads : static_cast<int>(usable_cores().count());
 }
@@ -55,19 +76,28 @@ void print_report(const QuantizationRequest& request, const QuantizationReport& 
 
 int run_quantize(const CommandLine& line) {
   if (!is_first_rank()) return 0;
-  const QuantizationRequest request = request_from(line);
+  QuantizationRequest request = request_from(line);
+  check_calibration(line, request);
   std::atomic<bool> is_stopped{false};
   block_stop_signals();
   const SignalWatcher watcher([&](StopSignal) { is_stopped = true; });
-  ThreadPool workers(threads_from(line));
-  ProgressLine show_progress("quantising, MB");
-  const auto progress = [&](size_t done, size_t total) {
+  const auto check_stopped = [&] {
     if (is_stopped) throw Cancelled("stopped by a signal; " + line.out + " was not made");
-    show_progress(done / kMegabyte, total / kMegabyte);
   };
-  const auto start = std::chrono::steady_clock::now();
-  const QuantizationReport report = quantize_checkpoint(request, workers, progress);
-  print_report(request, report, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  RoundingClock clock;
+  if (!line.calibration.empty()) {
+    request.calibrate = [&] {
+      Calibration calibration = calibrate(line, check_stopped);
+      clock = {};
+      return calibration;
+    };
+  }
+  ThreadPool workers(threads_from(line));
+  const QuantizationReport report = quantize_checkpoint(request, workers, [&](size_t done, size_t total) {
+    check_stopped();
+    clock.show_progress(done / kMegabyte, total / kMegabyte);
+  });
+  print_report(request, report, clock.seconds());
   return 0;
 }
 
