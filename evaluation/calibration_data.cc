@@ -77,7 +77,9 @@ GenerationRequest request_for(const CalibrationSample& sample, const Calibration
 CalibrationData load_calibration_data(const fs::path& path, int64_t limit, const BpeTokenizer& tokenizer) {
   if (!fs::exists(path)) throw InvalidFile(path.string() + ": does not exist; give --calibration a file or folder of samples");
   CalibrationData data{path, spread(all_samples(path, tokenizer), limit)};
-  if (data.samples.empty()) throw InvalidFile(path.string() + ": holds no sample; give --calibration a file with questions or text");
+  if (data.samples.empty()) {
+    throw InvalidFile(path.string() + ": holds no sample; give --calibration a file with questions or text");
+  }
   return data;
 }
 

@@ -15,8 +15,9 @@ struct GroupCodes {
 };
 
 // Rounds one group: the scale is rounded to BF16 first and the codes are chosen against the rounded one. `importance` [n] is
-// the mean square of each input over calibration data, or empty: then all inputs count alike. With it the scale (and zero point)
-// that minimise Σ importance · (weight − rounded)² among a fixed set of candidates are taken.
+// the mean square of each input over calibration data, or empty: then all inputs count alike. Of a fixed set of candidates
+// those scale and zero point are taken that make Σ importance · (weight − rounded)² least; with importance they are then refined
+// while this falls, in every format.
 // A group of zeros has scale 0. Throws nothing; a NaN or infinite weight must be refused by the caller.
 GroupCodes quantize_group(std::span<const float> weights, std::span<const float> importance, const WeightFormat& format,
                           std::span<uint8_t> codes);

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <limits>
 
+#include "base/error.h"
 #include "evaluation/calibration_data.h"
 #include "launcher/progress_line.h"
 #include "launcher/rank_process.h"
@@ -47,6 +48,22 @@ std::string name_of_data(const std::filesystem::path& path) {
   return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
 }
 
+void require_enough(const CalibrationRecord& record, const CommandLine& line) {
+  if (record.tokens >= ActivationStatistics::kLeastRows) return;
+  throw InvalidFile(line.calibration + ": " + std::to_string(record.samples) + " sample(s) hold " +
+                    std::to_string(record.tokens) + " tokens in all; at least " +
+                    std::to_string(ActivationStatistics::kLeastRows) + " are needed, and thousands to tell much");
+}
+
+void print_summary(const Calibration& calibration, const CalibrationRun& run, const ModelConfig& model) {
+  const int64_t num_experts = model.num_moe_layers() * model.moe.num_experts;
+  std::fprintf(stderr, "calibrated on %lld samples (%lld longer than the context left out), %lld tokens; %lld of %lld experts "
+               "saw enough rows of their own\n",
+               static_cast<long long>(run.samples), static_cast<long long>(run.too_long),
+               static_cast<long long>(calibration.record.tokens),
+               static_cast<long long>(calibration.statistics.num_measured_experts()), static_cast<long long>(num_experts));
+}
+
 }  // namespace
 
 Calibration calibrate(const CommandLine& line, const std::function<void()>& check_stopped) {
@@ -62,9 +79,8 @@ Calibration calibrate(const CommandLine& line, const std::function<void()>& chec
   const ChannelSquares* tokens = calibration.statistics.find({MatrixInput::kAttention});
   CHECK(tokens != nullptr) << "samples ran, but nothing was observed";
   calibration.record = {name_of_data(line.calibration), result.samples, tokens->num_rows};
-  std::fprintf(stderr, "calibrated on %lld samples, %lld tokens; %lld samples were longer than the context\n",
-               static_cast<long long>(result.samples), static_cast<long long>(calibration.record.tokens),
-               static_cast<long long>(result.too_long));
+  require_enough(calibration.record, line);
+  print_summary(calibration, result, process.model_config());
   return calibration;
 }
 

@@ -24,7 +24,8 @@ DEFINE_string(experts, "", "format of the experts: bf16, int8-gN, int4-gN, int4a
 DEFINE_string(dense, "",
               "format of attention projections, dense layers and head; never of a vision tower (default: as in the checkpoint)");
 DEFINE_string(out, "", "directory for the result; must be new or empty (required)");
-DEFINE_string(calibration, "", "samples over which inputs are measured before rounding: *.jsonl, *.txt, or a folder as for --data");
+DEFINE_string(calibration, "", 
+              "samples over which inputs are measured before rounding: *.jsonl, *.txt, or a folder as for --data");
 DEFINE_int64(calibration_limit, -1, "at most so many of its samples, spread evenly (default: all)");
 DEFINE_string(data, "", "directory with *.txt, vqa.jsonl and chat.jsonl (required)");
 DEFINE_string(json, "", "file for the results as JSON");

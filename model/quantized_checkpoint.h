@@ -8,7 +8,7 @@
 //     "experts": "int4a-g32",                     format of every expert without one of its own
 //     "expert_formats": [{"layer": 3, "expert": 17, "format": "int8-g64"}, ...],   optional; layer counts decoder layers
 //     "dense": "int8-g64",                        optional; absent: dense weights are the original's tensors
-//     "calibration": {"data": "calibration", "samples": 1520, "tokens": 183000}   optional: rounding knew the activations over this
+//     "calibration": {"data": "calibration", "samples": 1520, "tokens": 183000}   optional: rounded by activations over this
 //   }
 //
 // Every expert, and with "dense" every dense matrix, is a PackedMatrix (kernels/packed_matrix.h) of up to three tensors, the

@@ -89,6 +89,13 @@ const ChannelSquares* ActivationStatistics::find(const InputKey& key) const {
   return found == inputs_.end() ? nullptr : &found->second;
 }
 
+int64_t ActivationStatistics::num_measured_experts() const {
+  return std::ranges::count_if(inputs_, [](const auto& entry) {
+    const auto& [key, squares] = entry;
+    return key.expert >= 0 && key.input == MatrixInput::kDown && squares.num_rows >= kLeastRows;
+  });
+}
+
 ChannelSquares ActivationStatistics::of_all_experts(const InputKey& key) const {
   ChannelSquares all;
   for (auto it = inputs_.lower_bound({key.input, key.layer, 0}); it != inputs_.end(); ++it) {

@@ -38,6 +38,9 @@ class ActivationStatistics {
   // Null for inputs that never came.
   const ChannelSquares* find(const InputKey& key) const;
 
+  // Experts of all layers with kLeastRows rows of their own.
+  int64_t num_measured_experts() const;
+
   // The mean square of each channel, for pack_integer_rows(): of the expert itself where it saw kLeastRows rows. Otherwise its
   // gate and up take the mean over all rows of the layer's experts, which read the same channels. Down takes none, since every
   // expert has hidden channels of its own and their mean tells nothing about one; nor does any other matrix with too few rows.

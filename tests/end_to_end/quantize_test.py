@@ -51,9 +51,9 @@ def perplexity(arguments, model, data, folder):
         return json.load(file)["perplexity"]["text"]["perplexity"]
 
 
-def short_text(arguments, folder):
+def short_text(arguments, folder, name="data"):
     """A folder with the beginning of a held-out text."""
-    data = os.path.join(folder, "data")
+    data = os.path.join(folder, name)
     os.mkdir(data)
     with open(os.path.join(arguments.model, "eval", "heldout_docs.txt"), encoding="utf-8") as file:
         text = file.read(TEXT_BYTES)
@@ -109,6 +109,7 @@ def check_refusals(arguments, folder):
         ("no model", new, good, "/nonexistent", None, EXIT_ERROR, "/nonexistent"),
         ("quantised model", new, good, quantized, None, EXIT_ERROR, "is quantised already (experts int8-g32)"),
         ("full disk", new, good, None, 1_000_000, EXIT_ERROR, "cannot be written (File too large); free space"),
+        *((name, new, flags, None, None, status, part) for name, flags, status, part in calibration_refusals(folder)),
     ):
         result = quantize(arguments, out, flags, model, limit)
         line = error_line(result)
@@ -120,6 +121,54 @@ def check_refusals(arguments, folder):
             shutil.rmtree(new, ignore_errors=True)
             shutil.rmtree(new + ".partial", ignore_errors=True)
     return failures
+
+
+def check_calibration(arguments, folder):
+    """Measured inputs make other codes, which load; what they were measured on stands in the config."""
+    out = os.path.join(folder, "calibrated")
+    plain = os.path.join(folder, "plain")
+    data = os.path.join(arguments.model, "calibration")
+    text = short_text(arguments, folder, "calibrated_data")
+    flags = ["--experts", "int3a-g32", "--dense", "int4-g32"]
+    result = quantize(arguments, out, flags + ["--calibration", data, "--calibration_limit", "24"])
+    if result.returncode != 0:
+        return [f"--calibration: status {result.returncode}\n{result.stderr}"]
+    failures = []
+    for expected in ("calibrating, samples: 24 of 24", "calibrated on 24 samples", "quantising, MB: "):
+        if expected not in result.stderr:
+            failures.append(f"--calibration does not print {expected!r}: {result.stderr}")
+    with open(os.path.join(out, "config.json"), encoding="utf-8") as file:
+        record = json.load(file)["quantization_config"]["calibration"]
+    print(f"calibration: {record}")
+    if record["data"] != "calibration" or record["samples"] != 24 or record["tokens"] < 24:
+        failures.append(f"the config says {record} of the calibration")
+    quantize(arguments, plain, flags)
+    calibrated, rounded = (perplexity(arguments, model, text, folder) for model in (out, plain))
+    print(f"perplexity of int3a-g32: {calibrated:.4f} calibrated, {rounded:.4f} by the weights alone")
+    if calibrated == rounded or abs(calibrated / rounded - 1) > 0.1:
+        failures.append(f"perplexity {calibrated} with calibration, {rounded} without")
+    return failures
+
+
+def calibration_refusals(folder):
+    """(name, flags, status, part of the error) of data that cannot calibrate."""
+    files = {"empty.jsonl": "", "bad.jsonl": '\n{"task":', "short.jsonl": '{"task": "t", "question": "q", "answer": "a"}',
+             "long.jsonl": json.dumps({"task": "t", "question": "a long word " * 3000, "answer": "a"})}
+    for name, content in files.items():
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+            file.write(content)
+
+    def flags(name, experts="int4a-g32"):
+        return ["--experts", experts, "--calibration", os.path.join(folder, name)]
+
+    return (
+        ("no calibration data", flags("gone.jsonl"), EXIT_ERROR, "gone.jsonl: does not exist"),
+        ("empty calibration data", flags("empty.jsonl"), EXIT_ERROR, "empty.jsonl: holds no sample"),
+        ("malformed calibration data", flags("bad.jsonl"), EXIT_ERROR, "bad.jsonl:2: not valid JSON"),
+        ("hardly any calibration data", flags("short.jsonl"), EXIT_ERROR, "at least 32 are needed"),
+        ("too long calibration data", flags("long.jsonl"), EXIT_ERROR, "none of 1 samples fits into 4096 tokens"),
+        ("calibrated BF16", flags("short.jsonl", "bf16"), EXIT_USAGE, "bf16 weights are not rounded to codes"),
+    )
 
 
 def check_operating_point(arguments, folder):
@@ -169,7 +218,8 @@ def main():
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         failures = check_refusals(arguments, folder) + check_operating_point(arguments, folder)
-        failures += check_signal(arguments, folder) + check_quality(arguments, folder)
+        failures += check_signal(arguments, folder) + check_calibration(arguments, folder)
+        failures += check_quality(arguments, folder)
     sys.exit("\n".join(failures) if failures else 0)
 
 

@@ -64,6 +64,23 @@ TEST(Flags, QuantizeNeedsAFormatAndAnOutput) {
   EXPECT_THAT(usage_error({"serve", "--model=m", "--out=o"}), HasSubstr("--out belongs to 'skipper quantize'"));
 }
 
+TEST(Flags, ACalibrationLimitNeedsDataAndASample) {
+  // Flags keep their values between parses: what is missing comes first.
+  const std::vector<std::string> quantize{"quantize", "--model=m", "--experts=int4a-g32", "--out=o"};
+  const auto with = [&](const std::vector<std::string>& flags) {
+    std::vector<std::string> all = quantize;
+    all.insert(all.end(), flags.begin(), flags.end());
+    return all;
+  };
+  EXPECT_THAT(usage_error(with({"--calibration_limit=7"})), HasSubstr("7 needs --calibration"));
+  const CommandLine line = parse_command_line(with({"--calibration=c.jsonl", "--calibration_limit=7"}));
+  EXPECT_EQ(line.calibration, "c.jsonl");
+  EXPECT_EQ(line.calibration_limit, 7);
+  EXPECT_THAT(usage_error(with({"--calibration_limit=0"})), HasSubstr("0 samples tell nothing"));
+  parse_command_line(with({"--calibration_limit=7"}));
+  EXPECT_THAT(usage_error({"serve", "--model=m", "--calibration=c"}), HasSubstr("--calibration belongs to 'skipper quantize'"));
+}
+
 TEST(Flags, RefusesAnUnknownWeightFormat) {
   EXPECT_THAT(usage_error({"eval", "--model=m", "--data=d", "--experts=int8-g65"}), HasSubstr("flag --experts"));
   EXPECT_THAT(usage_error({"serve", "--model=m", "--experts=bf16", "--dense=int9"}), HasSubstr("flag --dense"));

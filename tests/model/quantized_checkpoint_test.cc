@@ -25,7 +25,8 @@ json sound() {
           {"source_fingerprint", "0123456789abcdef"},
           {"experts", "int4a-g32"},
           {"expert_formats", {{{"layer", 3}, {"expert", 7}, {"format", "int8-g64"}}}},
-          {"dense", "int8-g128"}};
+          {"dense", "int8-g128"},
+          {"calibration", {{"data", "calibration"}, {"samples", 9}, {"tokens", 4000}}}};
 }
 
 std::optional<QuantizedFormats> read(const json& quantization) {
@@ -40,6 +41,7 @@ TEST(QuantizedFormats, AreReadAsTheyAreWritten) {
   EXPECT_EQ(name_of(formats.of_expert(3, 6)), "int4a-g32");
   EXPECT_EQ(name_of(formats.of_expert(0, 7)), "int4a-g32");
   EXPECT_EQ(name_of(formats.dense.value()), "int8-g128");
+  EXPECT_EQ(formats.calibration, (CalibrationRecord{"calibration", 9, 4000}));
   EXPECT_EQ(to_json(formats), sound());
 }
 
@@ -47,8 +49,10 @@ TEST(QuantizedFormats, NeedNeitherExceptionsNorDenseOnes) {
   json shorter = sound();
   shorter.erase("expert_formats");
   shorter.erase("dense");
+  shorter.erase("calibration");
   const QuantizedFormats formats = read(shorter).value();
   EXPECT_FALSE(formats.dense.has_value());
+  EXPECT_FALSE(formats.calibration.has_value());
   EXPECT_TRUE(formats.expert_formats.empty());
   EXPECT_EQ(to_json(formats), shorter);
 }
@@ -95,6 +99,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadFormats{"FloatExperts", {{"experts", "f32"}}, {"experts", "'f32' is no format of a quantised checkpoint"}},
         BadFormats{"DenseNumber", {{"dense", 8}}, {"dense", "expected a string, found 8"}},
         BadFormats{"UnknownKey", {{"group_size", 32}}, {"group_size: unknown key"}},
+        BadFormats{"NoSamples", {{"calibration", {{"samples", 0}}}}, {"calibration: samples", "0"}},
+        BadFormats{"UnknownCalibrationKey", {{"calibration", {{"rows", 1}}}}, {"calibration: rows: unknown key"}},
         BadFormats{"ExceptionsNoList", {{"expert_formats", 7}}, {"expert_formats: is no list"}},
         BadFormats{"ExceptionNoObject", {{"expert_formats", {7}}}, {"expert_formats[0]: is no object"}},
         BadFormats{"LayerTooHigh", one_exception(4, 0, "bf16"), {"expert_formats[0]: layer", "4", "0 to 3"}},
