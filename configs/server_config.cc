@@ -88,6 +88,7 @@ void visit_fields(WeightConfig& config, Visitor& visit) {
   visit("experts", config.experts);
   visit("dense", config.dense);
   visit("activation_dtype", config.activation_dtype);
+  visit("residence", config.residence);
 }
 
 struct KvCacheSection {
@@ -146,6 +147,10 @@ struct FieldReader {
   void operator()(const char* key, std::string& value) { value = fields.optional_string(key, value); }
   void operator()(const char* key, DType& value) { value = parse_dtype(fields, key, value); }
   void operator()(const char* key, std::optional<WeightFormat>& value) { value = parse_format(fields, key); }
+  void operator()(const char* key, WeightResidence& value) {
+    const std::string text = fields.optional_string(key, std::string(name_of(value)));
+    value = parse_weight_residence(text, fields.path() + ": " + key);
+  }
 };
 
 struct SectionReader {
@@ -170,6 +175,7 @@ struct FieldPrinter {
   }
   void operator()(const char* key, const milliseconds& value) { object[key] = value.count(); }
   void operator()(const char* key, const DType& value) { object[key] = name_of(value); }
+  void operator()(const char* key, const WeightResidence& value) { object[key] = name_of(value); }
   void operator()(const char* key, const std::optional<WeightFormat>& value) {
     object[key] = value ? nlohmann::json(name_of(*value)) : nlohmann::json();
   }

@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "experts/gate_up_panels.h"
 #include "tensor/device_runtime.h"
@@ -14,6 +15,23 @@ constexpr size_t kAlignment = 64;
 
 size_t aligned_bytes(const WeightFormat& format, const PackedShape& shape) {
   return (packed_bytes(format, shape) + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+PackedShape gate_up_shape(const ExpertStoreConfig& config) {
+  return joined_shape({config.intermediate_size, config.hidden_size});
+}
+
+PackedShape down_shape(const ExpertStoreConfig& config) { return {config.hidden_size, config.intermediate_size}; }
+
+size_t bytes_of_tier(const ExpertStoreConfig& config, ExpertTier tier) {
+  size_t sum = 0;
+  for (const std::vector<ExpertSlot>& slots : config.slots) {
+    for (const ExpertSlot& slot : slots) {
+      if (slot.tier != tier) continue;
+      sum += packed_bytes(slot.format, gate_up_shape(config)) + packed_bytes(slot.format, down_shape(config));
+    }
+  }
+  return sum;
 }
 
 }  // namespace
@@ -31,38 +49,38 @@ ExpertStore::ExpertStore(const ExpertStoreConfig& config) : config_(config) {
 }
 
 ExpertStore::Layer ExpertStore::make_layer(const std::vector<ExpertSlot>& slots) const {
-  const PackedShape gate_up = joined_shape({config_.intermediate_size, config_.hidden_size});
-  const PackedShape down{config_.hidden_size, config_.intermediate_size};
+  const PackedShape gate_up = gate_up_shape(config_), down = down_shape(config_);
+  const auto is_mapped = [](const ExpertSlot& slot) { return slot.tier == ExpertTier::kMapped; };
   size_t num_bytes = 0;
-  for (const ExpertSlot& slot : slots) num_bytes += aligned_bytes(slot.format, gate_up) + aligned_bytes(slot.format, down);
+  for (const ExpertSlot& slot : slots) {
+    if (!is_mapped(slot)) num_bytes += aligned_bytes(slot.format, gate_up) + aligned_bytes(slot.format, down);
+  }
 
   Layer layer;
   layer.memory = allocate(num_bytes, Device::host());
   std::byte* next = layer.memory.get();
   const auto take = [&](const WeightFormat& format, const PackedShape& shape) {
-    PackedMatrix matrix = borrow_packed(format, shape, next);
-    if (format.kind == WeightKind::kBF16) matrix.activations = config_.bf16_activations;
-    if (format.kind == WeightKind::kF32) matrix.activations = ActivationFormat::kF32;
-    next += aligned_bytes(format, shape);
-    return matrix;
+    std::byte* memory = std::exchange(next, next + aligned_bytes(format, shape));
+    return with_activations(borrow_packed(format, shape, memory));
   };
   for (const ExpertSlot& slot : slots) {
-    layer.gate_up.push_back(take(slot.format, gate_up));
-    layer.down.push_back(take(slot.format, down));
+    layer.gate_up.push_back(is_mapped(slot) ? PackedMatrix() : take(slot.format, gate_up));
+    layer.down.push_back(is_mapped(slot) ? PackedMatrix() : take(slot.format, down));
   }
   return layer;
 }
 
+PackedMatrix ExpertStore::with_activations(PackedMatrix matrix) const {
+  if (matrix.format.kind == WeightKind::kBF16) matrix.activations = config_.bf16_activations;
+  if (matrix.format.kind == WeightKind::kF32) matrix.activations = ActivationFormat::kF32;
+  return matrix;
+}
+
 int ExpertStore::num_local_experts(int layer) const { return static_cast<int>(layer_at(layer).down.size()); }
 
-size_t ExpertStore::num_bytes() const {
-  size_t sum = 0;
-  for (const Layer& layer : layers_) {
-    for (const PackedMatrix& matrix : layer.gate_up) sum += matrix.num_bytes();
-    for (const PackedMatrix& matrix : layer.down) sum += matrix.num_bytes();
-  }
-  return sum;
-}
+size_t ExpertStore::num_bytes() const { return mapped_bytes() + bytes_of_tier(config_, ExpertTier::kHost); }
+
+size_t ExpertStore::mapped_bytes() const { return bytes_of_tier(config_, ExpertTier::kMapped); }
 
 std::span<const ExpertSlot> ExpertStore::slots(int layer) const {
   layer_at(layer);
@@ -73,13 +91,32 @@ ExpertHandle ExpertStore::handle(const ExpertId& id) const {
   const std::span<const ExpertSlot> local = slots(id.layer);
   const auto found = std::ranges::find(local, id.expert, &ExpertSlot::expert);
   CHECK(found != local.end()) << "expert " << id.expert << " of MoE layer " << id.layer << " is not on this rank";
-  return {.slot = static_cast<int32_t>(found - local.begin()), .format = found->format};
+  return {.slot = static_cast<int32_t>(found - local.begin()), .format = found->format, .tier = found->tier};
 }
 
 ExpertMatrices ExpertStore::matrices(int layer, int slot) {
   CHECK(!frozen_) << "expert weights are immutable after loading";
   const Layer& home = layer_at(layer);
-  return {home.gate_up.at(static_cast<size_t>(slot)), home.down.at(static_cast<size_t>(slot))};
+  const ExpertMatrices result{home.gate_up.at(static_cast<size_t>(slot)), home.down.at(static_cast<size_t>(slot))};
+  CHECK(result.down.defined()) << "expert in slot " << slot << " of MoE layer " << layer << " rests in the mapping";
+  return result;
+}
+
+void ExpertStore::place(int layer, int slot, const ExpertMatrices& matrices) {
+  CHECK(!frozen_) << "expert weights are immutable after loading";
+  const ExpertSlot& target = slots(layer)[static_cast<size_t>(slot)];
+  CHECK(target.tier == ExpertTier::kMapped && matrices.down.format == target.format)
+      << "expert " << target.expert << " of MoE layer " << layer << " has memory of its own, or another format";
+  Layer& home = layers_[static_cast<size_t>(layer)];
+  home.gate_up[static_cast<size_t>(slot)] = with_activations(matrices.gate_up);
+  home.down[static_cast<size_t>(slot)] = with_activations(matrices.down);
+}
+
+void ExpertStore::freeze() {
+  for (const Layer& layer : layers_) {
+    CHECK(std::ranges::all_of(layer.down, &PackedMatrix::defined)) << "an expert of the mapping was given no place";
+  }
+  frozen_ = true;
 }
 
 std::span<const PackedMatrix> ExpertStore::gate_up(int layer) const {

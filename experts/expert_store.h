@@ -1,4 +1,4 @@
-// Host-memory home of the experts that this rank owns, each in its own weight format.
+// Home of the experts that this rank owns, each in its own weight format: memory of the store, or the checkpoint's mapping.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,9 @@
 
 namespace skipper {
 
-// Where an expert's weights rest.
-enum class ExpertTier : uint8_t { kHost };
+// Where an expert's weights rest: in memory of the store, or in place in the checkpoint's mapping, whose pages all ranks of a
+// machine share.
+enum class ExpertTier : uint8_t { kHost, kMapped };
 
 // How the rest of the code reaches an expert: never by pointer, so that it may rest in another format or place.
 struct ExpertHandle {
@@ -26,6 +27,7 @@ struct ExpertHandle {
 struct ExpertSlot {
   int32_t expert = 0;  // as the router counts
   WeightFormat format;
+  ExpertTier tier = ExpertTier::kHost;
 };
 
 struct ExpertStoreConfig {
@@ -37,16 +39,17 @@ struct ExpertStoreConfig {
   ActivationFormat bf16_activations = ActivationFormat::kBF16;
 };
 
-// The experts of all layers in one format.
+// The experts of all layers in one format, in memory of the store.
 std::vector<std::vector<ExpertSlot>> slots_of(const std::vector<std::vector<int32_t>>& experts, const WeightFormat& format);
 
-// The matrices of one expert: views of the store's memory.
+// The matrices of one expert: views of the store's memory or of the mapping.
 struct ExpertMatrices {
   PackedMatrix gate_up;  // gate and up [I, H] with their panels in turn: see experts/gate_up_panels.h
   PackedMatrix down;     // [H, I]
 };
 
-// One piece of memory per layer. Filled by the loader, then frozen: immutable and thread-safe from there on.
+// One piece of memory per layer for its experts of kHost. Filled by the loader, then frozen: immutable and thread-safe from
+// there on.
 class ExpertStore {
  public:
   // Allocates the memory; its bytes are uninitialised. Throws DeviceError when there is none.
@@ -56,19 +59,22 @@ class ExpertStore {
   int num_local_experts(int layer) const;
   int64_t hidden_size() const { return config_.hidden_size; }
   int64_t intermediate_size() const { return config_.intermediate_size; }
-  // Bytes of all experts.
+  // Bytes of all experts, and of those of kMapped.
   size_t num_bytes() const;
+  size_t mapped_bytes() const;
 
   // What the store was made for, in slot order.
   std::span<const ExpertSlot> slots(int layer) const;
   // The handle of an expert that this rank owns.
   ExpertHandle handle(const ExpertId& id) const;
 
-  // Writable views of one expert, for the loader; refused after freeze(). Thread-safe for different slots.
+  // Writable views of one expert of kHost, for the loader; refused after freeze(). Thread-safe for different slots.
   ExpertMatrices matrices(int layer, int slot);
+  // Where an expert of kMapped lies, for the loader; the memory outlives the store. Refused after freeze().
+  void place(int layer, int slot, const ExpertMatrices& matrices);
 
-  // Ends loading.
-  void freeze() { frozen_ = true; }
+  // Ends loading; every expert of kMapped has its place.
+  void freeze();
 
   // All experts of one layer in slot order; only after freeze().
   std::span<const PackedMatrix> gate_up(int layer) const;
@@ -81,6 +87,7 @@ class ExpertStore {
     std::vector<PackedMatrix> down;
   };
   Layer make_layer(const std::vector<ExpertSlot>& slots) const;
+  PackedMatrix with_activations(PackedMatrix matrix) const;
   const Layer& layer_at(int layer) const;
 
   ExpertStoreConfig config_;

@@ -17,6 +17,17 @@ int64_t panels_per_piece(int64_t num_columns) {
   return std::max<int64_t>(1, kElementsPerPiece / std::max<int64_t>(1, num_columns * kPanelRows));
 }
 
+// use(begin, end) for the panels of each piece.
+template <typename Use>
+void for_each_piece(const PackedMatrix& matrix, const Use& use) {
+  const int64_t step = panels_per_piece(matrix.num_columns);
+  for (int64_t begin = 0; begin < matrix.num_panels(); begin += step) use(begin, std::min(begin + step, matrix.num_panels()));
+}
+
+void copy_bytes_of(const Tensor& source, Tensor& destination) {
+  if (source.defined()) std::memcpy(destination.bytes(), source.bytes(), source.num_bytes());
+}
+
 WeightFormat format_of(DType stored) {
   return {.kind = stored == DType::kBF16 ? WeightKind::kBF16 : WeightKind::kF32, .group_size = 0};
 }
@@ -69,29 +80,29 @@ PackedLinear CheckpointReader::linear(const std::string& name, const Shape& shap
 
 PackedMatrix CheckpointReader::pack_later(const std::string& name, const Tensor& view, const PackingFormat& packing) {
   const PackedMatrix packed = make_packed(view.dtype(), {view.dim(0), view.dim(1)}, packing);
-  const int64_t step = panels_per_piece(view.dim(1));
-  for (int64_t begin = 0; begin < packed.num_panels(); begin += step) {
-    const int64_t end = std::min(begin + step, packed.num_panels());
+  for_each_piece(packed, [&](int64_t begin, int64_t end) {
     const Tensor rows = view.slice(begin * kPanelRows, std::min(end * kPanelRows, view.dim(0)));
     PackedMatrix panels = packed.panels(begin, end);
     queue_.add(rows.num_bytes(), [&checkpoint = checkpoint_, name, rows, panels]() mutable {
       pack_into(packable(name, rows, panels.format), panels);
       checkpoint.release_pages(rows);
     });
-  }
+  });
   return packed;
 }
 
 PackedMatrix CheckpointReader::packed(const std::string& name, const PackedShape& shape, const PackingFormat& packing) {
-  const PackedMatrix stored = read_packed(checkpoint_, name, *packing.format, shape);
-  const PackedMatrix packed = make_packed(DType::kBF16, shape, packing);
-  const int64_t step = panels_per_piece(shape.num_columns);
-  for (int64_t begin = 0; begin < packed.num_panels(); begin += step) {
-    const int64_t end = std::min(begin + step, packed.num_panels());
-    const PackedMatrix source = stored.panels(begin, end);
-    queue_.add(source.num_bytes(), [source, target = packed.panels(begin, end)]() mutable { copy_packed(source, target); });
+  PackedMatrix stored = read_packed(checkpoint_, name, *packing.format, shape);
+  if (packing.residence == WeightResidence::kMemory) {
+    PackedMatrix packed = make_packed(DType::kBF16, shape, packing);
+    copy_later(stored, packed, queue_);
+    return packed;
   }
-  return packed;
+  if (stored.format.kind == WeightKind::kBF16) stored.activations = packing.bf16_activations;
+  read_in_later(checkpoint_, stored, queue_);
+  packed_bytes_ += stored.num_bytes();
+  mapped_bytes_ += stored.num_bytes();
+  return stored;
 }
 
 PackedMatrix CheckpointReader::make_packed(DType stored, const PackedShape& shape, const PackingFormat& packing) {
@@ -102,13 +113,27 @@ PackedMatrix CheckpointReader::make_packed(DType stored, const PackedShape& shap
   return packed;
 }
 
-void copy_packed(const PackedMatrix& source, PackedMatrix& destination) {
-  const auto copy = [](const Tensor& from, Tensor& to) {
-    if (from.defined()) std::memcpy(to.bytes(), from.bytes(), from.num_bytes());
-  };
-  copy(source.codes, destination.codes);
-  copy(source.scales, destination.scales);
-  copy(source.zeros, destination.zeros);
+void copy_later(const PackedMatrix& source, const PackedMatrix& destination, LoadQueue& queue) {
+  for_each_piece(source, [&](int64_t begin, int64_t end) {
+    const PackedMatrix from = source.panels(begin, end);
+    queue.add(from.num_bytes(), [from, to = destination.panels(begin, end)]() mutable {
+      copy_bytes_of(from.codes, to.codes);
+      copy_bytes_of(from.scales, to.scales);
+      copy_bytes_of(from.zeros, to.zeros);
+    });
+  });
+}
+
+void read_in_later(const Checkpoint& checkpoint, const PackedMatrix& matrix, LoadQueue& queue) {
+  for_each_piece(matrix, [&](int64_t begin, int64_t end) {
+    const PackedMatrix piece = matrix.panels(begin, end);
+    queue.add(piece.num_bytes(), [&checkpoint, piece] {
+      for (const Tensor& part : {piece.codes, piece.scales, piece.zeros}) {
+        // Codes that read_packed() had to copy are in memory already.
+        if (part.defined() && checkpoint.holds(part)) checkpoint.read_in(part);
+      }
+    });
+  });
 }
 
 Tensor packable(const std::string& name, const Tensor& weights, const WeightFormat& format) {

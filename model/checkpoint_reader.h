@@ -8,6 +8,7 @@
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "model/load_queue.h"
+#include "model/weight_config.h"
 #include "tensor/safetensors.h"
 
 namespace skipper {
@@ -21,6 +22,7 @@ Tensor float_view(const Checkpoint& checkpoint, const std::string& name, const S
 struct PackingFormat {
   std::optional<WeightFormat> format;                                // absent: as stored, F16 as F32
   ActivationFormat bf16_activations = ActivationFormat::kBF16;  // what meets it where it is BF16: kBF16 or kF32
+  WeightResidence residence = WeightResidence::kMemory;         // of matrices that the checkpoint holds packed
 };
 
 // A name is wrong at once: every method throws InvalidFile naming a tensor that is missing, of another shape or another type
@@ -41,24 +43,28 @@ class CheckpointReader {
   // `view` [N, K] packed by the queue; `name` is what an error calls it.
   PackedMatrix pack_later(const std::string& name, const Tensor& view, const PackingFormat& packing);
 
-  // A matrix that the checkpoint holds in packing.format (model/quantized_checkpoint.h), copied by the queue.
+  // A matrix that the checkpoint holds in packing.format (model/quantized_checkpoint.h): copied by the queue, or used in place
+  // and its pages read in by the queue, for the bytes of the file are those of the memory.
   PackedMatrix packed(const std::string& name, const PackedShape& shape, const PackingFormat& packing);
   // Memory for a matrix that is stored as `stored` and shall rest as `packing` says.
   PackedMatrix make_packed(DType stored, const PackedShape& shape, const PackingFormat& packing);
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
   LoadQueue& queue() { return queue_; }
-  // Of all matrices made so far.
+  // Of all matrices made so far, and of those used in place.
   size_t packed_bytes() const { return packed_bytes_; }
+  size_t mapped_bytes() const { return mapped_bytes_; }
 
  private:
   const Checkpoint& checkpoint_;
   LoadQueue& queue_;
   size_t packed_bytes_ = 0;
+  size_t mapped_bytes_ = 0;
 };
 
-// Copies the codes, scales and zero points of matrices of the same format and shape.
-void copy_packed(const PackedMatrix& source, PackedMatrix& destination);
+// For a matrix of read_packed(): makes `queue` copy it, or read in its pages for use in place.
+void copy_later(const PackedMatrix& source, const PackedMatrix& destination, LoadQueue& queue);
+void read_in_later(const Checkpoint& checkpoint, const PackedMatrix& matrix, LoadQueue& queue);
 
 // `weights`, bf16, f32 or f16, as pack_into() takes them. Throws InvalidFile naming `name` for a NaN or an infinite weight
 // where `format` has no code for it.

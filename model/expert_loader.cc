@@ -15,16 +15,15 @@ struct ExpertLoad {
   int64_t hidden_size;
   std::string prefix;  // of the layer: "model.layers.3.mlp.experts."
   ExpertSlot slot;
-  ExpertMatrices target;
 };
 
-void load_separate(const ExpertLoad& load) {
+void pack_separate(const ExpertLoad& load, const ExpertMatrices& matrices) {
   const int64_t width = load.moe.intermediate_size;
   const std::string prefix = load.prefix + std::to_string(load.slot.expert) + ".";
   const Tensor gate = load.reader.view(prefix + "gate_proj.weight", {width, load.hidden_size});
   const Tensor up = load.reader.view(prefix + "up_proj.weight", {width, load.hidden_size});
   const Tensor down = load.reader.view(prefix + "down_proj.weight", {load.hidden_size, width});
-  const auto pack = [&checkpoint = load.reader.checkpoint(), prefix, gate, up, down, target = load.target]() mutable {
+  const auto pack = [&checkpoint = load.reader.checkpoint(), prefix, gate, up, down, target = matrices]() mutable {
     const WeightFormat& format = target.down.format;
     pack_gate_up(packable(prefix + "gate_proj.weight", gate, format), packable(prefix + "up_proj.weight", up, format),
                  target.gate_up);
@@ -43,7 +42,7 @@ Tensor turned(const Tensor& x) {
 }
 
 // All experts of a layer in one tensor, inputs before outputs.
-void load_fused_transposed(const ExpertLoad& load) {
+void pack_fused_transposed(const ExpertLoad& load, const ExpertMatrices& matrices) {
   const int64_t width = load.moe.intermediate_size;
   const int64_t num_experts = load.moe.num_experts;
   const std::string name = load.prefix + "gate_up_proj";
@@ -51,7 +50,7 @@ void load_fused_transposed(const ExpertLoad& load) {
   const Tensor gate_up = load.reader.view(name, {num_experts, load.hidden_size, 2 * width}).at(load.slot.expert);
   const Tensor down = load.reader.view(down_name, {num_experts, width, load.hidden_size}).at(load.slot.expert);
   const auto pack = [&checkpoint = load.reader.checkpoint(), name, down_name, gate_up, down, width,
-                     target = load.target]() mutable {
+                     target = matrices]() mutable {
     const WeightFormat& format = target.down.format;
     const Tensor rows = packable(name, turned(gate_up), format);
     pack_gate_up(rows.slice(0, width), rows.slice(width, 2 * width), target.gate_up);
@@ -61,27 +60,36 @@ void load_fused_transposed(const ExpertLoad& load) {
   load.reader.queue().add(gate_up.num_bytes() + down.num_bytes(), pack);
 }
 
-// The bytes as `skipper quantize` wrote them.
-void load_quantized(const ExpertLoad& load) {
+// The bytes as `skipper quantize` wrote them, in place.
+ExpertMatrices stored_matrices(const ExpertLoad& load) {
   const int64_t width = load.moe.intermediate_size;
   const std::string prefix = load.prefix + std::to_string(load.slot.expert) + ".";
   const Checkpoint& checkpoint = load.reader.checkpoint();
   const PackedShape gate_up_shape = joined_shape({width, load.hidden_size});
-  const PackedMatrix gate_up = read_packed(checkpoint, prefix + "gate_up", load.slot.format, gate_up_shape);
-  const PackedMatrix down = read_packed(checkpoint, prefix + "down", load.slot.format, {load.hidden_size, width});
-  load.reader.queue().add(gate_up.num_bytes() + down.num_bytes(), [gate_up, down, target = load.target]() mutable {
-    copy_packed(gate_up, target.gate_up);
-    copy_packed(down, target.down);
-  });
+  return {read_packed(checkpoint, prefix + "gate_up", load.slot.format, gate_up_shape),
+          read_packed(checkpoint, prefix + "down", load.slot.format, {load.hidden_size, width})};
 }
 
-void load_expert(const ExpertLoad& load, const ModelConfig& config) {
-  if (config.quantization) return load_quantized(load);
+ExpertMatrices map_quantized(const ExpertLoad& load) {
+  const ExpertMatrices stored = stored_matrices(load);
+  read_in_later(load.reader.checkpoint(), stored.gate_up, load.reader.queue());
+  read_in_later(load.reader.checkpoint(), stored.down, load.reader.queue());
+  return stored;
+}
+
+void copy_quantized(const ExpertLoad& load, const ExpertMatrices& target) {
+  const ExpertMatrices stored = stored_matrices(load);
+  copy_later(stored.gate_up, target.gate_up, load.reader.queue());
+  copy_later(stored.down, target.down, load.reader.queue());
+}
+
+void fill_later(const ExpertLoad& load, const ModelConfig& config, const ExpertMatrices& target) {
+  if (config.quantization) return copy_quantized(load, target);
   switch (load.moe.layout) {
     case ExpertLayout::kPerExpert:
-      return load_separate(load);
+      return pack_separate(load, target);
     case ExpertLayout::kFusedTransposed:
-      return load_fused_transposed(load);
+      return pack_fused_transposed(load, target);
   }
 }
 
@@ -96,7 +104,13 @@ void load_experts(const WeightSource& source, ExpertStore& store, LoadQueue& que
     const std::string prefix = config.text_prefix + "layers." + std::to_string(layer) + ".mlp.experts.";
     int slot_index = 0;
     for (const ExpertSlot& slot : store.slots(moe_layer)) {
-      load_expert({reader, config.moe, config.hidden_size, prefix, slot, store.matrices(moe_layer, slot_index++)}, config);
+      const ExpertLoad load{reader, config.moe, config.hidden_size, prefix, slot};
+      if (slot.tier == ExpertTier::kMapped) {
+        store.place(moe_layer, slot_index, map_quantized(load));
+      } else {
+        fill_later(load, config, store.matrices(moe_layer, slot_index));
+      }
+      ++slot_index;
     }
     ++moe_layer;
   }

@@ -74,7 +74,7 @@ struct MultimodalModel::State {
     load_experts(source, store, queue);
     queue.run(loading.workers, loading.progress);
     store.freeze();
-    mapped_bytes = settle_mapping(checkpoint, dense.weights.embedding);
+    mapped_bytes = settle_mapping(source, dense.weights.embedding) + dense.mapped_bytes + store.mapped_bytes();
     dense_bytes = dense.packed_bytes;
     return std::move(dense.weights);
   }

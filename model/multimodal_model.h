@@ -41,10 +41,11 @@ struct WeightLoading {
 
 // Where the weights of this rank lie.
 struct WeightMemory {
-  size_t mapped_bytes = 0;            // used in place, in the checkpoint's mapping: the embedding table
-  size_t dense_bytes = 0;             // dense matrices, packed
-  size_t expert_bytes = 0;            // experts of this rank, packed
-  size_t resident_mapping_bytes = 0;  // of the whole mapping, the embedding table included
+  // Used in place, in the checkpoint's mapping: the embedding table, and matrices of kMapped (model/weight_config.h).
+  size_t mapped_bytes = 0;
+  size_t dense_bytes = 0;             // dense matrices, packed, mapped or not
+  size_t expert_bytes = 0;            // experts of this rank, packed, mapped or not
+  size_t resident_mapping_bytes = 0;  // of the whole mapping, what is used in place included
 };
 
 // Engine thread only. All ranks call forward() together, also with zero tokens.

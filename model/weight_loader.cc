@@ -30,7 +30,7 @@ struct DenseReader {
 
 PackedMatrix DenseReader::matrix(const std::string& name, const Shape& shape) {
   if (const WeightFormat* format = quantized_format()) {
-    return reader.packed(name, {shape[0], shape[1]}, {*format, packing.bf16_activations});
+    return reader.packed(name, {shape[0], shape[1]}, {*format, packing.bf16_activations, packing.residence});
   }
   return reader.pack_later(name + ".weight", reader.view(name + ".weight", shape), packing);
 }
@@ -108,13 +108,7 @@ ActivationFormat bf16_activations(const WeightConfig& formats) {
   return formats.activation_dtype == DType::kF32 ? ActivationFormat::kF32 : ActivationFormat::kBF16;
 }
 
-// Reads one byte per page, so that the kernel maps them all.
-void read_in_pages(const Tensor& view) {
-  constexpr size_t kPageBytes = 4096;
-  const volatile std::byte* bytes = view.bytes();
-  for (size_t offset = 0; offset < view.num_bytes(); offset += kPageBytes) (void)bytes[offset];
-  if (view.num_bytes() > 0) (void)bytes[view.num_bytes() - 1];
-}
+bool is_mapped(const WeightConfig& formats) { return formats.residence == WeightResidence::kMapped; }
 
 void refuse(const std::string& what, const WeightFormat& stored, const WeightFormat& asked) {
   throw InvalidRequest("weights." + what + ": " + name_of(asked) + " cannot be made of a checkpoint that is quantised to " +
@@ -125,6 +119,11 @@ void refuse(const std::string& what, const WeightFormat& stored, const WeightFor
 }  // namespace
 
 void check_formats(const ModelConfig& config, const WeightConfig& formats) {
+  if (!config.quantization && is_mapped(formats)) {
+    throw InvalidRequest("weights.residence: 'mapped' needs a checkpoint whose bytes are those of the memory; make one by "
+                         "`skipper quantize`, or leave the setting out",
+                         "weights.residence");
+  }
   if (!config.quantization) return;
   const QuantizedFormats& stored = *config.quantization;
   if (formats.dense && stored.dense && *stored.dense != *formats.dense) refuse("dense", *stored.dense, *formats.dense);
@@ -138,7 +137,7 @@ void check_formats(const ModelConfig& config, const WeightConfig& formats) {
 DenseWeights load_dense_weights(const WeightSource& source, LoadQueue& queue) {
   const ModelConfig& config = source.config;
   CheckpointReader reader(source.checkpoint, queue);
-  const PackingFormat packing{source.formats.dense, bf16_activations(source.formats)};
+  const PackingFormat packing{source.formats.dense, bf16_activations(source.formats), source.formats.residence};
   DenseReader dense{reader, config, packing};
   ModelWeights weights;
   const Tensor embedding = reader.view(config.text_prefix + "embed_tokens.weight", {config.vocab_size, config.hidden_size});
@@ -147,7 +146,7 @@ DenseWeights load_dense_weights(const WeightSource& source, LoadQueue& queue) {
   weights.final_norm = reader.copy(config.text_prefix + "norm.weight", {config.hidden_size});
   weights.head.weight = dense.head(embedding);
   if (config.vision) weights.vision = load_vision_weights(config, {{}, packing.bf16_activations}, reader);
-  return {std::move(weights), reader.packed_bytes()};
+  return {std::move(weights), reader.packed_bytes(), reader.mapped_bytes()};
 }
 
 ExpertStoreConfig expert_store_config(const WeightSource& source, const ExpertPlacement& placement, int rank) {
@@ -156,21 +155,23 @@ ExpertStoreConfig expert_store_config(const WeightSource& source, const ExpertPl
                           .intermediate_size = config.moe.intermediate_size,
                           .slots = {},
                           .bf16_activations = bf16_activations(source.formats)};
+  const ExpertTier tier = is_mapped(source.formats) ? ExpertTier::kMapped : ExpertTier::kHost;
   for (int64_t layer = 0; layer < config.num_layers(); ++layer) {
     if (!config.is_moe_layer(layer)) continue;
     std::vector<ExpertSlot>& slots = store.slots.emplace_back();
     for (const int32_t expert : placement.experts_of(rank, static_cast<int>(store.slots.size()) - 1)) {
       const WeightFormat asked = source.formats.experts.value_or(WeightFormat{});
-      slots.push_back({expert, config.quantization ? config.quantization->of_expert(layer, expert) : asked});
+      slots.push_back({expert, config.quantization ? config.quantization->of_expert(layer, expert) : asked, tier});
     }
   }
   return store;
 }
 
-size_t settle_mapping(const Checkpoint& checkpoint, const Tensor& embedding) {
-  checkpoint.release_all_pages();
-  if (!checkpoint.holds(embedding)) return 0;
-  read_in_pages(embedding);
+size_t settle_mapping(const WeightSource& source, const Tensor& embedding) {
+  // Where matrices are used in place, next to nothing else has been read.
+  if (!is_mapped(source.formats)) source.checkpoint.release_all_pages();
+  if (!source.checkpoint.holds(embedding)) return 0;
+  source.checkpoint.read_in(embedding);
   return embedding.num_bytes();
 }
 

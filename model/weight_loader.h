@@ -24,11 +24,13 @@ struct WeightSource {
 // naming the setting and both formats.
 void check_formats(const ModelConfig& config, const WeightConfig& formats);
 
-// The dense weights; `queue` fills their matrices, which until then are uninitialised. Only the embedding table stays mapped:
-// its rows are read one by one. Throws InvalidFile naming the tensor, now or from the queue.
+// The dense weights; `queue` fills their matrices, which until then are uninitialised. The embedding table stays mapped, for
+// its rows are read one by one, and so do the matrices of a quantised checkpoint where the formats say so. Throws InvalidFile
+// naming the tensor, now or from the queue.
 struct DenseWeights {
   ModelWeights weights;
   size_t packed_bytes = 0;  // of all matrices
+  size_t mapped_bytes = 0;  // of those used in place
 };
 DenseWeights load_dense_weights(const WeightSource& source, LoadQueue& queue);
 
@@ -39,8 +41,8 @@ ExpertStoreConfig expert_store_config(const WeightSource& source, const ExpertPl
 // tensor, now or from the queue.
 void load_experts(const WeightSource& source, ExpertStore& store, LoadQueue& queue);
 
-// After the queue has run, for each weight to be held once: gives the pages of the mapping back, but reads in those of the
-// embedding now rather than in the first request. Returns the bytes that stay mapped on purpose.
-size_t settle_mapping(const Checkpoint& checkpoint, const Tensor& embedding);
+// After the queue has run, for each weight to be held once: gives the pages of the mapping back that are not used in place, but
+// reads in those of the embedding now rather than in the first request. Returns the embedding's bytes where it stays mapped.
+size_t settle_mapping(const WeightSource& source, const Tensor& embedding);
 
 }  // namespace skipper

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstdint>
 #include <fstream>
@@ -29,6 +30,10 @@ bool contains(std::span<const MemoryRange> ranges, uintptr_t address) {
   });
 }
 
+void touch_pages(uintptr_t first, uintptr_t last, uintptr_t page) {
+  for (uintptr_t address = first; address < last; address += page) (void)*reinterpret_cast<const volatile std::byte*>(address);
+}
+
 }  // namespace
 
 size_t resident_bytes_of(std::span<const MemoryRange> ranges) {
@@ -46,6 +51,20 @@ size_t resident_bytes_of(std::span<const MemoryRange> ranges) {
     }
   }
   return kibibytes * 1024;
+}
+
+bool read_in_pages(const std::byte* begin, size_t num_bytes) {
+  if (num_bytes == 0) return true;
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto address = reinterpret_cast<uintptr_t>(begin);
+  const uintptr_t first = address / page * page, last = (address + num_bytes + page - 1) / page * page;
+#ifdef MADV_POPULATE_READ
+  // One call instead of one fault for every few pages, and an error where a fault would be a signal.
+  if (madvise(reinterpret_cast<void*>(first), last - first, MADV_POPULATE_READ) == 0) return true;
+  if (errno != EINVAL) return false;
+#endif
+  touch_pages(first, last, page);  // the system is older than the call
+  return true;
 }
 
 void release_whole_pages(const std::byte* begin, size_t num_bytes) {

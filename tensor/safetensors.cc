@@ -281,6 +281,13 @@ std::vector<std::string> Checkpoint::names() const {
   return result;
 }
 
+void Checkpoint::read_in(const Tensor& view) const {
+  CHECK(holds(view)) << "read_in of memory that is not this checkpoint's";
+  if (read_in_pages(view.bytes(), view.num_bytes())) return;
+  throw InvalidFile(directory_.string() + ": " + std::to_string(view.num_bytes()) + " bytes of the weights cannot be read (" +
+                    std::strerror(errno) + "); check the disk, and that nobody has cut a file since");
+}
+
 void Checkpoint::release_pages(const Tensor& view) const {
   CHECK(holds(view)) << "release_pages of memory that is not this checkpoint's: its contents would be lost";
   release_whole_pages(view.bytes(), view.num_bytes());

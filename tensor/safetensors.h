@@ -66,6 +66,9 @@ class Checkpoint {
   Tensor get(const std::string& name) const;
   std::vector<std::string> names() const;
 
+  // Reads the pages of `view`, a tensor of this checkpoint or a part of one, into memory for use in place. Throws InvalidFile
+  // when they cannot be read.
+  void read_in(const Tensor& view) const;
   // Tells the operating system that the whole pages inside `view`, a tensor of this checkpoint or a part of one, are not
   // needed any more in this process (they were copied elsewhere). Reading them again is allowed and reads the file.
   void release_pages(const Tensor& view) const;

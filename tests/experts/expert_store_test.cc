@@ -66,6 +66,37 @@ TEST(ExpertStore, GivesEveryMatrixMemoryOfItsOwn) {
   }
 }
 
+// One expert in the store's memory, one in memory that stands for the mapping.
+ExpertStoreConfig host_and_mapped() {
+  return {.hidden_size = 3, .intermediate_size = 21, .slots = {{{4, kInt4}, {5, kBF16, ExpertTier::kMapped}}}};
+}
+
+ExpertMatrices matrices_elsewhere() {
+  return {empty_packed(kBF16, joined_shape({21, 3})), empty_packed(kBF16, {3, 21})};
+}
+
+TEST(ExpertStore, UsesMappedExpertsWhereTheyLie) {
+  ExpertStoreConfig config = host_and_mapped();
+  config.bf16_activations = ActivationFormat::kF32;
+  ExpertStore store(config);
+  const ExpertMatrices elsewhere = matrices_elsewhere();
+  store.place(0, 1, elsewhere);
+  store.freeze();
+  EXPECT_EQ(store.gate_up(0)[1].codes.bytes(), elsewhere.gate_up.codes.bytes());
+  EXPECT_EQ(store.down(0)[1].codes.bytes(), elsewhere.down.codes.bytes());
+  EXPECT_EQ(store.down(0)[1].activations, ActivationFormat::kF32);
+  EXPECT_EQ(store.handle({.layer = 0, .expert = 5}).tier, ExpertTier::kMapped);
+  EXPECT_EQ(store.handle({.layer = 0, .expert = 4}).tier, ExpertTier::kHost);
+}
+
+TEST(ExpertStore, CountsMappedBytesApart) {
+  const ExpertStore store(host_and_mapped());
+  const size_t mapped = packed_bytes(kBF16, {64, 3}) + packed_bytes(kBF16, {3, 21});
+  EXPECT_EQ(store.mapped_bytes(), mapped);
+  EXPECT_EQ(store.num_bytes(), mapped + packed_bytes(kInt4, {64, 3}) + packed_bytes(kInt4, {3, 21}));
+  EXPECT_EQ(ExpertStore(two_layers()).mapped_bytes(), 0u);
+}
+
 TEST(ExpertStore, TellsBF16WeightsWhatActivationsBecome) {
   ExpertStoreConfig config = two_layers();
   EXPECT_EQ(ExpertStore(config).matrices(0, 0).down.activations, ActivationFormat::kBF16);
@@ -96,6 +127,14 @@ TEST(ExpertStoreDeathTest, RefusesWritesAfterFreezingAndReadsBefore) {
   store.freeze();
   EXPECT_DEATH(store.matrices(0, 0), "immutable");
   EXPECT_DEATH(store.handle({.layer = 0, .expert = 3}), "not on this rank");
+}
+
+TEST(ExpertStoreDeathTest, KeepsTiersApartAndAsksForEveryPlace) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  ExpertStore store(host_and_mapped());
+  EXPECT_DEATH(store.matrices(0, 1), "rests in the mapping");
+  EXPECT_DEATH(store.place(0, 0, matrices_elsewhere()), "memory of its own");
+  EXPECT_DEATH(store.freeze(), "given no place");
 }
 
 }  // namespace

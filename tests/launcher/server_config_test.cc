@@ -34,7 +34,7 @@ TEST(ServerConfig, DefaultsAreValid) {
 
 TEST(ServerConfig, ReadsEverySectionAndKeepsOtherDefaults) {
   const ServerConfig config = load(R"({"engine": {"max_tokens_per_step": 99}, "cpu": {"threads": 3},
-      "weights": {"experts": "int4a-g32", "activation_dtype": "f32"},
+      "weights": {"experts": "int4a-g32", "activation_dtype": "f32", "residence": "mapped"},
       "comm": {"deadline_ms": 1234}, "frontend": {"port": 0, "host": "0.0.0.0"}, "dispatch": {"payload_dtype": "f32"},
       "kv_cache": {"dtype": "f32"}, "images": {"max_pixels": 5000}, "service_tiers": {"bronze": 1}})");
   EXPECT_EQ(config.engine.max_tokens_per_step, 99);
@@ -43,6 +43,7 @@ TEST(ServerConfig, ReadsEverySectionAndKeepsOtherDefaults) {
   EXPECT_EQ(config.weights.experts, (WeightFormat{WeightKind::kInt4Asymmetric, 32}));
   EXPECT_EQ(config.weights.dense, std::nullopt);
   EXPECT_EQ(config.weights.activation_dtype, DType::kF32);
+  EXPECT_EQ(config.weights.residence, WeightResidence::kMapped);
   EXPECT_EQ(config.comm.deadline.count(), 1234);
   EXPECT_EQ(config.frontend.host, "0.0.0.0");
   EXPECT_EQ(config.dispatch.payload_dtype, DType::kF32);
@@ -55,6 +56,7 @@ TEST(ServerConfig, WhatItPrintsItReadsBack) {
   ServerConfig config = load_server_config("");
   config.engine.queue_capacity = 17;
   config.weights.dense = WeightFormat{WeightKind::kInt8, 64};
+  config.weights.residence = WeightResidence::kMapped;
   config.frontend.max_images = 3;
   EXPECT_EQ(describe(load(describe(config))), describe(config));
 }
@@ -67,6 +69,7 @@ TEST(ServerConfig, ErrorsNameTheFullKey) {
   EXPECT_THAT(error_of(R"({"cpu": {"threads": -1}})"), HasSubstr("cpu.threads: -1"));
   EXPECT_THAT(error_of(R"({"cpu": {"threads": 1025}})"), HasSubstr("cpu.threads: 1025"));
   EXPECT_THAT(error_of(R"({"weights": {"experts": "int8-g65"}})"), HasSubstr("weights: experts"));
+  EXPECT_THAT(error_of(R"({"weights": {"residence": "disk"}})"), HasSubstr("weights: residence: 'disk'"));
   EXPECT_THAT(error_of(R"({"engine": 3})"), HasSubstr("engine: expected an object"));
   EXPECT_THAT(error_of(R"({"kv_cache": {"dtype": "fp4"}})"), HasSubstr("'fp4' is not supported"));
   EXPECT_THAT(error_of(R"({"service_tiers": {"gold": 1}})"), HasSubstr("service_tiers.gold: 1"));

@@ -32,7 +32,7 @@ struct LoadedModel {
     load_experts(source, store, queue);
     queue.run(workers, [this](size_t done, size_t total) { progress.push_back({done, total}); });
     store.freeze();
-    mapped_bytes = settle_mapping(checkpoint, dense.weights.embedding);
+    mapped_bytes = settle_mapping(source, dense.weights.embedding);
   }
 
   ExpertPlacement placement;
@@ -204,6 +204,12 @@ TEST(WeightLoader, RefusesOtherFormatsThanThoseOfAQuantisedCheckpoint) {
   EXPECT_THROW(check_formats(config, {.experts = int4}), InvalidRequest);
   config.quantization->dense = int4;
   EXPECT_THROW(check_formats(config, {.dense = int8}), InvalidRequest);
+}
+
+TEST(WeightLoader, RefusesToMapACheckpointThatIsNotPacked) {
+  const ModelConfig config = load_model_config(model_fixture("tiny_qwen3_moe"));
+  EXPECT_THAT([&] { check_formats(config, {.residence = WeightResidence::kMapped}); },
+              ThrowsMessage<InvalidRequest>(AllOf(HasSubstr("weights.residence"), HasSubstr("skipper quantize"))));
 }
 
 TEST(WeightLoader, NamesTheTensorThatIsMissing) {

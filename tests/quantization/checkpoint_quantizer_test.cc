@@ -8,6 +8,7 @@
 
 #include "base/json_fields.h"
 #include "model/checkpoint_reader.h"
+#include "model/weight_loader.h"
 #include "tests/model/prompt_fixture.h"
 #include "tests/quantization/quantized_copy.h"
 
@@ -157,6 +158,55 @@ TEST(CheckpointQuantizer, LeavesDenseWeightsAloneUnlessAsked) {
 TEST(CheckpointQuantizer, KeepsBiasesOfPackedProjections) {
   const QuantizedCopy copy(model_fixture("tiny_qwen3_moe"), "int8-g32", "int8-g32");
   EXPECT_TRUE(Checkpoint(copy.path()).has("model.layers.0.self_attn.q_proj.bias"));
+}
+
+// A rank alone.
+struct LoadedCopy {
+  LoadedCopy(const Checkpoint& checkpoint, const ModelConfig& config, WeightResidence residence)
+      : formats{.residence = residence},
+        source{checkpoint, config, formats},
+        placement(ExpertPlacement::contiguous({config.num_moe_layers(), static_cast<int>(config.moe.num_experts), 1})),
+        store(expert_store_config(source, placement, 0)) {
+    LoadQueue queue;
+    dense = load_dense_weights(source, queue);
+    load_experts(source, store, queue);
+    queue.run(ThreadPool::caller_only(), nullptr);
+    store.freeze();
+    embedding_bytes = settle_mapping(source, dense.weights.embedding);
+  }
+  size_t mapped_bytes() const { return embedding_bytes + dense.mapped_bytes + store.mapped_bytes(); }
+
+  WeightConfig formats;
+  WeightSource source;
+  ExpertPlacement placement;
+  ExpertStore store;
+  DenseWeights dense;
+  size_t embedding_bytes = 0;
+};
+
+TEST(QuantizedCopyInMemory, LeavesOnlyTheEmbeddingMapped) {
+  const QuantizedCopy copy(demo_model(), "int8-g64", "int8-g64");
+  const ModelConfig config = load_model_config(copy.path());
+  const Checkpoint checkpoint(copy.path());
+  const LoadedCopy loaded(checkpoint, config, WeightResidence::kMemory);
+  EXPECT_EQ(loaded.mapped_bytes(), loaded.embedding_bytes);
+  EXPECT_FALSE(checkpoint.holds(loaded.store.down(0)[0].codes));
+  EXPECT_FALSE(checkpoint.holds(loaded.dense.weights.head.weight.codes));
+  EXPECT_LT(checkpoint.resident_bytes(), loaded.embedding_bytes + loaded.store.num_bytes() / 2);
+}
+
+TEST(QuantizedCopyMapped, IsUsedInPlaceAndResidentWithoutACopy) {
+  const QuantizedCopy copy(demo_model(), "int8-g64", "int8-g64");
+  const ModelConfig config = load_model_config(copy.path());
+  const Checkpoint checkpoint(copy.path());
+  const LoadedCopy loaded(checkpoint, config, WeightResidence::kMapped);
+  EXPECT_EQ(loaded.store.mapped_bytes(), loaded.store.num_bytes());
+  EXPECT_GT(loaded.dense.mapped_bytes, loaded.dense.weights.head.weight.num_bytes());
+  EXPECT_LT(loaded.dense.mapped_bytes, loaded.dense.packed_bytes) << "the vision tower is packed at load";
+  EXPECT_TRUE(checkpoint.holds(loaded.store.gate_up(0)[0].codes));
+  EXPECT_TRUE(checkpoint.holds(loaded.store.down(0)[0].scales));
+  EXPECT_TRUE(checkpoint.holds(loaded.dense.weights.head.weight.codes));
+  EXPECT_GE(checkpoint.resident_bytes(), loaded.mapped_bytes());
 }
 
 TEST(CheckpointQuantizer, CarriesTokenizerAndTemplatesOver) {

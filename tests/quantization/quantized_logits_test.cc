@@ -22,12 +22,15 @@ class QuantizedLogits : public testing::TestWithParam<Formats> {
     return formats;
   }
 
+  static RunFormats mapped() { return {.weights = {.residence = WeightResidence::kMapped}, .num_threads = 2}; }
+
   static void expect_same_bits(const std::filesystem::path& model, const TestSequence& sequence) {
     const QuantizedCopy copy(model, GetParam().experts, GetParam().dense);
     const std::vector<float> expected = logits_alone(model, sequence, at_load());
     ASSERT_FALSE(expected.empty());
     EXPECT_TRUE(logits_alone(copy.path(), sequence, {.num_threads = 2}) == expected);
     EXPECT_TRUE(logits_alone(copy.path(), sequence, at_load()) == expected) << "its formats may be asked for again";
+    EXPECT_TRUE(logits_alone(copy.path(), sequence, mapped()) == expected) << "used in place";
   }
 };
 

@@ -114,6 +114,27 @@ TEST_F(CheckpointTest, ReleasedPagesLeaveTheProcessAndReadTheSameAgain) {
   EXPECT_EQ(sum(), 3 * kBytes);
 }
 
+TEST_F(CheckpointTest, PagesReadInAreResidentBeforeTheirFirstUse) {
+  constexpr int64_t kBytes = 8 << 20;
+  write_shard("model.safetensors", "w", kBytes, '\3');
+  const Checkpoint checkpoint(directory_.path());
+  const Tensor view = checkpoint.get("w", {kBytes});
+  checkpoint.release_all_pages();
+  checkpoint.read_in(view.slice(0, 0));
+  EXPECT_LT(checkpoint.resident_bytes(), static_cast<size_t>(kBytes / 2));
+  checkpoint.read_in(view);
+  EXPECT_GE(checkpoint.resident_bytes(), static_cast<size_t>(kBytes));
+}
+
+TEST_F(CheckpointTest, NamesTheDirectoryWhenPagesCannotBeReadIn) {
+  constexpr int64_t kBytes = 1 << 20;
+  write_shard("model.safetensors", "w", kBytes, '\3');
+  const Checkpoint checkpoint(directory_.path());
+  std::filesystem::resize_file(directory_.path() / "model.safetensors", 4096);
+  EXPECT_THAT(invalid_file_message([&] { checkpoint.read_in(checkpoint.get("w", {kBytes})); }),
+              AllOf(HasSubstr(directory_.path().string()), HasSubstr("cannot be read")));
+}
+
 TEST_F(CheckpointTest, ReleasingLessThanAPageIsAllowed) {
   write_shard("model.safetensors", "w", 3, '\3');
   const Checkpoint checkpoint(directory_.path());
