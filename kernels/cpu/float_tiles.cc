@@ -157,11 +157,11 @@ template <int kWidth, int kRows, int kPanels>
   store_tile(sums, operands.sums);
 }
 
-#if defined(__x86_64__)
-// Between one row, which a thread cannot fetch too early, and the many that leave it time, prefetches only take the place of
-// loads among the misses that a core can have under way: measured, decode of 32 streams.
-constexpr bool prefetches(int num_rows) { return num_rows == 1 || num_rows > 6; }
+// Up to this many rows wait for memory: they read one panel after the other, a single stream that the CPU fetches ahead by
+// itself. Measured: 58 GB/s of BF16 for one row, where four panels at once with prefetches reach 48.
+constexpr int kMostRowsOfOneStream = 6;
 
+#if defined(__x86_64__)
 // vdpbf16ps: products of pairs are added without being rounded to BF16, denormals count as zero.
 template <int kRows, int kPanels>
 [[gnu::always_inline]] inline void multiply_pairs(const TileOperands& operands) {
@@ -175,7 +175,7 @@ template <int kRows, int kPanels>
   for (int64_t offset = 0; offset < num_bytes; offset += kPanelRows * 4, x += kRows) {
     Shorts w[kPanels];
     for (int p = 0; p < kPanels; ++p) __builtin_memcpy(&w[p], weights.panel[p] + offset, sizeof(w[p]));
-    if constexpr (prefetches(kRows)) weights.prefetch_behind(num_bytes, offset);
+    if constexpr (kRows > kMostRowsOfOneStream) weights.prefetch_behind(num_bytes, offset);
     for (int r = 0; r < kRows; ++r) {
       const Ints pair = static_cast<int>(x[r]) - Ints{};
       for (int p = 0; p < kPanels; ++p) {
@@ -225,6 +225,7 @@ struct Bf16Tiles {
   }
 
   static constexpr int panels_at_once(Isa isa, int num_rows) {
+    if (multiplies_pairs(isa) && num_rows <= kMostRowsOfOneStream) return 1;
     if (isa >= Isa::kAvx512) return panels_for_wide_registers(num_rows, multiplies_pairs(isa) ? 13 : 12);
     return panels_for_narrow_registers(isa, num_rows);
   }

@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kBlockBytes = int64_t{256} << 10;
 // Fewer words than this are converted sooner than threads are woken.
 constexpr int64_t kWordsWorthThreads = 16384;
-constexpr int64_t kTasksPerThread = 8;
+constexpr int64_t kTasksPerThread = 4;
 constexpr int64_t kMaxTaskPanels = 64;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }

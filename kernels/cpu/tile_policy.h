@@ -7,7 +7,7 @@
 //     // Instruction sets with code of their own: portable, AVX2 and AVX-512 at least (see instruction_set.h).
 //     static constexpr bool has_code_for(Isa isa);
 //     // Panels that are multiplied together with this many rows (1, 2, 4 or 8), or 0 when the registers cannot hold so many
-//     // rows; once 0, 0 for all larger numbers too. One row takes as many panels as hide the latency of its serial sums.
+//     // rows; once 0, 0 for all larger numbers too.
 //     static constexpr int panels_at_once(Isa isa, int num_rows);
 //     // Words of one row of activations: what its dot instruction broadcasts (two BF16, four int8 codes or one float each),
 //     // padded with zeros to whole chunks of the weights, then whatever else the row needs (scales and sums of groups).
