@@ -51,7 +51,7 @@ ModelBenchmark::ModelBenchmark(const ModelBenchmarkConfig& config, Communicator&
   const ParallelContext parallel{data_, topology, levels_};
   const WeightLoading loading{config_.formats, workers};
   model_ = std::make_unique<MultimodalModel>(config_.model, model_config_, parallel, limits, loading);
-  model_->set_routing_observer([this](const MoeLayerConfig& layer, const Routing&, const Routing& kept) {
+  model_->set_routing_observer([this](const MoeLayerConfig& layer, const TokenPolicies&, const Routing&, const Routing& kept) {
     if (census_is_open_) census_.observe(layer, kept);
   });
 }

@@ -60,8 +60,9 @@ struct MoeBuffers {
   Tensor expert_output;  // [most rows that can arrive, H] f32
 };
 
-// Sees the routing of a batch before and after skipping; the tensors are valid during the call only.
-using RoutingObserver = std::function<void(const MoeLayerConfig& layer, const Routing& routed, const Routing& kept)>;
+// Sees the routing of a batch before and after skipping, and what each row runs under; valid during the call only.
+using RoutingObserver = std::function<void(const MoeLayerConfig& layer, const TokenPolicies& policies, const Routing& routed,
+                                           const Routing& kept)>;
 
 // Engine thread only. All ranks call forward() together, also with no tokens.
 class MoeLayer {

@@ -89,7 +89,7 @@ class RankRun {
   }
 
   void forward(MoeLayer& layer, const RankTokens& part, MoeBuffers& buffers) {
-    layer.set_routing_observer([&](const MoeLayerConfig&, const Routing& routed, const Routing& kept) {
+    layer.set_routing_observer([&](const MoeLayerConfig&, const TokenPolicies&, const Routing& routed, const Routing& kept) {
       for (size_t i = 0; i < part.tokens.size(); ++i) {
         TokenResult& result = run_.tokens[part.tokens[i]];
         result.routed_ids = row_of<int32_t>(routed.expert_ids, i);

@@ -47,7 +47,7 @@ void run_rank(const DemoEngineOptions& options, Communicator& control, Communica
   MultimodalModel model(kDemo, config, ParallelContext{data, topology, levels},
                         {options.engine.max_tokens_per_step, options.engine.max_logit_rows});
   if (options.routing_observer) {
-    model.set_routing_observer([&](const MoeLayerConfig&, const Routing&, const Routing& kept) {
+    model.set_routing_observer([&](const MoeLayerConfig&, const TokenPolicies&, const Routing&, const Routing& kept) {
       options.routing_observer(control.rank(), kept);
     });
   }
@@ -55,7 +55,7 @@ void run_rank(const DemoEngineOptions& options, Communicator& control, Communica
   ModelRunner runner(model, cache, options.engine, demo_token_classes(config));
   RequestQueue queue(options.engine.queue_capacity);
   HealthMonitor health(std::chrono::seconds(60));
-  Engine engine(options.engine, ClusterConfig(), {control, data, runner, model, queue, health}, nullptr);
+  Engine engine(options.engine, ClusterConfig(), {control, data, runner, model, queue, health, levels}, nullptr);
   if (control.rank() != 0) return engine.run();
   RequestDriver driver(engine, queue, static_cast<size_t>(options.engine.queue_capacity));
   DemoEngine demo{engine, queue, driver, model};
