@@ -32,7 +32,7 @@ StreamBatch::StreamBatch(int64_t max_streams, int64_t max_blocks, int64_t block_
 void StreamBatch::clear() {
   num_streams_ = 0;
   for (auto* values : {&token_ids_, &rotary_, &positions_, &sequence_index_, &kv_slots_, &logit_rows_}) values->clear();
-  for (auto* values : {&token_class_, &level_}) values->clear();
+  for (auto* values : {&token_class_, &level_, &phase_}) values->clear();
 }
 
 void StreamBatch::append(const TokenStream& stream, int64_t begin, int64_t end) {
@@ -50,6 +50,7 @@ void StreamBatch::append_token(const TokenStream& stream, int64_t position) {
   kv_slots_.push_back(static_cast<int32_t>(block * block_size_ + position % block_size_));
   token_class_.push_back(static_cast<uint8_t>(TokenClass::kText));
   level_.push_back(0);
+  phase_.push_back(static_cast<uint8_t>(TokenPhase::kPrompt));
 }
 
 BatchInput StreamBatch::input() const {
@@ -63,6 +64,7 @@ BatchInput StreamBatch::input() const {
   batch.block_tables = block_tables_.first(num_streams_);
   batch.token_class = view(token_class_, {num_tokens});
   batch.level = view(level_, {num_tokens});
+  batch.phase = view(phase_, {num_tokens});
   batch.logit_rows = view(logit_rows_, {static_cast<int64_t>(logit_rows_.size())});
   return batch;
 }

@@ -46,7 +46,7 @@ class StreamBatch {
   int64_t num_streams_ = 0;
   Tensor block_tables_;
   std::vector<int32_t> token_ids_, rotary_, positions_, sequence_index_, kv_slots_, logit_rows_;
-  std::vector<uint8_t> token_class_, level_;
+  std::vector<uint8_t> token_class_, level_, phase_;
 };
 
 }  // namespace skipper

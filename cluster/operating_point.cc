@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "base/byte_codec.h"
 #include "base/error.h"
 #include "base/json_fields.h"
 
@@ -14,9 +15,9 @@ using nlohmann::json;
 
 namespace {
 
-constexpr size_t kNumSkippableClasses = 2;  // text and vision; protected tokens have no thresholds
 constexpr double kAlphaSumTolerance = 1e-3;
 constexpr double kMaxTau = 1000.0;  // the score is at most 1, so anything over 1 skips every pair already
+constexpr size_t kMinLevelBytes = 2 * sizeof(uint64_t) + sizeof(std::array<float, 2>) + sizeof(uint8_t);  // encoded
 constexpr size_t kMaxLevels = 256;  // a token carries its level in one byte
 
 std::string class_name(size_t token_class) { return std::string(kTokenClassNames[token_class]); }
@@ -111,6 +112,31 @@ std::string describe(const LevelTable& table) {
     levels.push_back({{"alpha", point.alpha}, {"tau", point.tau}, {"protect_top1", point.protect_top1}});
   }
   return json({{"version", table.version}, {"levels", levels}}).dump();
+}
+
+void encode(const LevelTable& table, std::vector<std::byte>& out) {
+  ByteWriter writer(out);
+  writer.value(table.version);
+  writer.value<uint64_t>(table.levels.size());
+  for (const OperatingPoint& point : table.levels) {
+    for (const std::vector<float>& alpha : point.alpha) writer.values(alpha);
+    writer.value(point.tau);
+    writer.value<uint8_t>(point.protect_top1 ? 1 : 0);
+  }
+}
+
+LevelTable decode_level_table(std::span<const std::byte> bytes) {
+  ByteReader reader(bytes, "level table");
+  LevelTable table;
+  table.version = reader.value<uint32_t>();
+  table.levels.resize(reader.count(kMinLevelBytes));
+  for (OperatingPoint& point : table.levels) {
+    for (std::vector<float>& alpha : point.alpha) alpha = reader.values<float>();
+    point.tau = reader.value<std::array<float, 2>>();
+    point.protect_top1 = reader.value<uint8_t>() != 0;
+  }
+  reader.expect_end();
+  return table;
 }
 
 LevelTable unskipped_levels(int num_moe_layers) {

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,14 +14,54 @@
 
 namespace skipper {
 
-// One set of thresholds. A (token, expert) pair of layer l and class c is skipped iff alpha[c][l] · p < tau[c], p being the
-// expert's weight normalised over the token's top-k (MoDES, eq. 3 and 5). Protected tokens have no thresholds.
+// How an operating point chooses among a token's pairs. p_1 >= p_2 >= ... are its weights divided by their sum, before any
+// routed_scaling_factor. All rules are strict: a threshold of 0 skips nothing.
+enum class PairRule : uint8_t {
+  kScore,     // skip iff alpha[class][layer] · scale[layer][expert] · p < tau (MoDES, eq. 3 and 5)
+  kTopK,      // keep the first `kept_k`; a fraction keeps one more for that share of the tokens
+  kTailMass,  // skip j, j + 1, ... of the smallest j with Σ_{u >= j} p_u < beta[class][layer] (NAEE for k > 2; adaptive k)
+  kRelative,  // skip j iff p_j < beta[class][layer] · p_1 (NAEE for k = 2, AdapMoE; DiEP where experts are alike)
+};
+
+// What a token's pairs at one destination are worth together.
+enum class DestinationScore : uint8_t {
+  kSumOfSquares,  // alpha · Σ p²: the error's energy where experts' outputs are orthogonal
+  kSum,           // alpha · Σ p
+};
+
+inline constexpr size_t kNumSkippableClasses = 2;  // text and vision; protected tokens have no thresholds
+
+// One set of thresholds; what they mean stands in expert_parallel/expert_skipping.h. Arrays over classes are text = 0,
+// vision = 1, arrays over hops as in Hop.
 // Goals: the file format of operating_point.json, validated. Non-goals: choosing the numbers (evaluation/ does).
 struct OperatingPoint {
-  // [class text = 0, vision = 1][MoE layer]; each sums to 1 over the layers.
-  std::array<std::vector<float>, 2> alpha;
-  std::array<float, 2> tau = {0.0f, 0.0f};
-  bool protect_top1 = false;
+  PairRule pair_rule = PairRule::kScore;
+  std::array<std::vector<float>, kNumSkippableClasses> alpha = {};  // [class][MoE layer]; each sums to 1 over the layers
+  std::array<float, kNumSkippableClasses> tau = {0.0f, 0.0f};
+  std::optional<float> tau_generated = {};                          // of text that was generated; absent: tau
+  std::array<float, kNumSkippableClasses> kept_k = {0.0f, 0.0f};  // kTopK; 0: all
+  std::array<std::vector<float>, kNumSkippableClasses> beta = {};   // [class][MoE layer], kTailMass and kRelative; empty: 0
+  std::vector<float> expert_scale = {};                             // [MoE layer · num_experts], kScore; empty: 1
+
+  std::array<std::array<float, kNumHops>, kNumSkippableClasses> tau_dst{};  // destination rule; 0 for the local hop, always
+  DestinationScore destination_score = DestinationScore::kSumOfSquares;
+  bool exempt_local = false;  // the pair rule spares pairs of the token's own rank
+
+  float rank_capacity = 0.0f;      // pairs a rank may run, in multiples of the mean over ranks; 0: no limit
+  int32_t decode_base_k = 0;       // batch-aware decode (OEA): experts that some token has among its first k; 0: off
+  int32_t decode_rank_experts = 0;  // at most so many distinct experts on each rank, the largest sums of p first; 0: no limit
+
+  bool protect_top1 = false;   // a token keeps its first expert
+  float protect_margin = 0.0f;  // a token with p_1 − p_2 under it keeps all (rare cases)
+  bool renormalize = false;    // survivors' weights sum to what they were before
+
+  // Layers whose experts return their input instead, for calibration by the released MoDES code's convention; not in files.
+  std::array<std::vector<uint8_t>, kNumSkippableClasses> identity_bypass = {};  // [class][MoE layer], empty: none
+
+  bool skips_nothing() const;
+  bool depends_on_placement() const;  // destination rule or exempt_local
+  bool depends_on_batch() const;      // a rule of capacities or of decode batches
+  bool operator==(const OperatingPoint&) const = default;
 };
 
 // Level 0 always skips nothing; level n ≥ 1 is the n-th operating point. Immutable; shared by all ranks of a job.
@@ -36,6 +79,10 @@ struct ModelIdentity {
 
 // Every number of the table as text, for comparing it between ranks.
 std::string describe(const LevelTable& table);
+
+// For messages between ranks. Decoding throws CommError when the bytes are not what encode() wrote.
+void encode(const LevelTable& table, std::vector<std::byte>& out);
+LevelTable decode_level_table(std::span<const std::byte> bytes);
 
 // A table with level 0 alone.
 LevelTable unskipped_levels(int num_moe_layers);

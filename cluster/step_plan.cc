@@ -3,7 +3,7 @@
 namespace skipper {
 namespace {
 
-constexpr uint32_t kPlanMagic = 0x314e4c50;  // "PLN1": changes with the layout below
+constexpr uint32_t kPlanMagic = 0x324e4c50;  // "PLN2": changes with the layout below
 constexpr size_t kMinRankBytes = 3 * sizeof(uint64_t);
 constexpr size_t kMinSequenceBytes = sizeof(uint64_t) + 2 * sizeof(int32_t) + sizeof(uint8_t) + sizeof(uint64_t);
 
@@ -39,6 +39,7 @@ void encode(const StepPlan& plan, std::vector<std::byte>& out) {
   writer.value(plan.step);
   writer.value(plan.kind);
   writer.value(plan.level_table_version);
+  writer.values(plan.level_table);
   writer.value(plan.placement_version);
   writer.value<uint64_t>(plan.ranks.size());
   for (const RankPlan& rank : plan.ranks) {
@@ -58,6 +59,7 @@ StepPlan decode_step_plan(std::span<const std::byte> bytes) {
   plan.step = reader.value<int64_t>();
   plan.kind = reader.value<StepKind>();
   plan.level_table_version = reader.value<uint32_t>();
+  plan.level_table = reader.values<std::byte>();
   plan.placement_version = reader.value<uint32_t>();
   plan.ranks.resize(reader.count(kMinRankBytes));
   for (RankPlan& rank : plan.ranks) {

@@ -40,6 +40,7 @@ struct StepPlan {
   int64_t step = 0;
   StepKind kind = StepKind::kIdle;
   uint32_t level_table_version = 1;
+  std::vector<std::byte> level_table;  // encoded LevelTable that applies from this step on; empty: the old one stays
   uint32_t placement_version = 1;
   std::vector<RankPlan> ranks;
 };
@@ -55,6 +56,13 @@ struct SequenceResult {
   double prompt_nll = 0.0;   // nats, sum over the sequence's tokens scored so far
   int32_t num_scored = 0;
   int32_t token_id = -1;     // sampled token, −1 when the plan asked for none
+  double kl = 0.0;           // nats, sum over the scored tokens so far, when there is a reference
+  int32_t num_flips = 0;     // scored tokens so far whose most probable successor is not the reference's
+  // Of this step's tokens, as in SkipUsage:
+  int64_t pairs_run = 0;
+  int64_t pairs_skipped = 0;
+  int64_t bytes_sent = 0;
+  int64_t bytes_saved = 0;
 };
 
 }  // namespace skipper

@@ -14,6 +14,13 @@ enum class TokenClass : uint8_t { kText = 0, kVision = 1, kProtected = 2 };
 inline constexpr int kNumTokenClasses = 3;
 inline constexpr std::array<std::string_view, kNumTokenClasses> kTokenClassNames = {"text", "vision", "protected"};
 
+// prompt: a token that came with the request, its own earlier answers included. generated: one that this request sampled, also
+// when it is computed again.
+enum class TokenPhase : uint8_t { kPrompt = 0, kGenerated = 1 };
+
+inline constexpr int kNumTokenPhases = 2;
+inline constexpr std::array<std::string_view, kNumTokenPhases> kTokenPhaseNames = {"prompt", "generated"};
+
 // Where a destination rank is, seen from the source.
 enum class Hop : uint8_t { kLocal = 0, kNode = 1, kNetwork = 2 };
 

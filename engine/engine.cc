@@ -89,19 +89,42 @@ void Engine::lead() {
 void Engine::step() {
   take_submissions();
   const auto start = Clock::now();
-  const StepPlan plan = scheduler_.next_plan(admissions_);
+  StepPlan plan = scheduler_.next_plan(admissions_);
+  take_new_levels(plan);
   parts_.queue.set_num_waiting(scheduler_.num_waiting());
   parts_.health.step_started(plan.step);
   parts_.control.set_context({.step = plan.step, .layer = -1, .phase = "plan"});
   plan_bytes_.clear();
   encode(plan, plan_bytes_);
   channel_.broadcast_plan(plan_bytes_);
+  apply_levels(plan);
   if (has_admissions(plan)) scatter_admissions(plan);
   execute(plan, admissions_[0]);
   gather_results(plan);
   scheduler_.apply(plan, results_);
   parts_.health.step_finished();
   report(plan, std::chrono::duration<double>(Clock::now() - start).count());
+}
+
+void Engine::set_levels(LevelTable levels) {
+  const std::lock_guard lock(new_levels_mutex_);
+  new_levels_ = std::move(levels);
+  parts_.queue.wake();
+}
+
+// Numbers the new table, so that every rank can tell it from the old one.
+void Engine::take_new_levels(StepPlan& plan) {
+  plan.level_table_version = parts_.levels.version;
+  const std::lock_guard lock(new_levels_mutex_);
+  if (!new_levels_) return;
+  new_levels_->version = ++plan.level_table_version;
+  encode(*new_levels_, plan.level_table);
+  new_levels_.reset();
+}
+
+void Engine::apply_levels(const StepPlan& plan) {
+  if (!plan.level_table.empty()) parts_.levels = decode_level_table(plan.level_table);
+  CHECK_EQ(plan.level_table_version, parts_.levels.version);
 }
 
 void Engine::finish() {
@@ -177,7 +200,7 @@ void Engine::follow() {
     parts_.control.set_context({.step = -1, .layer = -1, .phase = "plan"});
     const StepPlan plan = decode_step_plan(channel_.receive_plan());
     if (plan.kind == StepKind::kStop) break;
-    CHECK_EQ(plan.level_table_version, parts_.level_table_version);
+    apply_levels(plan);
     parts_.health.step_started(plan.step);
     admissions.resize(static_cast<size_t>(admission_bytes(plan.ranks[static_cast<size_t>(parts_.control.rank())])));
     if (has_admissions(plan)) channel_.receive_part({admissions.data(), admissions.size()});

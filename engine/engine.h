@@ -4,6 +4,8 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "base/thread_pool.h"
 #include "cluster/control_channel.h"
 #include "cluster/health_monitor.h"
+#include "cluster/operating_point.h"
 #include "comm/communicator.h"
 #include "engine/model_runner.h"
 #include "engine/request_queue.h"
@@ -38,7 +41,7 @@ struct EngineParts {
   MultimodalModel& model;
   RequestQueue& queue;    // used at rank 0
   HealthMonitor& health;
-  uint32_t level_table_version = 1;
+  LevelTable& levels;     // the one that the model reads; replaced between steps
   ThreadPool& workers = ThreadPool::caller_only();  // of the kernels
 };
 
@@ -51,6 +54,9 @@ class Engine {
   // Steps until stop() at rank 0, until rank 0 says stop elsewhere. An error ends every request with kError, aborts the group
   // and is thrown on.
   void run();
+  // Rank 0, thread-safe: `levels` applies on all ranks from the next step on. Tokens under way keep the number of their level, so
+  // a table that comes while requests run must begin with the levels that they use.
+  void set_levels(LevelTable levels);
   // Rank 0: one step, or a heartbeat when there is nothing to do; for callers that drive the loop themselves.
   void step();
   // Rank 0: tells the other ranks to leave run(). Requests still there end with kCancelled.
@@ -69,6 +75,8 @@ class Engine {
   void execute(const StepPlan& plan, std::span<const std::byte> admissions);
   void take_submissions();
   void scatter_admissions(const StepPlan& plan);
+  void take_new_levels(StepPlan& plan);
+  void apply_levels(const StepPlan& plan);
   void gather_results(const StepPlan& plan);
   void read_records(const StepPlan& plan);
   void report(const StepPlan& plan, double step_seconds);
@@ -82,6 +90,9 @@ class Engine {
   TrafficCounters total_traffic_;
   TrafficCounters step_traffic_;
   TrafficCounters sent_traffic_;  // what this rank has told rank 0 so far
+
+  std::mutex new_levels_mutex_;
+  std::optional<LevelTable> new_levels_;  // waits for the next step
 
   std::atomic<bool> stopping_{false};
   std::atomic<int64_t> stop_deadline_ms_{0};

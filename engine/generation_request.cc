@@ -9,6 +9,14 @@ constexpr size_t kMinImageBytes = 4 * sizeof(int64_t);
 
 }  // namespace
 
+SkipUsage& SkipUsage::operator+=(const SkipUsage& other) {
+  pairs_run += other.pairs_run;
+  pairs_skipped += other.pairs_skipped;
+  bytes_sent += other.bytes_sent;
+  bytes_saved += other.bytes_saved;
+  return *this;
+}
+
 void encode(const GenerationRequest& request, std::vector<std::byte>& out) {
   ByteWriter writer(out);
   writer.value(request.id);
@@ -27,6 +35,10 @@ void encode(const GenerationRequest& request, std::vector<std::byte>& out) {
   writer.values(request.stop_token_ids);
   writer.value(request.level);
   writer.value<uint8_t>(request.score_prompt ? 1 : 0);
+  writer.value(request.score_from);
+  writer.value(request.reference);
+  writer.value(request.reference_id);
+  writer.value(request.rank);
 }
 
 GenerationRequest decode_generation_request(std::span<const std::byte> bytes) {
@@ -48,6 +60,10 @@ GenerationRequest decode_generation_request(std::span<const std::byte> bytes) {
   request.stop_token_ids = reader.values<int32_t>();
   request.level = reader.value<uint8_t>();
   request.score_prompt = reader.value<uint8_t>() != 0;
+  request.score_from = reader.value<int32_t>();
+  request.reference = reader.value<ReferenceUse>();
+  request.reference_id = reader.value<uint64_t>();
+  request.rank = reader.value<int32_t>();
   reader.expect_end();
   return request;
 }
@@ -60,6 +76,8 @@ void encode(const TokenEvent& event, std::vector<std::byte>& out) {
   writer.value(event.finish_reason);
   writer.value(event.prompt_nll);
   writer.value(event.num_scored);
+  writer.value(event.distance);
+  writer.value(event.usage);
   writer.text(event.error);
 }
 
@@ -72,6 +90,8 @@ TokenEvent decode_token_event(std::span<const std::byte> bytes) {
   event.finish_reason = reader.value<FinishReason>();
   event.prompt_nll = reader.value<double>();
   event.num_scored = reader.value<int32_t>();
+  event.distance = reader.value<ReferenceDistance>();
+  event.usage = reader.value<SkipUsage>();
   event.error = reader.text();
   reader.expect_end();
   return event;

@@ -22,6 +22,13 @@ struct SamplingParams {
   int32_t choice = 0;  // index among the n choices of one HTTP request
 };
 
+// What a scored prompt's log-probabilities are for. A comparison must run on the rank that keeps the reference.
+enum class ReferenceUse : uint8_t {
+  kNone,
+  kKeep,     // remember the log-probabilities of the scored tokens under `reference_id`
+  kCompare,  // KL divergence of this run from them
+};
+
 // A request can start from prompt + tokens so far: replaying `generated_ids` continues it bit for bit.
 struct GenerationRequest {
   uint64_t id = 0;  // unique in the process, given by the queue
@@ -34,6 +41,29 @@ struct GenerationRequest {
   std::vector<int32_t> stop_token_ids;  // sampling one ends the request; it is reported but not part of the text
   uint8_t level = 0;            // of the LevelTable
   bool score_prompt = false;    // report the log-likelihood of the prompt instead of generating
+  int32_t score_from = 1;       // score_prompt: the first token that is predicted, 1 to the last
+  ReferenceUse reference = ReferenceUse::kNone;
+  uint64_t reference_id = 0;
+  int32_t rank = -1;            // where it must run; −1: anywhere
+};
+
+// What a request's tokens cost: sums over its tokens and the layers, computed again tokens (preemption) counted again.
+struct SkipUsage {
+  int64_t pairs_run = 0;
+  int64_t pairs_skipped = 0;
+  int64_t bytes_sent = 0;   // hidden rows to other ranks and back
+  int64_t bytes_saved = 0;  // those that skipping spared
+
+  SkipUsage& operator+=(const SkipUsage& other);
+  bool operator==(const SkipUsage&) const = default;
+};
+
+// How far a run is from its reference, summed over the scored tokens.
+struct ReferenceDistance {
+  double kl = 0.0;             // Σ KL(reference ‖ this run), nats, FP64
+  int32_t num_flips = 0;       // tokens whose most probable successor differs
+
+  bool operator==(const ReferenceDistance&) const = default;
 };
 
 enum class FinishReason : uint8_t { kNone, kStop, kLength, kCancelled, kError };
@@ -46,7 +76,9 @@ struct TokenEvent {
   FinishReason finish_reason = FinishReason::kNone;
   double prompt_nll = 0.0;    // score_prompt: sum of −log p over the prompt's tokens but its first, in nats
   int32_t num_scored = 0;     // score_prompt: tokens in that sum
-  std::string error;          // kError: one line for the client
+  ReferenceDistance distance = {};  // ReferenceUse::kCompare: over the same tokens
+  SkipUsage usage = {};       // in the last event: of the whole request
+  std::string error = {};     // kError: one line for the client
 };
 
 // Both are values that cross process borders. Decoding throws CommError when the bytes are not what encode() wrote.

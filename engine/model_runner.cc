@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <array>
 
 #include "model/rotary_positions.h"
 
@@ -45,9 +46,10 @@ struct ModelRunner::StepBuffers {
         block_tables(Tensor::zeros({config.max_sequences_per_rank, max_blocks}, DType::kI32)),
         token_class(Tensor::empty({config.max_tokens_per_step}, DType::kU8)),
         level(Tensor::empty({config.max_tokens_per_step}, DType::kU8)),
+        phase(Tensor::empty({config.max_tokens_per_step}, DType::kU8)),
         logit_rows(Tensor::empty({config.max_logit_rows}, DType::kI32)) {}
 
-  Tensor token_ids, rotary_positions, positions, sequence_index, kv_slots, block_tables, token_class, level, logit_rows;
+  Tensor token_ids, rotary_positions, positions, sequence_index, kv_slots, block_tables, token_class, level, phase, logit_rows;
   int64_t num_tokens = 0;
   int64_t num_logit_rows = 0;
 };
@@ -108,10 +110,12 @@ void ModelRunner::run(const RankPlan& plan, std::span<const std::byte> admission
   const BatchInput batch = build_batch(plan);
   Tensor logits = model_.forward(batch, cache_, stream);
   results.clear();
-  int64_t row = 0;
+  int64_t row = 0, token = 0;
   for (const SequenceStep& step : plan.sequences) {
     results.push_back({.sequence_id = step.sequence_id});
     read_logits(step, local(step.sequence_id), logits, row, results.back());
+    read_usage(model_.token_usage().slice(token, token + step.num_tokens), results.back());
+    token += step.num_tokens;
   }
 }
 
@@ -152,6 +156,7 @@ BatchInput ModelRunner::build_batch(const RankPlan& plan) {
   batch.block_tables = buffers.block_tables.first(sequence_index);
   batch.token_class = buffers.token_class.first(num_tokens);
   batch.level = buffers.level.first(num_tokens);
+  batch.phase = buffers.phase.first(num_tokens);
   batch.logit_rows = buffers.logit_rows.first(buffers.num_logit_rows);
   return batch;
 }
@@ -174,6 +179,8 @@ void ModelRunner::append_tokens(const SequenceStep& step, LocalSequence& sequenc
         static_cast<int32_t>(sequence.blocks[block] * config_.kv_block_size + position % config_.kv_block_size);
     buffers.token_class.data<uint8_t>()[t] = static_cast<uint8_t>(token_classes_[static_cast<size_t>(token)]);
     buffers.level.data<uint8_t>()[t] = sequence.request.level;
+    const TokenPhase phase = position < sequence.num_prompt() ? TokenPhase::kPrompt : TokenPhase::kGenerated;
+    buffers.phase.data<uint8_t>()[t] = static_cast<uint8_t>(phase);
   }
   CHECK_LE(static_cast<int64_t>(sequence.blocks.size()), buffers.block_tables.dim(1)) << "longer than max_model_len";
   std::copy(sequence.blocks.begin(), sequence.blocks.end(), buffers.block_tables.row<int32_t>(sequence_index));
@@ -224,6 +231,18 @@ void ModelRunner::read_logits(const SequenceStep& step, LocalSequence& sequence,
   const std::span<float> scores(logits.row<float>(row++), vocab_size);
   result.token_id = sample_token(scores, sequence.processors, {.request = sequence.request, .num_generated = num_generated});
   sequence.tokens.push_back(result.token_id);
+}
+
+void ModelRunner::read_usage(const Tensor& usage, SequenceResult& result) const {
+  std::array<int64_t, kNumUsageColumns> sums{};
+  for (int64_t t = 0; t < usage.dim(0); ++t) {
+    for (int64_t c = 0; c < kNumUsageColumns; ++c) sums[static_cast<size_t>(c)] += usage.row<int32_t>(t)[c];
+  }
+  const auto sum_of = [&](UsageColumn column) { return sums[static_cast<size_t>(column)]; };
+  result.pairs_run = sum_of(UsageColumn::kPairsRun);
+  result.pairs_skipped = sum_of(UsageColumn::kPairsSkipped);
+  result.bytes_sent = sum_of(UsageColumn::kRowsSent) * model_.bytes_per_sent_row();
+  result.bytes_saved = sum_of(UsageColumn::kRowsSaved) * model_.bytes_per_sent_row();
 }
 
 }  // namespace skipper

@@ -41,6 +41,8 @@ class ModelRunner {
   void append_vision_spans(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token, BatchInput& batch) const;
   void append_logit_rows(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token);
   void read_logits(const SequenceStep& step, LocalSequence& sequence, Tensor& logits, int64_t& row, SequenceResult& result);
+  // usage [n, kNumUsageColumns] i32 of the sequence's tokens in this step.
+  void read_usage(const Tensor& usage, SequenceResult& result) const;
   LocalSequence& local(uint64_t sequence_id);
 
   MultimodalModel& model_;

@@ -15,6 +15,7 @@ constexpr size_t kMaxPixelBytes = size_t{1} << 30;
 void deliver(Sequence& sequence, TokenEvent event) {
   event.request_id = sequence.request().id;
   event.num_generated = static_cast<int32_t>(sequence.request().generated_ids.size());
+  if (event.finish_reason != FinishReason::kNone) event.usage = sequence.usage;
   const bool wants_more = sequence.submission.sink(event);
   if (!wants_more && sequence.submission.cancelled) sequence.submission.cancelled->store(true, std::memory_order_relaxed);
 }
@@ -170,6 +171,7 @@ int Scheduler::rank_for(const Sequence& sequence) const {
   int64_t best_pending = 0;
   for (size_t r = 0; r < ranks_.size(); ++r) {
     const RankState& rank = ranks_[r];
+    if (sequence.request().rank >= 0 && sequence.request().rank != static_cast<int32_t>(r)) continue;
     if (static_cast<int64_t>(rank.running.size()) >= config_.max_sequences_per_rank || rank.short_of_blocks) continue;
     const int32_t num_tokens = chunk_size(rank, sequence);
     if (num_tokens == 0 || blocks_missing(sequence, num_tokens) > rank.blocks.num_free()) continue;
@@ -261,6 +263,7 @@ void Scheduler::apply_result(RankState& rank, const SequenceStep& step, const Se
   CHECK(found != rank.running.end());
   Sequence& sequence = **found;
   sequence.num_computed += step.num_tokens;
+  sequence.usage += {result.pairs_run, result.pairs_skipped, result.bytes_sent, result.bytes_saved};
   TokenEvent event;
   if (step.sample) {
     event.token_id = result.token_id;
@@ -269,6 +272,7 @@ void Scheduler::apply_result(RankState& rank, const SequenceStep& step, const Se
   } else if (sequence.request().score_prompt && sequence.num_pending() == 0) {
     event.prompt_nll = result.prompt_nll;
     event.num_scored = result.num_scored;
+    event.distance = {result.kl, result.num_flips};
     event.finish_reason = FinishReason::kStop;
   }
   if (step.sample || event.finish_reason != FinishReason::kNone) deliver(sequence, event);

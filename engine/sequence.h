@@ -14,6 +14,7 @@ struct Sequence {
   int32_t num_computed = 0;       // tokens whose K and V are in the cache
   uint64_t start_order = 0;       // when it was last given to a rank; the newest is preempted first
   std::vector<int32_t> blocks;    // its KV blocks on `rank`
+  SkipUsage usage;                // of its steps so far
 
   const GenerationRequest& request() const { return submission.request; }
   int32_t num_tokens() const {

@@ -73,13 +73,16 @@ int64_t count_experts(const int32_t* ids, int64_t top_k) {
   return top_k - std::count(ids, ids + top_k, kNoExpert);
 }
 
-void count_pairs(const Routing& routed, const Routing& kept, const Tensor& token_class, TrafficCounters& counters) {
+void count_pairs(const Routing& routed, const Routing& kept, const TokenPolicies& policies, TrafficCounters& counters) {
   const int64_t top_k = routed.expert_ids.dim(1);
-  const uint8_t* classes = token_class.data<uint8_t>();
+  const uint8_t* classes = policies.token_class.data<uint8_t>();
   for (int64_t t = 0; t < routed.expert_ids.dim(0); ++t) {
     const int64_t num_run = count_experts(kept.expert_ids.row<int32_t>(t), top_k);
+    const int64_t num_skipped = count_experts(routed.expert_ids.row<int32_t>(t), top_k) - num_run;
     counters.pairs_run[classes[t]] += num_run;
-    counters.pairs_skipped[classes[t]] += count_experts(routed.expert_ids.row<int32_t>(t), top_k) - num_run;
+    counters.pairs_skipped[classes[t]] += num_skipped;
+    policies.add_usage(t, UsageColumn::kPairsRun, static_cast<int32_t>(num_run));
+    policies.add_usage(t, UsageColumn::kPairsSkipped, static_cast<int32_t>(num_skipped));
   }
 }
 
@@ -101,7 +104,7 @@ Routing ExpertSkipping::apply(const Routing& routed, const TokenPolicies& polici
       skip_pairs(pairs_of(routed, t), threshold, kept.expert_ids.row<int32_t>(t));
     }
   }
-  count_pairs(routed, kept, policies.token_class, counters);
+  count_pairs(routed, kept, policies, counters);
   return kept;
 }
 

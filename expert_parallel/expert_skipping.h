@@ -5,16 +5,11 @@
 
 #include "cluster/operating_point.h"
 #include "expert_parallel/routing.h"
+#include "expert_parallel/token_policies.h"
 #include "expert_parallel/traffic_counters.h"
 #include "tensor/tensor.h"
 
 namespace skipper {
-
-// What skipping needs to know of each token of a micro-batch.
-struct TokenPolicies {
-  Tensor token_class;  // [T] u8, TokenClass
-  Tensor level;        // [T] u8, index in the LevelTable
-};
 
 // The pair rule of one MoE layer: with p = the token's weights divided by their sum and s = alpha[class][layer] · p, a pair is
 // skipped iff s < tau[class] of the token's level. All in FP32; strict, so tau = 0 skips nothing. Protected tokens never lose

@@ -38,7 +38,7 @@ void MoeLayer::forward(const Tensor& hidden, const TokenPolicies& policies, MoeB
                             .hidden = hidden,
                             .routing = kept,
                             .routed_ids = routed.expert_ids,
-                            .token_class = policies.token_class};
+                            .policies = policies};
   DispatchHandle handle = context_.dispatcher.start_dispatch(input, buffers.dispatch, stream);
   const ExpertBatch batch = context_.dispatcher.finish_dispatch(handle, stream);
 

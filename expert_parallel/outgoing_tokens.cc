@@ -37,17 +37,30 @@ void for_each_pair(const Tensor& expert_ids, std::span<const ExpertHome> homes, 
   }
 }
 
+// Rows without skipping minus rows sent.
+void count_saved_rows(const OutgoingTokens& tokens, DispatchBuffers& buffers) {
+  const auto count_rows = [&](const Tensor& expert_ids, int32_t sign) {
+    for_each_pair(expert_ids, tokens.homes, buffers.last_token, [&](int32_t token, size_t rank, bool is_first) {
+      if (is_first && !buffers.is_own(rank)) tokens.policies.add_usage(token, UsageColumn::kRowsSaved, sign);
+    });
+  };
+  count_rows(tokens.routed_ids, 1);
+  count_rows(tokens.routing.expert_ids, -1);
+}
+
 void count_outgoing(const OutgoingTokens& tokens, DispatchBuffers& buffers) {
   std::vector<DispatchCounts>& counts = buffers.sent_counts;
-  const uint8_t* classes = tokens.token_class.data<uint8_t>();
+  const uint8_t* classes = tokens.policies.token_class.data<uint8_t>();
   for_each_pair(tokens.routing.expert_ids, tokens.homes, buffers.last_token, [&](int32_t token, size_t rank, bool is_first) {
     counts[rank].tokens[classes[token]] += is_first ? 1 : 0;
     ++counts[rank].pairs;
+    if (is_first && !buffers.is_own(rank)) tokens.policies.add_usage(token, UsageColumn::kRowsSent, 1);
   });
   if (tokens.routed_ids.bytes() == tokens.routing.expert_ids.bytes()) {  // nothing was skipped
     for (DispatchCounts& count : counts) count.unskipped_tokens = count.tokens;
     return;
   }
+  count_saved_rows(tokens, buffers);
   for_each_pair(tokens.routed_ids, tokens.homes, buffers.last_token, [&](int32_t token, size_t rank, bool is_first) {
     counts[rank].unskipped_tokens[classes[token]] += is_first ? 1 : 0;
   });

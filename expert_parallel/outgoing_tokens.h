@@ -6,6 +6,7 @@
 #include "expert_parallel/dispatch_buffers.h"
 #include "expert_parallel/expert_placement.h"
 #include "expert_parallel/routing.h"
+#include "expert_parallel/token_policies.h"
 #include "tensor/device_runtime.h"
 #include "tensor/tensor.h"
 
@@ -15,7 +16,7 @@ struct OutgoingTokens {
   const Tensor& hidden;               // [T, H] f32, rounded to the payload format on its way out
   const Routing& routing;             // [T, top_k], after skipping
   const Tensor& routed_ids;           // [T, top_k] i32, before skipping
-  const Tensor& token_class;          // [T] u8
+  const TokenPolicies& policies;      // [T]; rows sent and saved are added to its usage
   std::span<const ExpertHome> homes;  // of the layer's experts
 };
 

@@ -96,7 +96,7 @@ DispatchHandle TokenDispatcher::start_dispatch(const DispatchInput& input, Dispa
   const OutgoingTokens tokens{.hidden = input.hidden,
                               .routing = input.routing,
                               .routed_ids = input.routed_ids,
-                              .token_class = input.token_class,
+                              .policies = input.policies,
                               .homes = context_.placement.homes(input.moe_layer)};
   plan_outgoing(tokens, buffers);
   auto counts = start_counts(buffers, stream);

@@ -10,6 +10,7 @@
 #include "expert_parallel/dispatch_buffers.h"
 #include "expert_parallel/expert_placement.h"
 #include "expert_parallel/routing.h"
+#include "expert_parallel/token_policies.h"
 #include "expert_parallel/traffic_counters.h"
 #include "experts/expert_ffn.h"
 #include "tensor/device_runtime.h"
@@ -24,7 +25,7 @@ struct DispatchInput {
   const Tensor& hidden;       // [T, H] f32
   const Routing& routing;     // [T, top_k], after skipping
   const Tensor& routed_ids;   // [T, top_k] i32, expert ids before skipping; only for the count of saved bytes
-  const Tensor& token_class;  // [T] u8
+  const TokenPolicies& policies;  // [T]; what is sent is added to its usage
 };
 
 // A dispatch under way; goes from call to call of the TokenDispatcher, in this order, each once.

@@ -112,7 +112,7 @@ void RankProcess::load_model() {
 }
 
 Engine& RankProcess::start_engine(StepObserver observer) {
-  const EngineParts parts{*group_.control, *group_.data, *runner_, *model_, *queue_, *health_, levels_.version, *workers_};
+  const EngineParts parts{*group_.control, *group_.data, *runner_, *model_, *queue_, *health_, levels_, *workers_};
   engine_ = std::make_unique<Engine>(config_.engine, config_.cluster, parts, std::move(observer));
   return *engine_;
 }

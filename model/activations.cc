@@ -11,8 +11,7 @@ DecoderRows make_rows(const ModelConfig& config, int64_t capacity) {
           .angles = Tensor::empty({capacity, config.rotary.dim / 2}, DType::kF32),
           .positions = Tensor::empty({capacity}, DType::kI32),
           .sequence_index = Tensor::empty({capacity}, DType::kI32),
-          .policies = {.token_class = Tensor::empty({capacity}, DType::kU8),
-                       .level = Tensor::empty({capacity}, DType::kU8)}};
+          .policies = TokenPolicies::defaults(capacity)};
 }
 
 }  // namespace
@@ -23,7 +22,7 @@ DecoderRows DecoderRows::first(int64_t count) const {
           .angles = angles.first(count),
           .positions = positions.first(count),
           .sequence_index = sequence_index.first(count),
-          .policies = {.token_class = policies.token_class.first(count), .level = policies.level.first(count)}};
+          .policies = policies.first(count)};
 }
 
 Activations::Activations(const ModelConfig& config, const StepLimits& limits)

@@ -34,6 +34,7 @@ struct BatchInput {
   Tensor block_tables;      // [S, max_blocks_per_sequence] i32
   Tensor token_class;       // [T] u8, TokenClass
   Tensor level;             // [T] u8, index in the LevelTable
+  Tensor phase;             // [T] u8, TokenPhase
   Tensor logit_rows;        // [L] i32 ascending, the tokens whose logits are read; of the others the last layer computes K, V
 
   std::vector<VisionSpan> vision_spans;  // image placeholders among the tokens, ascending

@@ -2,6 +2,8 @@
 
 #include <glog/logging.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "experts/expert_ffn.h"
 #include "experts/expert_store.h"
@@ -39,7 +41,7 @@ void check_sizes(const BatchInput& batch, const StepLimits& limits) {
   CHECK_LE(batch.logit_rows.num_elements(), limits.max_logit_rows);
   CHECK(batch.rotary_positions.shape() == Shape({num_tokens, 3})) << batch.rotary_positions.shape().to_string();
   for (const Tensor* per_token :
-       {&batch.positions, &batch.sequence_index, &batch.kv_slots, &batch.token_class, &batch.level}) {
+       {&batch.positions, &batch.sequence_index, &batch.kv_slots, &batch.token_class, &batch.level, &batch.phase}) {
     CHECK_EQ(per_token->num_elements(), num_tokens);
   }
 }
@@ -138,7 +140,11 @@ DecoderRows MultimodalModel::State::embed(const BatchInput& batch, Stream& strea
   DecoderRows rows = activations.tokens.first(batch.num_tokens());
   rows.positions = batch.positions;
   rows.sequence_index = batch.sequence_index;
-  rows.policies = {batch.token_class, batch.level};
+  rows.policies.token_class = batch.token_class;
+  rows.policies.level = batch.level;
+  rows.policies.phase = batch.phase;
+  rows.policies.usage = activations.tokens.policies.usage.first(batch.num_tokens());
+  std::fill_n(rows.policies.usage.data<int32_t>(), rows.policies.usage.num_elements(), 0);
   rotary.angles(batch.rotary_positions, rows.angles);
   embedding(batch.token_ids, embedding_table, rows.hidden, stream);
   for (const VisionSpan& span : batch.vision_spans) {
@@ -172,6 +178,9 @@ DecoderRows MultimodalModel::State::select_logit_rows(const BatchInput& batch, c
   gather_elements<int32_t>(tokens.sequence_index, index, rows.sequence_index);
   gather_elements<uint8_t>(tokens.policies.token_class, index, rows.policies.token_class);
   gather_elements<uint8_t>(tokens.policies.level, index, rows.policies.level);
+  gather_elements<uint8_t>(tokens.policies.phase, index, rows.policies.phase);
+  gather_elements<int32_t>(tokens.policies.step_token, index, rows.policies.step_token);
+  rows.policies.usage = tokens.policies.usage;
   return rows;
 }
 
@@ -216,6 +225,12 @@ Tensor MultimodalModel::forward(const BatchInput& batch, KvCache& cache, Stream&
   DecoderRows wanted = state_->select_logit_rows(batch, tokens, stream);
   state_->layers[last].update(wanted, kv, step);
   return state_->logits_of(wanted, stream);
+}
+
+Tensor MultimodalModel::token_usage() const { return state_->activations.tokens.policies.usage; }
+
+int64_t MultimodalModel::bytes_per_sent_row() const {
+  return state_->moe_buffers.dispatch.payload_row_bytes() + state_->moe_buffers.dispatch.combine_row_bytes();
 }
 
 void MultimodalModel::set_step(int64_t step) { state_->dispatcher.set_step(step); }

@@ -67,6 +67,11 @@ class MultimodalModel {
   // on the other rows, nor on how its sequence was cut into steps, nor on the rank that owns it.
   Tensor forward(const BatchInput& batch, KvCache& cache, Stream& stream);
 
+  // Row t: what token t of the last forward() cost, summed over the layers. [>= T, kNumUsageColumns] i32, valid until the next.
+  Tensor token_usage() const;
+  // Bytes that one hidden row costs on its way to another rank and back.
+  int64_t bytes_per_sent_row() const;
+
   // The step that the next forward belongs to, for messages.
   void set_step(int64_t step);
   // Sees the routing of every MoE layer; off by default.

@@ -50,8 +50,7 @@ Frozen random_routing(int64_t num_tokens, uint32_t num_levels, uint32_t seed) {
   Frozen frozen;
   frozen.routing = {.expert_ids = Tensor::empty({num_tokens, int64_t{kTopK}}, DType::kI32),
                     .expert_weights = Tensor::empty({num_tokens, int64_t{kTopK}}, DType::kF32)};
-  frozen.policies = {.token_class = Tensor::empty({num_tokens}, DType::kU8),
-                     .level = Tensor::empty({num_tokens}, DType::kU8)};
+  frozen.policies = TokenPolicies::defaults(num_tokens);
   for (int64_t t = 0; t < num_tokens; ++t) {
     fill_token(frozen, t, generator);
     frozen.policies.token_class.data<uint8_t>()[t] = static_cast<uint8_t>(generator() % kNumTokenClasses);

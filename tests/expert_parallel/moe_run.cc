@@ -43,7 +43,7 @@ RankTokens tokens_of(const TokenBatch& batch, int rank) {
   }
   const auto num_tokens = static_cast<int64_t>(part.tokens.size());
   part.hidden = Tensor::empty({num_tokens, batch.hidden_size}, DType::kF32);
-  part.policies = {.token_class = Tensor::empty({num_tokens}, DType::kU8), .level = Tensor::empty({num_tokens}, DType::kU8)};
+  part.policies = TokenPolicies::defaults(num_tokens);
   for (size_t i = 0; i < part.tokens.size(); ++i) {
     const auto row = batch.row(part.tokens[i]);
     std::copy(row.begin(), row.end(), part.hidden.row<float>(static_cast<int64_t>(i)));

@@ -23,13 +23,13 @@ struct Sizes {
 struct Batch {
   Tensor hidden;
   Routing routing;
-  Tensor token_class;
+  TokenPolicies policies;
 
   Batch(int64_t num_tokens, const Sizes& sizes)
       : hidden(Tensor::empty({num_tokens, sizes.hidden_size}, DType::kF32)),
         routing{.expert_ids = Tensor::empty({num_tokens, sizes.top_k}, DType::kI32),
                 .expert_weights = Tensor::empty({num_tokens, sizes.top_k}, DType::kF32)},
-        token_class(Tensor::zeros({num_tokens}, DType::kU8)) {}
+        policies(TokenPolicies::defaults(num_tokens)) {}
 
   int64_t num_tokens() const { return hidden.dim(0); }
 };
@@ -57,7 +57,7 @@ class Rank {
     return dispatcher_.start_dispatch({.hidden = batch.hidden,
                                        .routing = batch.routing,
                                        .routed_ids = batch.routing.expert_ids,
-                                       .token_class = batch.token_class},
+                                       .policies = batch.policies},
                                       buffers, stream_);
   }
 

@@ -27,7 +27,7 @@ struct SequenceRunner::Placed {
 
 struct SequenceRunner::Batch {
   std::vector<int32_t> token_ids, rotary, positions, sequence_index, kv_slots, logit_rows;
-  std::vector<uint8_t> token_class, level;
+  std::vector<uint8_t> token_class, level, phase;
   std::vector<VisionSpan> vision_spans;
   std::vector<size_t> row_owner;  // sequence of each logit row
 
@@ -51,6 +51,7 @@ struct SequenceRunner::Batch {
     batch.block_tables = block_tables;
     batch.token_class = bytes(token_class);
     batch.level = bytes(level);
+    batch.phase = bytes(phase);
     batch.logit_rows = ints(logit_rows, {static_cast<int64_t>(logit_rows.size())});
     batch.vision_spans = vision_spans;
     return batch;
@@ -118,6 +119,7 @@ void SequenceRunner::append_chunk(Placed& placed, size_t index, const RunPlan& p
     batch.kv_slots.push_back(static_cast<int32_t>(block * cache_->block_size() + position % cache_->block_size()));
     batch.token_class.push_back(static_cast<uint8_t>(is_image ? TokenClass::kVision : sequence.text_class));
     batch.level.push_back(sequence.level);
+    batch.phase.push_back(static_cast<uint8_t>(TokenPhase::kPrompt));
     if (is_image) batch.vision_spans.push_back({token, 1, &placed.features, placed.num_features_done++});
     if (std::ranges::binary_search(sequence.rows, static_cast<int32_t>(position))) {
       batch.logit_rows.push_back(static_cast<int32_t>(token));
