@@ -1,0 +1,17 @@
+#include "audit/expert_load.h"
+
+namespace skipper {
+
+void ExpertLoad::count(int moe_layer, const TokenPolicies& policies, const Routing& kept) {
+  const int64_t top_k = kept.expert_ids.dim(1);
+  const uint8_t* classes = policies.token_class.data<uint8_t>();
+  for (int64_t t = 0; t < policies.num_tokens(); ++t) {
+    int64_t* counts = counts_.data() + shape_.first_of(moe_layer, classes[t]);
+    const int32_t* experts = kept.expert_ids.row<int32_t>(t);
+    for (int64_t j = 0; j < top_k; ++j) {
+      if (experts[j] != kNoExpert) ++counts[experts[j]];
+    }
+  }
+}
+
+}  // namespace skipper
