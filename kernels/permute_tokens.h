@@ -7,7 +7,7 @@
 namespace skipper {
 
 // y[r] = x[row_index[r]] in y's element type, rounding to nearest even.
-// x [T, H] bf16 or f32 · row_index [R] i32 · y [R, H] bf16 or f32
+// x [T, H] bf16 or f32 · row_index [R] i32 · y [R, H] bf16 or f32; or x and y both u8, copied
 void gather_rows(const Tensor& x, const Tensor& row_index, Tensor& y, Stream& stream);
 
 // y[t] = Σ_p weights[p] · x[row_of_pair[p]] over the pairs p in [pair_offsets[t], pair_offsets[t + 1]), added in that order;

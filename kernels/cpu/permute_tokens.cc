@@ -121,18 +121,26 @@ void sum_rows(const RowSums<S, T>& sums, int64_t num_tokens, ThreadPool& workers
   });
 }
 
+template <typename S, typename T>
+void copy_rows(const RowCopies<S, T>& copies, int64_t num_rows, ThreadPool& workers) {
+  const int64_t row_bytes = copies.row_size * static_cast<int64_t>(sizeof(S) + sizeof(T));
+  for_row_pieces(workers, {num_rows, row_bytes}, [&](int64_t begin, int64_t end) {
+    run_on_best_isa<GatherKernel>(copies, begin, end);
+  });
+}
+
 }  // namespace
 
 void gather_rows(const Tensor& x, const Tensor& row_index, Tensor& y, ThreadPool& workers) {
   const int32_t* rows = row_index.data<int32_t>();
-  check_row_index(rows, row_index.dim(0), x.dim(0));
+  const int64_t num_rows = row_index.dim(0), row_size = x.dim(1);
+  check_row_index(rows, num_rows, x.dim(0));
+  if (x.dtype() == DType::kU8) {
+    return copy_rows(RowCopies<uint8_t, uint8_t>{x.data<uint8_t>(), rows, row_size, y.data<uint8_t>()}, num_rows, workers);
+  }
   with_floats(x, [&]<typename S>(const S* source) {
     with_mutable_floats(y, [&]<typename T>(T* target) {
-      const RowCopies<S, T> copies{source, rows, x.dim(1), target};
-      const int64_t row_bytes = x.dim(1) * static_cast<int64_t>(sizeof(S) + sizeof(T));
-      for_row_pieces(workers, {row_index.dim(0), row_bytes}, [&](int64_t begin, int64_t end) {
-        run_on_best_isa<GatherKernel>(copies, begin, end);
-      });
+      copy_rows(RowCopies<S, T>{source, rows, row_size, target}, num_rows, workers);
     });
   });
 }

@@ -35,6 +35,19 @@ TEST_P(PermuteTokensTest, GatherCopiesRowsToBothElementTypes) {
   }
 }
 
+TEST(GatherRows, CopiesBytesOfAnyRowSize) {
+  for (const int64_t size : {1, 7, 64, 261}) {
+    Tensor x = Tensor::empty({3, size}, DType::kU8);
+    for (int64_t i = 0; i < x.num_elements(); ++i) x.data<uint8_t>()[i] = static_cast<uint8_t>(i * 37);
+    Tensor gathered = Tensor::empty({4, size}, DType::kU8);
+    Stream stream;
+    gather_rows(x, index_tensor({2, 0, 2, 1}), gathered, stream);
+    for (const auto& [to, from] : {std::pair{0, 2}, {1, 0}, {2, 2}, {3, 1}}) {
+      EXPECT_TRUE(same_bits(gathered.at(to), x.at(from))) << "row " << to << " of " << size << " bytes";
+    }
+  }
+}
+
 TEST_P(PermuteTokensTest, RowSumAddsTheListedRowsInTheirOrder) {
   for (const int64_t size : {1, 16, 37, 128, 391}) {
     const Tensor x = random_tensor({5, size}, GetParam().dtype, 1);
