@@ -1,128 +1,138 @@
 #include "cluster/operating_point.h"
 
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "base/byte_codec.h"
 #include "base/error.h"
-#include "base/json_fields.h"
 
 namespace skipper {
 
-using nlohmann::json;
-
 namespace {
 
-constexpr double kAlphaSumTolerance = 1e-3;
-constexpr double kMaxTau = 1000.0;  // the score is at most 1, so anything over 1 skips every pair already
-constexpr size_t kMinLevelBytes = 2 * sizeof(uint64_t) + sizeof(std::array<float, 2>) + sizeof(uint8_t);  // encoded
-constexpr size_t kMaxLevels = 256;  // a token carries its level in one byte
+constexpr size_t kMinLevelBytes = 64;  // encoded; a bound on what a broken count can allocate
 
-std::string class_name(size_t token_class) { return std::string(kTokenClassNames[token_class]); }
-
-void check_version(const JsonFields& fields) { fields.required_int("version", 1, 1); }
-
-void check_fingerprint(const JsonFields& fields, const ModelIdentity& model) {
-  if (!fields.has("model_fingerprint")) return;
-  const std::string found = fields.required_string("model_fingerprint");
-  if (found == model.fingerprint) return;
-  fields.fail("model_fingerprint", "made for model " + found + " but the loaded model is " + model.fingerprint +
-                                       "; calibrate for this model");
+bool all_zero(const std::vector<float>& values) {
+  return std::ranges::all_of(values, [](float value) { return value == 0.0f; });
 }
 
-void refuse_unsupported_rules(const JsonFields& fields) {
-  if (fields.has("tau_dst")) {
-    fields.fail("tau_dst", "the destination rule is not supported by this build yet; remove the key");
+bool pair_rule_is_off(const OperatingPoint& point) {
+  const auto is_zero = [](float value) { return value == 0.0f; };
+  if (point.pair_rule == PairRule::kScore) {
+    return std::ranges::all_of(point.tau, is_zero) && point.tau_generated.value_or(0.0f) == 0.0f;
   }
-  if (fields.optional_bool("renormalize", false)) {
-    fields.fail("renormalize", "true is not supported by this build yet; set it to false");
-  }
+  if (point.pair_rule == PairRule::kTopK) return std::ranges::all_of(point.kept_k, is_zero);
+  return std::ranges::all_of(point.beta, all_zero);
 }
 
-std::vector<float> read_alpha(const JsonFields& alpha, const std::string& key, int num_moe_layers) {
-  if (!alpha.has(key)) alpha.fail(key, "is missing; expected one number per MoE layer");
-  const std::vector<double> values = alpha.optional_numbers(key, 0.0, 1.0);
-  if (values.size() != static_cast<size_t>(num_moe_layers)) {
-    alpha.fail(key, "has " + std::to_string(values.size()) + " numbers but the model has " +
-                        std::to_string(num_moe_layers) + " MoE layers");
-  }
-  const double sum = std::accumulate(values.begin(), values.end(), 0.0);
-  if (!values.empty() && std::abs(sum - 1.0) > kAlphaSumTolerance) {
-    alpha.fail(key, "sums to " + std::to_string(sum) + "; expected 1 over the layers (equal alpha is 1/" +
-                        std::to_string(num_moe_layers) + ")");
-  }
-  return {values.begin(), values.end()};
+bool destination_rule_is_off(const OperatingPoint& point) {
+  return std::ranges::all_of(point.tau_dst, [](const auto& of_class) {
+    return std::ranges::all_of(of_class, [](float tau) { return tau == 0.0f; });
+  });
 }
 
-// Reads everything of a point but the keys of its file (version, model_fingerprint).
-OperatingPoint read_thresholds(const JsonFields& fields, int num_moe_layers) {
-  refuse_unsupported_rules(fields);
-  OperatingPoint point;
-  const JsonFields alpha = fields.required_object("alpha");
-  const JsonFields tau = fields.required_object("tau");
-  for (size_t c = 0; c < kNumSkippableClasses; ++c) {
-    point.alpha[c] = read_alpha(alpha, class_name(c), num_moe_layers);
-    point.tau[c] = static_cast<float>(tau.required_number(class_name(c), 0.0, kMaxTau));
-  }
-  alpha.reject_unknown_keys();
-  tau.reject_unknown_keys();
-  point.protect_top1 = fields.optional_bool("protect_top1", false);
-  return point;
+bool bypasses_no_layer(const OperatingPoint& point) {
+  return std::ranges::all_of(point.identity_bypass, [](const std::vector<uint8_t>& layers) {
+    return std::ranges::all_of(layers, [](uint8_t bypass) { return bypass == 0; });
+  });
 }
 
-OperatingPoint read_point_file(const JsonFields& fields, const ModelIdentity& model) {
-  OperatingPoint point = read_thresholds(fields, model.num_moe_layers);
-  fields.reject_unknown_keys();
-  return point;
+// The one list of a point's fields: writing, reading and so comparing between ranks all follow it.
+template <typename Point, typename Visitor>
+void visit_fields(Point& point, Visitor& visit) {
+  visit(point.pair_rule);
+  for (auto& values : point.alpha) visit(values);
+  visit(point.tau);
+  visit(point.tau_generated);
+  visit(point.kept_k);
+  for (auto& values : point.beta) visit(values);
+  visit(point.expert_scale);
+  visit(point.tau_dst);
+  visit(point.destination_score);
+  visit(point.exempt_local);
+  visit(point.rank_capacity);
+  visit(point.decode_base_k);
+  visit(point.decode_rank_experts);
+  visit(point.protect_top1);
+  visit(point.protect_margin);
+  visit(point.renormalize);
+  for (auto& values : point.identity_bypass) visit(values);
 }
 
-// One entry of a frontier: a point, and what was measured at it, which is for people and the solver.
-OperatingPoint read_frontier_level(const json& entry, const std::string& path, const ModelIdentity& model) {
-  const JsonFields fields(entry, path);
-  if (fields.has("version")) check_version(fields);
-  check_fingerprint(fields, model);
-  fields.optional_object("measured");
-  return read_point_file(fields, model);
+struct FieldWriter {
+  ByteWriter& bytes;
+
+  void operator()(bool field) { bytes.value<uint8_t>(field ? 1 : 0); }
+  void operator()(const std::optional<float>& field) {
+    (*this)(field.has_value());
+    bytes.value(field.value_or(0.0f));  // always there: an optional's own bytes may hold anything
+  }
+  template <typename T>
+  void operator()(const std::vector<T>& field) {
+    bytes.values(field);
+  }
+  template <typename T>
+  void operator()(const T& field) {
+    bytes.value(field);
+  }
+};
+
+struct FieldReader {
+  ByteReader& bytes;
+
+  void operator()(bool& field) { field = bytes.value<uint8_t>() != 0; }
+  void operator()(std::optional<float>& field) {
+    const bool is_there = bytes.value<uint8_t>() != 0;
+    const auto value = bytes.value<float>();
+    field = is_there ? std::optional(value) : std::nullopt;
+  }
+  template <typename T>
+  void operator()(std::vector<T>& field) {
+    field = bytes.values<T>();
+  }
+  template <typename T>
+  void operator()(T& field) {
+    field = bytes.value<T>();
+  }
+};
+
+void check_enumerators(const OperatingPoint& point) {
+  if (point.pair_rule <= PairRule::kRelative && point.destination_score <= DestinationScore::kSum) return;
+  throw CommError("malformed level table: a rule has no such value; do all ranks run the same build?");
 }
 
-std::vector<OperatingPoint> read_frontier(const JsonFields& fields, const ModelIdentity& model) {
-  const json& entries = fields.raw("levels");
-  if (!entries.is_array() || entries.empty() || entries.size() > kMaxLevels) {
-    fields.fail("levels", "expected a list of 1 to " + std::to_string(kMaxLevels) + " operating points");
-  }
-  std::vector<OperatingPoint> levels;
-  for (const json& entry : entries) {
-    const std::string path = fields.path() + ": levels[" + std::to_string(levels.size()) + "]";
-    levels.push_back(read_frontier_level(entry, path, model));
-  }
-  if (levels.front().tau != std::array<float, 2>{0.0f, 0.0f}) {
-    fields.fail("levels[0]", "level 0 must skip nothing; set its tau to 0 for text and vision");
-  }
-  fields.reject_unknown_keys();
-  return levels;
+nlohmann::json described(const OperatingPoint& point) {
+  nlohmann::json fields = to_json(point);
+  if (!bypasses_no_layer(point)) fields["identity_bypass"] = point.identity_bypass;
+  return fields;
 }
 
 }  // namespace
 
+bool OperatingPoint::skips_nothing() const {
+  return pair_rule_is_off(*this) && destination_rule_is_off(*this) && !depends_on_batch() && bypasses_no_layer(*this);
+}
+
+bool OperatingPoint::depends_on_placement() const {
+  return !destination_rule_is_off(*this) || exempt_local || rank_capacity > 0.0f || decode_rank_experts > 0;
+}
+
+bool OperatingPoint::depends_on_batch() const {
+  return rank_capacity > 0.0f || decode_base_k > 0 || decode_rank_experts > 0;
+}
+
 std::string describe(const LevelTable& table) {
-  json levels = json::array();
-  for (const OperatingPoint& point : table.levels) {
-    levels.push_back({{"alpha", point.alpha}, {"tau", point.tau}, {"protect_top1", point.protect_top1}});
-  }
-  return json({{"version", table.version}, {"levels", levels}}).dump();
+  nlohmann::json levels = nlohmann::json::array();
+  for (const OperatingPoint& point : table.levels) levels.push_back(described(point));
+  return nlohmann::json({{"version", table.version}, {"levels", levels}}).dump();
 }
 
 void encode(const LevelTable& table, std::vector<std::byte>& out) {
   ByteWriter writer(out);
   writer.value(table.version);
   writer.value<uint64_t>(table.levels.size());
-  for (const OperatingPoint& point : table.levels) {
-    for (const std::vector<float>& alpha : point.alpha) writer.values(alpha);
-    writer.value(point.tau);
-    writer.value<uint8_t>(point.protect_top1 ? 1 : 0);
-  }
+  FieldWriter fields{writer};
+  for (const OperatingPoint& point : table.levels) visit_fields(point, fields);
 }
 
 LevelTable decode_level_table(std::span<const std::byte> bytes) {
@@ -130,10 +140,10 @@ LevelTable decode_level_table(std::span<const std::byte> bytes) {
   LevelTable table;
   table.version = reader.value<uint32_t>();
   table.levels.resize(reader.count(kMinLevelBytes));
+  FieldReader fields{reader};
   for (OperatingPoint& point : table.levels) {
-    for (std::vector<float>& alpha : point.alpha) alpha = reader.values<float>();
-    point.tau = reader.value<std::array<float, 2>>();
-    point.protect_top1 = reader.value<uint8_t>() != 0;
+    visit_fields(point, fields);
+    check_enumerators(point);
   }
   reader.expect_end();
   return table;
@@ -146,20 +156,6 @@ LevelTable unskipped_levels(int num_moe_layers) {
   }
   LevelTable table;
   table.levels.push_back(std::move(point));
-  return table;
-}
-
-LevelTable load_levels(const std::filesystem::path& path, const ModelIdentity& model) {
-  const json document = read_json_file(path);
-  const JsonFields fields(document, path.string());
-  check_version(fields);
-  check_fingerprint(fields, model);
-  LevelTable table = unskipped_levels(model.num_moe_layers);
-  if (fields.has("levels")) {
-    table.levels = read_frontier(fields, model);
-  } else {
-    table.levels.push_back(read_point_file(fields, model));
-  }
   return table;
 }
 

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>
@@ -47,7 +48,7 @@ struct OperatingPoint {
   DestinationScore destination_score = DestinationScore::kSumOfSquares;
   bool exempt_local = false;  // the pair rule spares pairs of the token's own rank
 
-  float rank_capacity = 0.0f;      // pairs a rank may run, in multiples of the mean over ranks; 0: no limit
+  float rank_capacity = 0.0f;      // pairs a rank may run, in multiples of the mean over ranks, at least 1; 0: no limit
   int32_t decode_base_k = 0;       // batch-aware decode (OEA): experts that some token has among its first k; 0: off
   int32_t decode_rank_experts = 0;  // at most so many distinct experts on each rank, the largest sums of p first; 0: no limit
 
@@ -59,7 +60,7 @@ struct OperatingPoint {
   std::array<std::vector<uint8_t>, kNumSkippableClasses> identity_bypass = {};  // [class][MoE layer], empty: none
 
   bool skips_nothing() const;
-  bool depends_on_placement() const;  // destination rule or exempt_local
+  bool depends_on_placement() const;  // destination rule, exempt_local, or a limit for each rank
   bool depends_on_batch() const;      // a rule of capacities or of decode batches
   bool operator==(const OperatingPoint&) const = default;
 };
@@ -75,6 +76,15 @@ struct LevelTable {
 struct ModelIdentity {
   std::string fingerprint;
   int num_moe_layers = 0;
+  int num_experts = 0;  // of a layer; 0: expert_scale may have any whole number a layer
+};
+
+// The ranks that thresholds of destinations were found for, or shall apply to.
+struct PlacementWorld {
+  int ranks = 0;  // 0: not known, goes with every other
+  int ranks_per_node = 0;
+
+  bool operator==(const PlacementWorld&) const = default;
 };
 
 // Every number of the table as text, for comparing it between ranks.
@@ -88,8 +98,19 @@ LevelTable decode_level_table(std::span<const std::byte> bytes);
 LevelTable unskipped_levels(int num_moe_layers);
 
 // Reads operating_point.json (becomes level 1) or frontier.json (its "levels" become 0..n; its level 0 must skip nothing).
+// Keys have the names of the fields above; only alpha and, for the rule "score", tau are required:
+//   "pair_rule": "score" | "top_k" | "tail_mass" | "relative"
+//   "alpha", "beta": {"text": [MoE layers], "vision": [..]}      "tau", "kept_k": {"text": x, "vision": y}
+//   "expert_scale": [MoE layers · experts]                       "tau_dst": {"text": {"node": a, "network": b}, "vision": ..}
+//   "destination_score": "sum_of_squares" | "sum"                the rest: one number or true / false
+// and in the file beside "version": "model_fingerprint", "placement": {"ranks": R, "ranks_per_node": N}; a level of a frontier
+// may hold "measured", which is for people and for the search.
 // Throws InvalidFile naming file and key: unknown keys, NaN or negative thresholds, alpha that does not sum to 1 or has
-// another number of layers than the model, a fingerprint of another model (both named), keys of rules this build lacks.
-LevelTable load_levels(const std::filesystem::path& path, const ModelIdentity& model);
+// another number of layers than the model, keys of another pair rule than the point's, a fingerprint of another model or, for
+// levels that depend on it, another placement (both named).
+LevelTable load_levels(const std::filesystem::path& path, const ModelIdentity& model, const PlacementWorld& world = {});
+
+// The point as in such a file, without the keys that have their defaults; reads back to the same bits.
+nlohmann::json to_json(const OperatingPoint& point);
 
 }  // namespace skipper

@@ -150,15 +150,152 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"NegativeAlpha", point_with({{"alpha", {{"text", {-0.5, 0.5, 0.5, 0.5}}}}}).dump(), "alpha: text: -0.5"},
         BadFile{"OtherLayers", point_with({{"alpha", {{"text", {0.5, 0.5}}}}}).dump(),
                 "alpha: text: has 2 numbers but the model has 4 MoE layers"},
-        BadFile{"DestinationRule", point_with({{"tau_dst", {{"text", {{"node", 0.1}}}}}}).dump(),
-                "tau_dst: the destination rule is not supported by this build yet"},
-        BadFile{"Renormalize", point_with({{"renormalize", true}}).dump(),
-                "renormalize: true is not supported by this build yet"},
+        BadFile{"LocalHop", point_with({{"tau_dst", {{"text", {{"local", 0.1}}}}}}).dump(), "tau_dst: text: local: unknown key"},
+        BadFile{"ProtectedTauDst", point_with({{"tau_dst", {{"protected", json::object()}}}}).dump(),
+                "tau_dst: protected: unknown key"},
+        BadFile{"NegativeTauDst", point_with({{"tau_dst", {{"vision", {{"network", -1}}}}}}).dump(),
+                "tau_dst: vision: network: -1"},
+        BadFile{"UnknownRule", point_with({{"pair_rule", "naee"}}).dump(), "pair_rule: 'naee' is not known; expected one of"},
+        BadFile{"UnknownScore", point_with({{"destination_score", "max"}}).dump(), "destination_score: 'max' is not known"},
+        BadFile{"TauOfOtherRule", point_with({{"pair_rule", "top_k"}}).dump(), "tau: has no meaning for pair_rule 'top_k'"},
+        BadFile{"KeptKOfOtherRule", point_with({{"kept_k", {{"text", 1}, {"vision", 1}}}}).dump(),
+                "kept_k: has no meaning for pair_rule 'score'"},
+        BadFile{"NoKeptK", point_with({{"pair_rule", "top_k"}, {"tau", nullptr}}).dump(), "kept_k: is missing"},
+        BadFile{"NegativeKeptK",
+                point_with({{"pair_rule", "top_k"}, {"tau", nullptr}, {"kept_k", {{"text", -1}, {"vision", 1}}}}).dump(),
+                "kept_k: text: -1"},
+        BadFile{"BetaOfOtherLayers",
+                point_with({{"pair_rule", "relative"}, {"tau", nullptr}, {"beta", {{"text", {0.1, 0.2}}}}}).dump(),
+                "beta: text: has 2 numbers but the model has 4 MoE layers"},
+        BadFile{"NegativeTauGenerated", point_with({{"tau_generated", -0.1}}).dump(), "tau_generated: -0.1"},
+        BadFile{"ScaleOfOtherExperts", point_with({{"expert_scale", {1, 1, 1, 1, 1}}}).dump(),
+                "expert_scale: has 5 numbers but the model has 4 MoE layers"},
+        BadFile{"CapacityUnderTheMean", point_with({{"rank_capacity", 0.9}}).dump(), "rank_capacity: must be 0"},
+        BadFile{"NegativeDecodeK", point_with({{"decode_base_k", -1}}).dump(), "decode_base_k: -1"},
+        BadFile{"FractionalRankExperts", point_with({{"decode_rank_experts", 1.5}}).dump(), "decode_rank_experts: expected"},
+        BadFile{"MarginOverOne", point_with({{"protect_margin", 1.5}}).dump(), "protect_margin: 1.5"},
+        BadFile{"BypassInAFile", point_with({{"identity_bypass", {{"text", {1, 0, 0, 0}}}}}).dump(), "identity_bypass: unknown"},
+        BadFile{"PlacementWithoutNodes", point_with({{"placement", {{"ranks", 2}}}}).dump(),
+                "placement: ranks_per_node: is missing"},
         BadFile{"TopOneAsNumber", point_with({{"protect_top1", 1}}).dump(), "protect_top1: expected true or false"},
         BadFile{"NoLevels", R"({"version": 1, "levels": []})", "levels: expected a list of 1 to 256"},
         BadFile{"LevelsAsObject", R"({"version": 1, "levels": {"a": 1}})", "levels: expected a list of 1 to 256"},
         BadFile{"LevelAsNumber", R"({"version": 1, "levels": [3]})", "levels[0]: expected a JSON object"}),
     [](const auto& test) { return test.param.name; });
+
+// A point with all that a file can hold; the floats have no short decimal form.
+OperatingPoint full_point() {
+  OperatingPoint point;
+  point.alpha = {std::vector{0.1f, 0.2f, 0.3f, 0.4f}, std::vector(4, 0.25f)};
+  point.tau = {1.0f / 3.0f, 1.17549435e-38f};
+  point.tau_generated = 0.7f / 9.0f;
+  point.expert_scale = {0.1f, 1.0f / 7.0f, 3.0f, 1.0f, 1.0f, 1.0f, 1.0f, 0.0f};
+  point.tau_dst = {std::array{0.0f, 1e-5f / 3.0f, 0.3f}, std::array{0.0f, 0.1f, 0.2f}};
+  point.destination_score = DestinationScore::kSum;
+  point.exempt_local = true;
+  point.rank_capacity = 1.1f;
+  point.decode_base_k = 2;
+  point.decode_rank_experts = 3;
+  point.protect_top1 = true;
+  point.protect_margin = 0.03f;
+  point.renormalize = true;
+  return point;
+}
+
+OperatingPoint with_rule(PairRule rule) {
+  OperatingPoint point;
+  point.alpha = {std::vector(4, 0.25f), std::vector(4, 0.25f)};
+  point.pair_rule = rule;
+  if (rule == PairRule::kTopK) point.kept_k = {2.7f, 0.1f};
+  if (rule == PairRule::kTailMass || rule == PairRule::kRelative) point.beta[1] = {0.1f, 0.2f, 0.0f, 1.0f / 3.0f};
+  return point;
+}
+
+json file_of(const OperatingPoint& point) {
+  json file = to_json(point);
+  file["version"] = 1;
+  return file;
+}
+
+TEST(LevelTable, PointsReadBackToTheSameBitsAsTheyWereWritten) {
+  const std::vector<OperatingPoint> points = {full_point(), with_rule(PairRule::kScore), with_rule(PairRule::kTopK),
+                                              with_rule(PairRule::kTailMass), with_rule(PairRule::kRelative)};
+  for (const OperatingPoint& point : points) {
+    EXPECT_EQ(load_levels(write(file_of(point).dump()), kModel).levels[1], point) << to_json(point).dump();
+  }
+}
+
+TEST(LevelTable, MessagesBetweenRanksCarryEveryField) {
+  LevelTable table{.version = 7, .levels = {with_rule(PairRule::kRelative), full_point(), with_rule(PairRule::kTopK)}};
+  table.levels[2].identity_bypass[1] = {0, 1, 0, 0};
+  std::vector<std::byte> bytes;
+  encode(table, bytes);
+  const LevelTable decoded = decode_level_table(bytes);
+  EXPECT_EQ(decoded.version, 7u);
+  EXPECT_EQ(decoded.levels, table.levels);
+  bytes.pop_back();
+  EXPECT_THROW(decode_level_table(bytes), CommError);
+}
+
+TEST(LevelTable, MessagesWithARuleOfNobodyAreRefused) {
+  LevelTable table{.levels = {with_rule(PairRule::kScore)}};
+  table.levels[0].pair_rule = static_cast<PairRule>(9);
+  std::vector<std::byte> bytes;
+  encode(table, bytes);
+  EXPECT_THROW(decode_level_table(bytes), CommError);
+}
+
+TEST(LevelTable, DescriptionsTellBypassedLayersApart) {
+  LevelTable table{.levels = {with_rule(PairRule::kScore)}};
+  const std::string before = describe(table);
+  table.levels[0].identity_bypass[0] = {0, 0, 1, 0};
+  EXPECT_NE(describe(table), before);
+}
+
+TEST(OperatingPoint, SkipsNothingUntilARuleHasAThreshold) {
+  for (const PairRule rule : {PairRule::kScore, PairRule::kTopK, PairRule::kTailMass, PairRule::kRelative}) {
+    EXPECT_EQ(with_rule(rule).skips_nothing(), rule == PairRule::kScore);
+  }
+  OperatingPoint point = with_rule(PairRule::kScore);
+  point.protect_top1 = point.renormalize = point.exempt_local = true;
+  point.tau_generated = 0.0f;
+  EXPECT_TRUE(point.skips_nothing());
+  point.tau_generated = 0.1f;
+  EXPECT_FALSE(point.skips_nothing());
+  OperatingPoint bypassing = with_rule(PairRule::kScore);
+  bypassing.identity_bypass[0] = {0, 0, 0, 1};
+  EXPECT_FALSE(bypassing.skips_nothing());
+}
+
+TEST(OperatingPoint, KnowsWhetherOwnersAndNeighboursMatter) {
+  OperatingPoint point = with_rule(PairRule::kTopK);
+  EXPECT_FALSE(point.depends_on_placement() || point.depends_on_batch());
+  point.decode_base_k = 1;
+  EXPECT_TRUE(point.depends_on_batch() && !point.depends_on_placement());
+  point.decode_rank_experts = 1;
+  EXPECT_TRUE(point.depends_on_batch() && point.depends_on_placement());
+  OperatingPoint by_destination = with_rule(PairRule::kScore);
+  by_destination.tau_dst[1][2] = 0.1f;
+  EXPECT_TRUE(by_destination.depends_on_placement() && !by_destination.depends_on_batch());
+}
+
+TEST(LevelTable, LevelsOfAnotherPlacementAreRefusedOnlyIfTheyDependOnIt) {
+  json file = file_of(full_point());
+  file["placement"] = {{"ranks", 4}, {"ranks_per_node", 2}};
+  const auto path = write(file.dump());
+  EXPECT_NO_THROW(load_levels(path, kModel));
+  EXPECT_NO_THROW(load_levels(path, kModel, {.ranks = 4, .ranks_per_node = 2}));
+  try {
+    load_levels(path, kModel, {.ranks = 4, .ranks_per_node = 4});
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const InvalidFile& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("placement: "), HasSubstr("4 ranks, 2 per node"),
+                                    HasSubstr("4 ranks, 4 per node"), testing::Not(HasSubstr("\n"))));
+  }
+  json independent = file_of(with_rule(PairRule::kTopK));
+  independent["placement"] = file["placement"];
+  EXPECT_NO_THROW(load_levels(write(independent.dump()), kModel, {.ranks = 1, .ranks_per_node = 1}));
+}
 
 TEST(LevelTable, MissingFileIsRefusedByItsPath) {
   EXPECT_THROW(load_levels("no/such/operating_point.json", kModel), InvalidFile);
