@@ -1,0 +1,128 @@
+#include "evaluation/frontier_methods.h"
+
+#include <algorithm>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/json_fields.h"
+
+namespace skipper {
+namespace {
+
+constexpr const char* kLadderMethod = "gmlg_dmt";
+
+// One threshold for both classes, at equal shares of all pairs.
+std::vector<MethodPoint> single_thresholds(const SkipScores& scores, int count) {
+  std::vector<MethodPoint> points;
+  const ScoreDistribution pooled = scores.pooled();
+  for (int i = 1; i <= count && !pooled.is_empty(); ++i) {
+    const auto tau = static_cast<float>(pooled.quantile(static_cast<double>(i) / static_cast<double>(count + 1)));
+    if (points.empty() || tau > points.back().parameter) points.push_back({tau, score_point(scores.alpha, tau, tau)});
+  }
+  return points;
+}
+
+std::vector<MethodPoint> plain_thresholds(const MethodInputs& inputs) {
+  return single_thresholds(inputs.equal, inputs.num_points);
+}
+
+std::vector<MethodPoint> layer_weighted_thresholds(const MethodInputs& inputs) {
+  return single_thresholds(inputs.calibrated, inputs.num_points);
+}
+
+// k − ½, k − 1, ... 1: half a pair is one pair more for every second token.
+std::vector<MethodPoint> fewer_experts(const MethodInputs& inputs) {
+  std::vector<MethodPoint> points;
+  for (float kept = static_cast<float>(inputs.top_k) - 0.5f; kept >= 1.0f; kept -= 0.5f) {
+    OperatingPoint point = score_point(inputs.equal.alpha, 0.0f, 0.0f);
+    point.pair_rule = PairRule::kTopK;
+    point.kept_k = {kept, kept};
+    points.push_back({kept, std::move(point)});
+  }
+  return points;
+}
+
+std::vector<MethodPoint> fewer_experts_renormalized(const MethodInputs& inputs) {
+  std::vector<MethodPoint> points = fewer_experts(inputs);
+  for (MethodPoint& point : points) point.point.renormalize = true;
+  return points;
+}
+
+// The least likely experts of a token whose weights together stay under a share.
+std::vector<MethodPoint> tail_masses(const MethodInputs& inputs) {
+  std::vector<MethodPoint> points;
+  for (int i = 1; i <= inputs.num_points; ++i) {
+    const float beta = static_cast<float>(i) / static_cast<float>(inputs.num_points + 1);
+    OperatingPoint point = score_point(inputs.equal.alpha, 0.0f, 0.0f);
+    point.pair_rule = PairRule::kTailMass;
+    for (size_t c = 0; c < kNumSkippableClasses; ++c) point.beta[c].assign(point.alpha[c].size(), beta);
+    points.push_back({beta, std::move(point)});
+  }
+  return points;
+}
+
+const SkipScores& plain_scores(const MethodInputs& inputs) { return inputs.equal; }
+const SkipScores& calibrated_scores(const MethodInputs& inputs) { return inputs.calibrated; }
+
+std::vector<FrontierMethod> make_table() {
+  constexpr auto kFamily = MethodKind::kFamily;
+  constexpr auto kSearched = MethodKind::kSearched;
+  return {
+      {"reduced_k", "reduced k", "experts kept", kFamily, fewer_experts, nullptr},
+      {"reduced_k_renormalized", "reduced k, renormalised", "experts kept", kFamily, fewer_experts_renormalized, nullptr},
+      {"single", "one threshold on p", "threshold", kFamily, plain_thresholds, nullptr},
+      {"tail_mass", "tail mass (NAEE)", "mass", kFamily, tail_masses, nullptr},
+      {"gmlg", "GMLG: one threshold on alpha p", "threshold", kFamily, layer_weighted_thresholds, nullptr},
+      {"dmt", "DMT: text and vision thresholds on p", "target", kSearched, nullptr, plain_scores},
+      {kLadderMethod, "GMLG + DMT, calibrated alpha", "target", kSearched, nullptr, calibrated_scores},
+  };
+}
+
+FrontierMethod find_method(const std::string& name) {
+  std::vector<std::string> names;
+  for (const FrontierMethod& method : frontier_methods()) {
+    if (method.name == name) return method;
+    names.push_back(method.name);
+  }
+  const auto nearest = nearest_name(name, names);
+  std::string known;
+  for (const std::string& one : names) known += (known.empty() ? "" : ", ") + one;
+  throw InvalidRequest("methods: unknown method '" + name + "'" + (nearest ? "; did you mean '" + *nearest + "'?" : "") +
+                           "; there are " + known + ", or all",
+                       "methods");
+}
+
+}  // namespace
+
+ScoreDistribution SkipScores::pooled() const {
+  std::vector<ScoreCount> all;
+  for (const ScoreDistribution& one : scores) all.insert(all.end(), one.scores().begin(), one.scores().end());
+  return ScoreDistribution(std::move(all));
+}
+
+const std::vector<FrontierMethod>& frontier_methods() {
+  static const std::vector<FrontierMethod> table = make_table();
+  return table;
+}
+
+const FrontierMethod& ladder_method() { return frontier_methods().back(); }
+
+std::vector<FrontierMethod> parse_methods(const std::string& text) {
+  if (text == "all") return frontier_methods();
+  std::vector<FrontierMethod> chosen;
+  std::istringstream names(text);
+  for (std::string name; std::getline(names, name, ',');) {
+    if (name != kLadderMethod) chosen.push_back(find_method(name));
+  }
+  chosen.push_back(ladder_method());
+  return chosen;
+}
+
+OperatingPoint score_point(const ClassAlpha& alpha, float tau_text, float tau_vision) {
+  OperatingPoint point;
+  point.alpha = alpha;
+  point.tau = {tau_text, tau_vision};
+  return point;
+}
+
+}  // namespace skipper

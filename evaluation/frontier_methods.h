@@ -1,0 +1,62 @@
+// The ways to skip that a frontier compares: each a family of operating points of one parameter, or one that is searched.
+#pragma once
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "cluster/operating_point.h"
+#include "evaluation/threshold_grid.h"
+
+namespace skipper {
+
+using ClassAlpha = std::array<std::vector<float>, kNumSkippableClasses>;  // [class][MoE layer]
+using ClassScores = std::array<ScoreDistribution, kNumSkippableClasses>;
+
+// What calibration knows of a model: how much its layers matter, and the scores that its pairs have.
+struct SkipScores {
+  ClassAlpha alpha;
+  ClassScores scores;  // of alpha · p
+
+  // The scores of all classes together, for one threshold over both.
+  ScoreDistribution pooled() const;
+};
+
+struct MethodInputs {
+  SkipScores calibrated;  // alpha as it was calibrated
+  SkipScores equal;       // alpha = 1 / layers: scores are plain routing weights
+  int top_k = 1;
+  int num_points = 8;     // of a family with a continuous parameter
+};
+
+enum class MethodKind {
+  kFamily,    // points of one parameter
+  kSearched,  // text and vision thresholds by search_frontier
+};
+
+struct MethodPoint {
+  float parameter = 0.0f;
+  OperatingPoint point;
+};
+
+struct FrontierMethod {
+  std::string name;            // on the command line
+  std::string title;           // in a legend
+  std::string parameter;       // what the numbers are
+  MethodKind kind = MethodKind::kFamily;
+  std::vector<MethodPoint> (*points)(const MethodInputs&) = nullptr;  // kFamily
+  const SkipScores& (*scores)(const MethodInputs&) = nullptr;         // kSearched
+};
+
+// The table, in the order of a legend. The method whose points become the ladder is "gmlg_dmt".
+const std::vector<FrontierMethod>& frontier_methods();
+const FrontierMethod& ladder_method();
+
+// "all", or names with commas between; the ladder's method is always among the result. Throws InvalidRequest naming the unknown
+// one and the nearest.
+std::vector<FrontierMethod> parse_methods(const std::string& text);
+
+// A point of the pair rule with these thresholds on alpha · p.
+OperatingPoint score_point(const ClassAlpha& alpha, float tau_text, float tau_vision);
+
+}  // namespace skipper
