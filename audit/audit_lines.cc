@@ -93,7 +93,19 @@ json parse_object(std::string_view line, const std::string& where) {
   throw InvalidFile(where + ": is no JSON object; the file was changed or damaged");
 }
 
-LevelTable parse_levels(const json& line, const std::string& where) {
+// Lists over layers and experts must fit the header: the rules index them.
+bool fits(const OperatingPoint& point, const AuditHeader& header) {
+  const auto num_layers = static_cast<size_t>(header.num_moe_layers);
+  const size_t num_scales = num_layers * static_cast<size_t>(header.num_experts);
+  for (size_t c = 0; c < kNumSkippableClasses; ++c) {
+    if (point.alpha[c].size() != num_layers) return false;
+    if (!point.beta[c].empty() && point.beta[c].size() != num_layers) return false;
+    if (!point.identity_bypass[c].empty() && point.identity_bypass[c].size() != num_layers) return false;
+  }
+  return point.expert_scale.empty() || point.expert_scale.size() == num_scales;
+}
+
+LevelTable parse_levels(const json& line, const AuditHeader& header, const std::string& where) {
   const JsonFields fields(line, where);
   const auto bytes = from_hex(fields.required_string("encoded"));
   if (!bytes) fields.fail("encoded", "is not hexadecimal; the file was changed or damaged");
@@ -106,6 +118,9 @@ LevelTable parse_levels(const json& line, const std::string& where) {
   if (json::parse(describe(levels)) != fields.raw("table")) {
     fields.fail("table", "differs from the encoded table; the file was changed");
   }
+  const auto fits_header = [&](const OperatingPoint& point) { return fits(point, header); };
+  const bool all_fit = std::all_of(levels.levels.begin(), levels.levels.end(), fits_header);
+  if (!all_fit) fields.fail("table", "has other layers or experts than the first line of the file");
   fields.reject_unknown_keys();
   return levels;
 }
@@ -243,7 +258,7 @@ AuditHeader parse_audit_header(std::string_view line, const std::string& where) 
 
 AuditEntry parse_audit_entry(std::string_view line, const AuditHeader& header, const std::string& where) {
   const json object = parse_object(line, where);
-  if (object.contains("table")) return parse_levels(object, where);
+  if (object.contains("table")) return parse_levels(object, header, where);
   return parse_record(object, header, where);
 }
 

@@ -1,8 +1,7 @@
 #include "audit/routing_audit.h"
 
-#include <algorithm>
-
 #include "audit/audit_lines.h"
+#include "audit/destinations.h"
 #include "audit/pair_scores.h"
 
 namespace skipper {
@@ -89,19 +88,9 @@ RoutingRecord RoutingAudit::record_of(const MoeLayerConfig& layer, const Row& ro
                        .kept = {},
                        .scores = std::move(scores.scores),
                        .threshold = scores.threshold,
-                       .destinations = destinations_of(row, layer.moe_layer)};
+                       .destinations = destinations_of(row.kept, placement_.homes(layer.moe_layer))};
   for (const int32_t expert : row.kept) record.kept.push_back(expert != kNoExpert);
   return record;
-}
-
-std::vector<int32_t> RoutingAudit::destinations_of(const Row& row, int moe_layer) const {
-  std::vector<int32_t> ranks;
-  for (const int32_t expert : row.kept) {
-    if (expert != kNoExpert) ranks.push_back(placement_.homes(moe_layer)[static_cast<size_t>(expert)].rank);
-  }
-  std::sort(ranks.begin(), ranks.end());
-  ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
-  return ranks;
 }
 
 }  // namespace skipper

@@ -42,7 +42,6 @@ class RoutingAudit {
 
   void write_levels();
   RoutingRecord record_of(const MoeLayerConfig& layer, const Row& row) const;
-  std::vector<int32_t> destinations_of(const Row& row, int moe_layer) const;
 
   const double rate_;
   const LevelTable& levels_;

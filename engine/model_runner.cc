@@ -107,6 +107,7 @@ void ModelRunner::run(const RankPlan& plan, std::span<const std::byte> admission
     admit(admissions.first(num_bytes), stream);
     admissions = admissions.subspan(num_bytes);
   }
+  if (step_observer_) step_observer_(plan);
   const BatchInput batch = build_batch(plan);
   Tensor logits = model_.forward(batch, cache_, stream);
   results.clear();

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "cluster/step_plan.h"
@@ -27,6 +29,9 @@ class ModelRunner {
   // Forgets released sequences, takes the admitted ones (encoded, one after the other), runs the forward pass that all ranks
   // make together, and samples. results = one entry per sequence of the plan, in its order.
   void run(const RankPlan& plan, std::span<const std::byte> admissions, Stream& stream, std::vector<SequenceResult>& results);
+
+  // Sees the plan of each step before its forward pass; off by default.
+  void set_step_observer(std::function<void(const RankPlan&)> observer) { step_observer_ = std::move(observer); }
 
   // Forgets sequences without a step.
   void release(std::span<const uint64_t> sequence_ids);
@@ -51,6 +56,7 @@ class ModelRunner {
   std::vector<TokenClass> token_classes_;
   std::map<uint64_t, LocalSequence> sequences_;
   std::unique_ptr<StepBuffers> buffers_;
+  std::function<void(const RankPlan&)> step_observer_;
 };
 
 }  // namespace skipper

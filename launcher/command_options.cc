@@ -19,6 +19,9 @@ RankOptions rank_options_from(const CommandLine& line) {
   options.operating_point = line.operating_point;
   options.level = line.level;
   options.fits_model_len = line.max_model_len < 0;
+  options.audit.file = line.audit_file;
+  if (line.audit_rate >= 0.0) options.audit.rate = line.audit_rate;
+  if (line.audit_max_bytes >= 0) options.audit.max_bytes = line.audit_max_bytes;
   return options;
 }
 

@@ -29,6 +29,11 @@ DEFINE_string(calibration, "",
 DEFINE_int64(calibration_limit, -1, "at most so many of its samples, spread evenly (default: all)");
 DEFINE_string(data, "", "directory with *.txt, vqa.jsonl and chat.jsonl (required)");
 DEFINE_string(json, "", "file for the results as JSON");
+DEFINE_string(audit_file, "", "file for the routing decisions of some requests, one JSON line each; .rankN for several ranks");
+DEFINE_double(audit_rate, -1.0, "share of the requests that are audited, 0 to 1 (default 0.01)");
+DEFINE_int64(audit_max_bytes, -1, "an audit file of this size takes no more lines (default 1073741824)");
+DEFINE_string(audit, "", "audit file to read (required)");
+DEFINE_int32(ranks, -1, "ranks over which experts are placed anew, each on a host of its own (default: as in the audit file)");
 
 namespace skipper {
 namespace {
@@ -44,13 +49,14 @@ const std::map<std::string, Command>& commands() {
       {"serve",
        {"answer OpenAI-style HTTP requests; run it under mpirun to shard the experts over ranks",
         {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level", "experts", "dense",
-         "threads"},
+         "threads", "audit_file", "audit_rate", "audit_max_bytes"},
         "  skipper serve --model models/demo\n"
         "  mpirun -n 4 skipper serve --model models/demo --port 8000\n"
         "  mpirun -n 4 skipper serve --model models/demo --operating_point configs/demo_operating_point.json --level 1\n"}},
       {"eval",
        {"measure perplexity and answers on held-out texts and questions",
-        {"model", "config", "data", "json", "max_model_len", "operating_point", "level", "experts", "dense", "threads"},
+        {"model", "config", "data", "json", "max_model_len", "operating_point", "level", "experts", "dense", "threads",
+         "audit_file", "audit_rate", "audit_max_bytes"},
         "  skipper eval --model models/demo --data models/demo/eval\n"
         "  mpirun -n 4 skipper eval --model models/demo --data models/demo/eval --json result.json\n"}},
       {"quantize",
@@ -60,6 +66,12 @@ const std::map<std::string, Command>& commands() {
         "  skipper quantize --model models/demo --experts int4a-g32 --dense int8-g64 --out demo-int4\n"
         "  skipper quantize --model models/demo --experts int3a-g32 --calibration models/demo/calibration --out demo-int3\n"
         "  skipper eval --model demo-int4 --data models/demo/eval\n"}},
+      {"replay",
+       {"decide the skipping of an audit file again: the same as logged, or what another operating point would do",
+        {"audit", "operating_point", "level", "ranks"},
+        "  skipper replay --audit audit.jsonl\n"
+        "  skipper replay --audit audit.jsonl --operating_point frontier.json --level 3\n"
+        "  skipper replay --audit audit.jsonl --operating_point frontier.json --level 3 --ranks 8\n"}},
       {"help", {"show this help, or that of one command", {}, "  skipper help serve\n"}},
       {"version", {"print the version and what the build contains", {}, "  skipper version\n"}},
   };
@@ -148,7 +160,8 @@ class Parser {
     // −1 stands for "not given", and no count or port is negative.
     if (info.type != "string" && value.rfind('-', 0) == 0) throw UsageError("flag --" + flag + ": " + value + " is negative");
     if (!gflags::SetCommandLineOption(flag.c_str(), value.c_str()).empty()) return;
-    throw UsageError("flag --" + flag + ": '" + value + "' is not a valid " + (info.type == "string" ? "text" : "integer"));
+    throw UsageError("flag --" + flag + ": '" + value + "' is not a valid " +
+                     (info.type == "string" ? "text" : info.type == "double" ? "number" : "integer"));
   }
 
   void parse_file(const std::string& path, int depth) {
@@ -187,6 +200,11 @@ CommandLine read_flags() {
   line.data = FLAGS_data;
   line.json = FLAGS_json;
   line.threads = FLAGS_threads;
+  line.audit = FLAGS_audit;
+  line.ranks = FLAGS_ranks;
+  line.audit_file = FLAGS_audit_file;
+  line.audit_rate = FLAGS_audit_rate;
+  line.audit_max_bytes = FLAGS_audit_max_bytes;
   return line;
 }
 
@@ -207,17 +225,35 @@ void check_calibration(const CommandLine& line) {
   }
 }
 
+void check_audit(const CommandLine& line) {
+  if (!(line.audit_rate <= 1.0)) {
+    throw UsageError("flag --audit_rate: " + std::to_string(line.audit_rate) + " is out of range; expected 0 to 1");
+  }
+  if (line.audit_file.empty() && (line.audit_rate >= 0.0 || line.audit_max_bytes >= 0)) {
+    throw UsageError(std::string("flag --") + (line.audit_rate >= 0.0 ? "audit_rate" : "audit_max_bytes") +
+                     " needs --audit_file FILE");
+  }
+  if (line.ranks >= 0 && line.operating_point.empty()) {
+    throw UsageError("flag --ranks " + std::to_string(line.ranks) + " needs --operating_point FILE");
+  }
+  if (line.ranks == 0 || line.ranks > 65536) {
+    throw UsageError("flag --ranks: " + std::to_string(line.ranks) + " is out of range; expected 1 to 65536");
+  }
+}
+
 void check_required(const CommandLine& line, const Command& command) {
   const auto takes = [&](const char* flag) {
     return std::find(command.flags.begin(), command.flags.end(), flag) != command.flags.end();
   };
   if (takes("model") && line.model.empty()) throw UsageError("flag --model is missing; give the checkpoint directory");
+  if (takes("audit") && line.audit.empty()) throw UsageError("flag --audit is missing; give the audit file to read");
   if (takes("data") && line.data.empty()) throw UsageError("flag --data is missing; give the directory of texts and questions");
   if (takes("out") && line.out.empty()) throw UsageError("flag --out is missing; give the directory to make");
   if (takes("out") && line.experts.empty()) throw UsageError("flag --experts is missing; give a weight format such as int4a-g32");
   check_format("experts", line.experts);
   check_format("dense", line.dense);
   check_calibration(line);
+  check_audit(line);
   if (line.port < -1 || line.port > 65535) {
     throw UsageError("flag --port: " + std::to_string(line.port) + " is out of range; expected 0 to 65535");
   }

@@ -10,7 +10,7 @@ namespace skipper {
 
 // The flags as plain values. An empty string or −1 means "not given": the config file or the default decides.
 struct CommandLine {
-  std::string command;                // "serve", "eval", "quantize", "help", "version"
+  std::string command;                // "serve", "eval", "quantize", "replay", "help", "version"
   std::vector<std::string> arguments; // what follows the command without being a flag
   std::string model;
   std::string config;
@@ -28,6 +28,11 @@ struct CommandLine {
   std::string data;
   std::string json;
   int32_t threads = -1;
+  std::string audit;       // replay: the file to read
+  int32_t ranks = -1;
+  std::string audit_file;  // serve, eval: the file to write
+  double audit_rate = -1.0;
+  int64_t audit_max_bytes = -1;
 };
 
 // Parses everything, `--flagfile` included. Throws UsageError for an unknown command or flag (naming the nearest), a flag of

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "launcher/commands/eval_command.h"
 #include "launcher/commands/quantize_command.h"
+#include "launcher/commands/replay_command.h"
 #include "launcher/commands/serve_command.h"
 #include "launcher/error_line.h"
 #include "launcher/flags.h"
@@ -24,6 +25,7 @@ int run(const skipper::CommandLine& line) {
   if (line.command == "eval") return skipper::run_eval(line);
   if (line.command == "quantize") return skipper::run_quantize(line);
   if (!skipper::is_first_rank()) return 0;
+  if (line.command == "replay") return skipper::run_replay(line);
   if (line.command == "version") {
     std::cout << "skipper " << skipper::kVersion << " (" << skipper::backend_versions() << ")\n";
   } else {

@@ -109,6 +109,29 @@ void RankProcess::load_model() {
   cache_ = std::make_unique<KvCache>(model_config_,
                                      KvCacheConfig{engine.kv_blocks_per_rank, engine.kv_block_size, config_.kv_dtype});
   runner_ = std::make_unique<ModelRunner>(*model_, *cache_, engine, processor_->token_classes(model_config_.vocab_size));
+  watch_routing();
+}
+
+// Loads are always counted; it costs nothing beside routing.
+void RankProcess::watch_routing() {
+  const ExpertPlacement& placement = model_->placement();
+  load_ = std::make_unique<ExpertLoad>(ExpertLoadShape{placement.num_moe_layers(), placement.num_experts()});
+  if (!options_.audit.file.empty()) {
+    AuditHeader header{.model_fingerprint = model_config_.fingerprint,
+                       .num_moe_layers = placement.num_moe_layers(),
+                       .num_experts = placement.num_experts(),
+                       .rank = control().rank(),
+                       .node_of_rank = {},
+                       .bytes_per_row = model_->bytes_per_sent_row()};
+    for (int rank = 0; rank < world_size(); ++rank) header.node_of_rank.push_back(topology_->node_of(rank));
+    audit_ = std::make_unique<RoutingAudit>(options_.audit, header, levels_, placement);
+    runner_->set_step_observer([this](const RankPlan& plan) { audit_->begin_step(plan); });
+  }
+  model_->set_routing_observer(
+      [this](const MoeLayerConfig& layer, const TokenPolicies& policies, const Routing& routed, const Routing& kept) {
+        load_->count(layer.moe_layer, policies, kept);
+        if (audit_) audit_->observe(layer, policies, routed, kept);
+      });
 }
 
 Engine& RankProcess::start_engine(StepObserver observer) {

@@ -6,6 +6,9 @@
 #include <memory>
 #include <string>
 
+#include "audit/audit_config.h"
+#include "audit/expert_load.h"
+#include "audit/routing_audit.h"
 #include "base/thread_pool.h"
 #include "cluster/cluster_topology.h"
 #include "cluster/health_monitor.h"
@@ -26,6 +29,7 @@ struct RankOptions {
   std::filesystem::path operating_point;  // empty: level 0 alone
   int level = -1;                         // −1: 1 for operating_point.json, an error for a ladder of several levels
   bool fits_model_len = true;             // lower max_model_len to the checkpoint's; otherwise a larger one is refused
+  AuditConfig audit = {};                 // of routing decisions; off without a file
 };
 
 // Everything a rank needs to step. Members are in start-up order and end in reverse.
@@ -60,6 +64,7 @@ class RankProcess {
   void read_model();
   void start_workers();
   void load_model();
+  void watch_routing();
 
   ServerConfig config_;
   RankOptions options_;
@@ -73,6 +78,8 @@ class RankProcess {
   std::unique_ptr<MultimodalModel> model_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<ModelRunner> runner_;
+  std::unique_ptr<ExpertLoad> load_;
+  std::unique_ptr<RoutingAudit> audit_;
   std::unique_ptr<RequestQueue> queue_;
   std::unique_ptr<HealthMonitor> health_;
   std::unique_ptr<Engine> engine_;

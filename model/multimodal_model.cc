@@ -247,6 +247,8 @@ void MultimodalModel::set_activation_observer(const ActivationObserver& observer
   }
 }
 
+const ExpertPlacement& MultimodalModel::placement() const { return state_->placement; }
+
 const TrafficCounters& MultimodalModel::traffic() const { return state_->traffic; }
 
 WeightMemory MultimodalModel::weight_memory() const {

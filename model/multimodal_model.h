@@ -10,6 +10,7 @@
 #include "cluster/operating_point.h"
 #include "comm/communicator.h"
 #include "expert_parallel/dispatch_config.h"
+#include "expert_parallel/expert_placement.h"
 #include "expert_parallel/moe_layer.h"
 #include "expert_parallel/traffic_counters.h"
 #include "experts/activation_observer.h"
@@ -71,6 +72,9 @@ class MultimodalModel {
   Tensor token_usage() const;
   // Bytes that one hidden row costs on its way to another rank and back.
   int64_t bytes_per_sent_row() const;
+
+  // Which rank owns which expert.
+  const ExpertPlacement& placement() const;
 
   // The step that the next forward belongs to, for messages.
   void set_step(int64_t step);
