@@ -109,6 +109,9 @@ LevelTable unskipped_levels(int num_moe_layers);
 // another number of layers than the model, keys of another pair rule than the point's, a fingerprint of another model or, for
 // levels that depend on it, another placement (both named).
 LevelTable load_levels(const std::filesystem::path& path, const ModelIdentity& model, const PlacementWorld& world = {});
+// The same from the document of such a file, called `name` in messages.
+LevelTable read_levels(const nlohmann::json& document, const std::string& name, const ModelIdentity& model,
+                       const PlacementWorld& world = {});
 
 // The point as in such a file, without the keys that have their defaults; reads back to the same bits.
 nlohmann::json to_json(const OperatingPoint& point);

@@ -286,8 +286,11 @@ json to_json(const OperatingPoint& point) {
 }
 
 LevelTable load_levels(const std::filesystem::path& path, const ModelIdentity& model, const PlacementWorld& world) {
-  const json document = read_json_file(path);
-  const JsonFields fields(document, path.string());
+  return read_levels(read_json_file(path), path.string(), model, world);
+}
+
+LevelTable read_levels(const json& document, const std::string& name, const ModelIdentity& model, const PlacementWorld& world) {
+  const JsonFields fields(document, name);
   check_version(fields);
   check_fingerprint(fields, model);
   LevelTable table = unskipped_levels(model.num_moe_layers);

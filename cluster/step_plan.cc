@@ -3,14 +3,15 @@
 namespace skipper {
 namespace {
 
-constexpr uint32_t kPlanMagic = 0x324e4c50;  // "PLN2": changes with the layout below
+constexpr uint32_t kPlanMagic = 0x334e4c50;  // "PLN3": changes with the layout below
 constexpr size_t kMinRankBytes = 3 * sizeof(uint64_t);
-constexpr size_t kMinSequenceBytes = sizeof(uint64_t) + 2 * sizeof(int32_t) + sizeof(uint8_t) + sizeof(uint64_t);
+constexpr size_t kMinSequenceBytes = sizeof(uint64_t) + 2 * sizeof(int32_t) + 2 * sizeof(uint8_t) + sizeof(uint64_t);
 
 void encode(const SequenceStep& sequence, ByteWriter& writer) {
   writer.value(sequence.sequence_id);
   writer.value(sequence.start);
   writer.value(sequence.num_tokens);
+  writer.value(sequence.level);
   writer.value<uint8_t>(sequence.sample ? 1 : 0);
   writer.values(sequence.new_blocks);
 }
@@ -20,6 +21,7 @@ SequenceStep decode_sequence(ByteReader& reader) {
   sequence.sequence_id = reader.value<uint64_t>();
   sequence.start = reader.value<int32_t>();
   sequence.num_tokens = reader.value<int32_t>();
+  sequence.level = reader.value<uint8_t>();
   sequence.sample = reader.value<uint8_t>() != 0;
   sequence.new_blocks = reader.values<int32_t>();
   return sequence;

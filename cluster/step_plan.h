@@ -24,6 +24,7 @@ struct SequenceStep {
   uint64_t sequence_id = 0;
   int32_t start = 0;
   int32_t num_tokens = 0;
+  uint8_t level = 0;                // of the LevelTable, of all these tokens
   bool sample = false;              // sample the token after the last of these
   std::vector<int32_t> new_blocks;  // KV blocks appended to the sequence's table before the step
 };

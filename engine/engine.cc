@@ -12,9 +12,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// What a rank answers to a step: the traffic since its last answer, then one result per sequence of its plan.
-size_t record_bytes(const RankPlan& plan) {
-  return sizeof(TrafficCounters) + plan.sequences.size() * sizeof(SequenceResult);
+// What a rank answers to a step: traffic and pairs since its last answer, then one result per sequence of its plan.
+size_t record_bytes(const RankPlan& plan, const PairCounters& pairs) {
+  return sizeof(TrafficCounters) + pairs.counts().size_bytes() + plan.sequences.size() * sizeof(SequenceResult);
 }
 
 int64_t admission_bytes(const RankPlan& plan) {
@@ -40,7 +40,10 @@ Engine::Engine(const EngineConfig& config, const ClusterConfig& cluster, const E
       observer_(std::move(observer)),
       channel_(parts.control, cluster),
       stream_(parts.workers),
-      scheduler_(config, parts.control.size()) {}
+      scheduler_(config, parts.control.size()),
+      step_pairs_(parts.model.pairs()),
+      sent_pairs_(parts.model.pairs()),
+      levels_(parts.levels) {}
 
 void Engine::run() {
   try {
@@ -52,6 +55,7 @@ void Engine::run() {
   } catch (const std::exception& e) {
     // Whoever is inside a step must not leave the others waiting in a collective, nor a client without an answer.
     parts_.queue.close();
+    levels_.close();
     take_submissions();
     scheduler_.end_all("the server failed while it worked on this request; retry later");
     parts_.control.abort(e.what());
@@ -89,8 +93,8 @@ void Engine::lead() {
 void Engine::step() {
   take_submissions();
   const auto start = Clock::now();
-  StepPlan plan = scheduler_.next_plan(admissions_);
-  take_new_levels(plan);
+  const OperatingLevels::Change levels = levels_.take();
+  const StepPlan plan = plan_step(levels);
   parts_.queue.set_num_waiting(scheduler_.num_waiting());
   parts_.health.step_started(plan.step);
   parts_.control.set_context({.step = plan.step, .layer = -1, .phase = "plan"});
@@ -102,24 +106,34 @@ void Engine::step() {
   execute(plan, admissions_[0]);
   gather_results(plan);
   scheduler_.apply(plan, results_);
+  levels_.confirm(levels);
   parts_.health.step_finished();
   report(plan, std::chrono::duration<double>(Clock::now() - start).count());
 }
 
+StepPlan Engine::plan_step(const OperatingLevels::Change& levels) {
+  scheduler_.set_global_level(levels.level);
+  StepPlan plan = scheduler_.next_plan(admissions_);
+  plan.level_table_version = levels.table ? levels.table->version : parts_.levels.version;
+  if (levels.table) encode(*levels.table, plan.level_table);
+  return plan;
+}
+
 void Engine::set_levels(LevelTable levels) {
-  const std::lock_guard lock(new_levels_mutex_);
-  new_levels_ = std::move(levels);
+  levels_.set_table(std::move(levels));
   parts_.queue.wake();
 }
 
-// Numbers the new table, so that every rank can tell it from the old one.
-void Engine::take_new_levels(StepPlan& plan) {
-  plan.level_table_version = parts_.levels.version;
-  const std::lock_guard lock(new_levels_mutex_);
-  if (!new_levels_) return;
-  new_levels_->version = ++plan.level_table_version;
-  encode(*new_levels_, plan.level_table);
-  new_levels_.reset();
+uint64_t Engine::set_level(int64_t level) {
+  const uint64_t change = levels_.set_level(level);
+  parts_.queue.wake();
+  return change;
+}
+
+uint64_t Engine::append_level(OperatingPoint point) {
+  const uint64_t change = levels_.append(std::move(point));
+  parts_.queue.wake();
+  return change;
 }
 
 void Engine::apply_levels(const StepPlan& plan) {
@@ -128,6 +142,7 @@ void Engine::apply_levels(const StepPlan& plan) {
 }
 
 void Engine::finish() {
+  levels_.close();
   take_submissions();
   scheduler_.end_all("");
   parts_.queue.set_num_waiting(0);
@@ -168,14 +183,18 @@ void Engine::gather_results(const StepPlan& plan) {
   parts_.control.set_context({.step = plan.step, .layer = -1, .phase = "result"});
   const TrafficCounters traffic = parts_.model.traffic() - sent_traffic_;
   sent_traffic_ = parts_.model.traffic();
+  step_pairs_ = parts_.model.pairs();
+  step_pairs_ -= sent_pairs_;
+  sent_pairs_ += step_pairs_;
   record_.clear();
   ByteWriter writer(record_);
   writer.value(traffic);
+  for (const int64_t count : step_pairs_.counts()) writer.value(count);
   for (const SequenceResult& result : local_results_) writer.value(result);
   if (parts_.control.rank() != 0) return channel_.send_record({record_.data(), record_.size()});
 
   std::vector<int64_t> counts;
-  for (const RankPlan& rank : plan.ranks) counts.push_back(static_cast<int64_t>(record_bytes(rank)));
+  for (const RankPlan& rank : plan.ranks) counts.push_back(static_cast<int64_t>(record_bytes(rank, step_pairs_)));
   records_.resize(static_cast<size_t>(std::accumulate(counts.begin(), counts.end(), int64_t{0})));
   channel_.gather_records({record_.data(), record_.size()}, counts, {records_.data(), records_.size()});
   read_records(plan);
@@ -183,10 +202,12 @@ void Engine::gather_results(const StepPlan& plan) {
 
 void Engine::read_records(const StepPlan& plan) {
   step_traffic_ = {};
+  step_pairs_.clear();
   results_.resize(plan.ranks.size());
   ByteReader reader(records_, "step result");
   for (size_t r = 0; r < plan.ranks.size(); ++r) {
     step_traffic_ += reader.value<TrafficCounters>();
+    for (int64_t& count : step_pairs_.counts()) count += reader.value<int64_t>();
     results_[r].resize(plan.ranks[r].sequences.size());
     for (SequenceResult& result : results_[r]) result = reader.value<SequenceResult>();
   }
@@ -221,6 +242,9 @@ void Engine::report(const StepPlan& plan, double step_seconds) {
   for (const RankPlan& rank : plan.ranks) report.num_tokens += rank.num_tokens();
   report.step_seconds = step_seconds;
   report.traffic = step_traffic_;
+  report.pairs = &step_pairs_;
+  report.level = levels_.level();
+  report.num_level_changes = levels_.num_changes();
   observer_(report);
 }
 

@@ -4,8 +4,6 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
-#include <mutex>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -16,6 +14,7 @@
 #include "cluster/operating_point.h"
 #include "comm/communicator.h"
 #include "engine/model_runner.h"
+#include "engine/operating_levels.h"
 #include "engine/request_queue.h"
 #include "engine/scheduler.h"
 #include "expert_parallel/traffic_counters.h"
@@ -30,6 +29,9 @@ struct StepReport {
   int64_t num_tokens = 0;         // processed in this step
   double step_seconds = 0.0;
   TrafficCounters traffic;        // of this step
+  const PairCounters* pairs = nullptr;  // of this step; valid during the call
+  uint8_t level = 0;              // the global one
+  int64_t num_level_changes = 0;  // since start
 };
 using StepObserver = std::function<void(const StepReport&)>;
 
@@ -46,7 +48,7 @@ struct EngineParts {
 };
 
 // Rank 0 plans each step and all ranks step alike; ranks without tokens take part with zero. Engine thread only, except
-// stop().
+// stop() and what concerns levels.
 class Engine {
  public:
   Engine(const EngineConfig& config, const ClusterConfig& cluster, const EngineParts& parts, StepObserver observer);
@@ -57,6 +59,12 @@ class Engine {
   // Rank 0, thread-safe: `levels` applies on all ranks from the next step on. Tokens under way keep the number of their level, so
   // a table that comes while requests run must begin with the levels that they use.
   void set_levels(LevelTable levels);
+  // Rank 0, thread-safe: the global level, which requests with LevelChoice::kGlobal follow from the next step on.
+  uint64_t set_level(int64_t level);
+  // Rank 0, thread-safe: a level more, or the one with these numbers, becomes the global one.
+  uint64_t append_level(OperatingPoint point);
+  // Rank 0, thread-safe: what is in force, and the wait for a change.
+  const OperatingLevels& operating_levels() const { return levels_; }
   // Rank 0: one step, or a heartbeat when there is nothing to do; for callers that drive the loop themselves.
   void step();
   // Rank 0: tells the other ranks to leave run(). Requests still there end with kCancelled.
@@ -75,7 +83,7 @@ class Engine {
   void execute(const StepPlan& plan, std::span<const std::byte> admissions);
   void take_submissions();
   void scatter_admissions(const StepPlan& plan);
-  void take_new_levels(StepPlan& plan);
+  StepPlan plan_step(const OperatingLevels::Change& levels);
   void apply_levels(const StepPlan& plan);
   void gather_results(const StepPlan& plan);
   void read_records(const StepPlan& plan);
@@ -90,9 +98,9 @@ class Engine {
   TrafficCounters total_traffic_;
   TrafficCounters step_traffic_;
   TrafficCounters sent_traffic_;  // what this rank has told rank 0 so far
-
-  std::mutex new_levels_mutex_;
-  std::optional<LevelTable> new_levels_;  // waits for the next step
+  PairCounters step_pairs_;
+  PairCounters sent_pairs_;
+  OperatingLevels levels_;
 
   std::atomic<bool> stopping_{false};
   std::atomic<int64_t> stop_deadline_ms_{0};

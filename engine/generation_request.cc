@@ -34,6 +34,8 @@ void encode(const GenerationRequest& request, std::vector<std::byte>& out) {
   writer.value(request.min_new_tokens);
   writer.values(request.stop_token_ids);
   writer.value(request.level);
+  writer.value(request.level_choice);
+  writer.values(request.level_history.runs());
   writer.value<uint8_t>(request.score_prompt ? 1 : 0);
   writer.value(request.score_from);
   writer.value(request.reference);
@@ -59,6 +61,8 @@ GenerationRequest decode_generation_request(std::span<const std::byte> bytes) {
   request.min_new_tokens = reader.value<int32_t>();
   request.stop_token_ids = reader.values<int32_t>();
   request.level = reader.value<uint8_t>();
+  request.level_choice = reader.value<LevelChoice>();
+  request.level_history = LevelHistory(reader.values<LevelRun>());
   request.score_prompt = reader.value<uint8_t>() != 0;
   request.score_from = reader.value<int32_t>();
   request.reference = reader.value<ReferenceUse>();
@@ -77,6 +81,7 @@ void encode(const TokenEvent& event, std::vector<std::byte>& out) {
   writer.value(event.prompt_nll);
   writer.value(event.num_scored);
   writer.value(event.distance);
+  writer.value(event.level);
   writer.value(event.usage);
   writer.text(event.error);
 }
@@ -91,6 +96,7 @@ TokenEvent decode_token_event(std::span<const std::byte> bytes) {
   event.prompt_nll = reader.value<double>();
   event.num_scored = reader.value<int32_t>();
   event.distance = reader.value<ReferenceDistance>();
+  event.level = reader.value<uint8_t>();
   event.usage = reader.value<SkipUsage>();
   event.error = reader.text();
   reader.expect_end();

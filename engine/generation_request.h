@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/level_history.h"
 #include "model/image_patches.h"
 
 namespace skipper {
@@ -29,7 +30,14 @@ enum class ReferenceUse : uint8_t {
   kCompare,  // KL divergence of this run from them
 };
 
-// A request can start from prompt + tokens so far: replaying `generated_ids` continues it bit for bit.
+// Whose level a request's tokens run at.
+enum class LevelChoice : uint8_t {
+  kOwn,     // the request's
+  kGlobal,  // the engine's at the time a token first runs, at most the request's
+};
+
+// A request can start from prompt + tokens so far: replaying `generated_ids` continues it bit for bit,
+// with `level_history` also after changes of level.
 struct GenerationRequest {
   uint64_t id = 0;  // unique in the process, given by the queue
   std::vector<int32_t> prompt_ids;
@@ -39,7 +47,9 @@ struct GenerationRequest {
   int32_t max_new_tokens = 16;  // generated_ids included; at least 1 unless score_prompt
   int32_t min_new_tokens = 0;   // until then stop tokens cannot be sampled
   std::vector<int32_t> stop_token_ids;  // sampling one ends the request; it is reported but not part of the text
-  uint8_t level = 0;            // of the LevelTable
+  uint8_t level = 0;            // of the LevelTable; kGlobal: the highest allowed
+  LevelChoice level_choice = LevelChoice::kOwn;
+  LevelHistory level_history = {};  // of the tokens that ran before
   bool score_prompt = false;    // report the log-likelihood of the prompt instead of generating
   int32_t score_from = 1;       // score_prompt: the first token that is predicted, 1 to the last
   ReferenceUse reference = ReferenceUse::kNone;
@@ -77,7 +87,8 @@ struct TokenEvent {
   double prompt_nll = 0.0;    // score_prompt: sum of −log p over the prompt's tokens but its first, in nats
   int32_t num_scored = 0;     // score_prompt: tokens in that sum
   ReferenceDistance distance = {};  // ReferenceUse::kCompare: over the same tokens
-  SkipUsage usage = {};       // in the last event: of the whole request
+  uint8_t level = 0;          // of the newest token that was computed
+  SkipUsage usage = {};       // of the request so far
   std::string error = {};     // kError: one line for the client
 };
 

@@ -179,7 +179,7 @@ void ModelRunner::append_tokens(const SequenceStep& step, LocalSequence& sequenc
     buffers.kv_slots.data<int32_t>()[t] =
         static_cast<int32_t>(sequence.blocks[block] * config_.kv_block_size + position % config_.kv_block_size);
     buffers.token_class.data<uint8_t>()[t] = static_cast<uint8_t>(token_classes_[static_cast<size_t>(token)]);
-    buffers.level.data<uint8_t>()[t] = sequence.request.level;
+    buffers.level.data<uint8_t>()[t] = step.level;
     const TokenPhase phase = position < sequence.num_prompt() ? TokenPhase::kPrompt : TokenPhase::kGenerated;
     buffers.phase.data<uint8_t>()[t] = static_cast<uint8_t>(phase);
   }

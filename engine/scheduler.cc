@@ -15,7 +15,8 @@ constexpr size_t kMaxPixelBytes = size_t{1} << 30;
 void deliver(Sequence& sequence, TokenEvent event) {
   event.request_id = sequence.request().id;
   event.num_generated = static_cast<int32_t>(sequence.request().generated_ids.size());
-  if (event.finish_reason != FinishReason::kNone) event.usage = sequence.usage;
+  event.level = sequence.request().level_history.latest();
+  event.usage = sequence.usage;
   const bool wants_more = sequence.submission.sink(event);
   if (!wants_more && sequence.submission.cancelled) sequence.submission.cancelled->store(true, std::memory_order_relaxed);
 }
@@ -185,8 +186,11 @@ int Scheduler::rank_for(const Sequence& sequence) const {
 }
 
 int32_t Scheduler::chunk_size(const RankState& rank, const Sequence& sequence) const {
-  int64_t num_tokens = std::min<int64_t>(sequence.num_pending(), rank.tokens_left);
-  if (sequence.request().score_prompt) return static_cast<int32_t>(std::min(num_tokens, rank.logit_rows_left));
+  const GenerationRequest& request = sequence.request();
+  const auto affordable = static_cast<int32_t>(std::min<int64_t>(sequence.num_pending(), rank.tokens_left));
+  const int64_t num_tokens =
+      request.level_history.uniform_length(sequence.num_computed, affordable, sequence.current_level(global_level_));
+  if (request.score_prompt) return static_cast<int32_t>(std::min(num_tokens, rank.logit_rows_left));
   // The last chunk samples; without a row for its logits it has to wait.
   const bool is_last = num_tokens == sequence.num_pending();
   return static_cast<int32_t>(is_last && rank.logit_rows_left == 0 ? 0 : num_tokens);
@@ -216,6 +220,9 @@ void Scheduler::add_to_plan(RankState& rank, Sequence& sequence, int32_t num_tok
   step.sequence_id = sequence.request().id;
   step.start = sequence.num_computed;
   step.num_tokens = num_tokens;
+  LevelHistory& levels = sequence.submission.request.level_history;
+  levels.record(step.start + num_tokens, sequence.current_level(global_level_));
+  step.level = levels.level_at(step.start, 0);
   step.sample = num_tokens == sequence.num_pending() && !sequence.request().score_prompt;
   const int64_t missing = blocks_missing(sequence, num_tokens);
   if (missing > 0) rank.blocks.allocate(missing, step.new_blocks);

@@ -21,12 +21,15 @@ void validate_request(const GenerationRequest& request, const EngineConfig& conf
 // Continuous batching over data-parallel ranks. Each step and rank: first one token for every decoding sequence, then prompt
 // chunks, oldest sequence first, within max_tokens_per_step; then waiting requests start where the fewest tokens are pending.
 // Blocks are taken when they are needed; when a rank has none left, its newest sequence goes back to the waiting ones and is
-// later recomputed from prompt and generated tokens, bit for bit. Engine thread only.
+// later recomputed from prompt and generated tokens, each at the level it first ran at, bit for bit. A chunk has one level.
+// Engine thread only.
 class Scheduler {
  public:
   Scheduler(const EngineConfig& config, int num_ranks);
 
   void submit(Submission submission);
+  // The level of tokens that first run in the next plan, of requests that follow it.
+  void set_global_level(uint8_t level) { global_level_ = level; }
   // The next step; kIdle when there is nothing to compute or release. admissions[r] = encoded requests for rank r, one after
   // the other.
   StepPlan next_plan(std::vector<std::vector<std::byte>>& admissions);
@@ -73,6 +76,7 @@ class Scheduler {
   EngineConfig config_;
   std::vector<RankState> ranks_;
   std::deque<SequencePtr> waiting_;
+  uint8_t global_level_ = 0;
   int64_t next_step_ = 0;
   uint64_t next_start_order_ = 0;
   int64_t num_preemptions_ = 0;

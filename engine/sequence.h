@@ -1,6 +1,7 @@
 // One request's progress, as rank 0 sees it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -9,7 +10,7 @@
 namespace skipper {
 
 struct Sequence {
-  Submission submission;          // request.generated_ids grows with every sampled token
+  Submission submission;          // its request's generated_ids and level_history grow
   int rank = -1;                  // owner of its KV cache; −1 while it waits
   int32_t num_computed = 0;       // tokens whose K and V are in the cache
   uint64_t start_order = 0;       // when it was last given to a rank; the newest is preempted first
@@ -23,6 +24,11 @@ struct Sequence {
   int32_t num_pending() const { return num_tokens() - num_computed; }
   // One pending token, and it was sampled: a decode step. Anything else is (re)computing known tokens.
   bool decoding() const { return num_pending() == 1 && num_computed > 0 && !request().score_prompt; }
+  // The level of a token that runs for the first time while the engine is at `global_level`.
+  uint8_t current_level(uint8_t global_level) const {
+    const bool follows = request().level_choice == LevelChoice::kGlobal;
+    return follows ? std::min(request().level, global_level) : request().level;
+  }
   bool cancelled() const { return submission.cancelled && submission.cancelled->load(std::memory_order_relaxed); }
 };
 

@@ -31,6 +31,7 @@ void MoeLayer::forward(const Tensor& hidden, const TokenPolicies& policies, MoeB
                        Stream& stream) const {
   const Routing routed = router_.route(hidden, buffers.router, stream);
   const Routing kept = skipping_.apply(routed, policies, buffers.kept_ids, context_.counters);
+  context_.pairs.count(config_.moe_layer, policies, routed, kept);
   if (observer_) observer_(config_, policies, routed, kept);
 
   const DispatchInput input{.layer = config_.layer,

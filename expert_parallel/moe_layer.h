@@ -9,6 +9,7 @@
 #include "expert_parallel/dispatch_buffers.h"
 #include "expert_parallel/expert_placement.h"
 #include "expert_parallel/expert_skipping.h"
+#include "expert_parallel/pair_counters.h"
 #include "expert_parallel/router.h"
 #include "expert_parallel/routing.h"
 #include "expert_parallel/token_dispatcher.h"
@@ -36,6 +37,7 @@ struct MoeContext {
   TokenDispatcher& dispatcher;
   const LevelTable& levels;
   TrafficCounters& counters;  // the dispatcher's
+  PairCounters& pairs;
 };
 
 // Sizes of a micro-batch's buffers.

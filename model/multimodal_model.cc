@@ -57,6 +57,7 @@ struct MultimodalModel::State {
         placement(place_experts(config, parallel.data.size())),
         store(expert_store_config({checkpoint, config, loading.formats}, placement, parallel.data.rank())),
         experts(store),
+        pairs(config.num_moe_layers()),
         dispatcher({parallel.data, parallel.topology, placement, traffic}),
         rotary(config.rotary),
         activations(config, limits),
@@ -82,7 +83,7 @@ struct MultimodalModel::State {
   }
 
   void build(ModelWeights weights, const LevelTable& levels) {
-    const MoeContext context{experts, dispatcher, levels, traffic};
+    const MoeContext context{experts, dispatcher, levels, traffic, pairs};
     int moe_layer = 0;
     for (int64_t layer = 0; layer < config.num_layers(); ++layer) {
       DecoderLayerWeights& layer_weights = weights.layers[static_cast<size_t>(layer)];
@@ -120,6 +121,7 @@ struct MultimodalModel::State {
   ExpertStore store;
   ExpertFfn experts;
   TrafficCounters traffic;
+  PairCounters pairs;
   TokenDispatcher dispatcher;
   RotaryEmbedding rotary;
   Activations activations;
@@ -250,6 +252,20 @@ void MultimodalModel::set_activation_observer(const ActivationObserver& observer
 const ExpertPlacement& MultimodalModel::placement() const { return state_->placement; }
 
 const TrafficCounters& MultimodalModel::traffic() const { return state_->traffic; }
+
+const PairCounters& MultimodalModel::pairs() const { return state_->pairs; }
+
+double MultimodalModel::expert_bits_per_weight() const {
+  double bits = 0.0;
+  int64_t num_experts = 0;
+  for (int layer = 0; layer < state_->store.num_layers(); ++layer) {
+    for (const ExpertSlot& slot : state_->store.slots(layer)) {
+      bits += slot.format.bits_per_weight();
+      ++num_experts;
+    }
+  }
+  return num_experts == 0 ? 0.0 : bits / static_cast<double>(num_experts);
+}
 
 WeightMemory MultimodalModel::weight_memory() const {
   return {state_->mapped_bytes, state_->dense_bytes, state_->store.num_bytes(), state_->checkpoint.resident_bytes()};

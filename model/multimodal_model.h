@@ -12,6 +12,7 @@
 #include "expert_parallel/dispatch_config.h"
 #include "expert_parallel/expert_placement.h"
 #include "expert_parallel/moe_layer.h"
+#include "expert_parallel/pair_counters.h"
 #include "expert_parallel/traffic_counters.h"
 #include "experts/activation_observer.h"
 #include "model/batch_input.h"
@@ -85,6 +86,9 @@ class MultimodalModel {
 
   // Sums since start of this rank.
   const TrafficCounters& traffic() const;
+  const PairCounters& pairs() const;
+  // Mean over the experts of this rank, scales included; 0 for a rank without experts.
+  double expert_bits_per_weight() const;
   WeightMemory weight_memory() const;
 
  private:

@@ -22,6 +22,8 @@ GenerationRequest full_request() {
   request.min_new_tokens = 2;
   request.stop_token_ids = {5, 6};
   request.level = 2;
+  request.level_choice = LevelChoice::kGlobal;
+  request.level_history = LevelHistory({{2, 1}, {4, 0}});
   request.score_prompt = true;
   return request;
 }
@@ -42,6 +44,8 @@ TEST(GenerationRequest, SurvivesTheWayBetweenRanks) {
   EXPECT_EQ(copy.sampling.top_p, 0.9f);
   EXPECT_EQ(copy.stop_token_ids, request.stop_token_ids);
   EXPECT_EQ(copy.level, 2);
+  EXPECT_EQ(copy.level_choice, LevelChoice::kGlobal);
+  EXPECT_EQ(copy.level_history, request.level_history);
   EXPECT_TRUE(copy.score_prompt);
 }
 

@@ -114,6 +114,31 @@ TEST(Scheduler, DecodesGoFirstWhileAnotherPromptIsPrefilled) {
   EXPECT_EQ(plan.ranks[0].sequences[1].num_tokens, 7);
 }
 
+TEST(Scheduler, AChunkHasOneLevelAlsoWhenItIsComputedAgain) {
+  Scheduler scheduler(small_config(), 1);
+  Submission submission;
+  submission.request.id = 1;
+  submission.request.prompt_ids.resize(7, 1);
+  submission.request.level = 2;
+  submission.request.level_choice = LevelChoice::kGlobal;
+  submission.request.level_history = LevelHistory({{2, 1}, {5, 0}});
+  submission.sink = [](const TokenEvent&) { return true; };
+  scheduler.submit(std::move(submission));
+  scheduler.set_global_level(3);
+  std::vector<std::vector<std::byte>> admissions;
+  std::vector<std::pair<int32_t, int>> chunks;
+  for (int i = 0; i < 4; ++i) {
+    const StepPlan plan = scheduler.next_plan(admissions);
+    const SequenceStep& step = plan.ranks[0].sequences.at(0);
+    chunks.emplace_back(step.num_tokens, step.level);
+    const std::vector<std::vector<SequenceResult>> results = {{{.sequence_id = 1, .token_id = 3}}};
+    scheduler.apply(plan, results);
+    scheduler.set_global_level(static_cast<uint8_t>(i == 2 ? 1 : 3));
+  }
+  // The global level is 3, but this request may have 2 at most; the last chunk follows the global level down.
+  EXPECT_EQ(chunks, (std::vector<std::pair<int32_t, int>>{{2, 1}, {3, 0}, {2, 2}, {1, 1}}));
+}
+
 TEST(Scheduler, GivesRequestsToTheRankWithTheFewestPendingTokens) {
   Simulation simulation(small_config(), 2);
   simulation.submit(16, 1);

@@ -71,6 +71,7 @@ class RankRun {
     const ExpertStore store = load_experts(setup_, placement, data.rank());
     const ExpertFfn experts(store);
     TrafficCounters& counters = run_.counters[static_cast<size_t>(data.rank())];
+    PairCounters pairs(1);
     TokenDispatcher dispatcher({data, topology, placement, counters});
     MoeBuffers buffers({.max_tokens = static_cast<int64_t>(batch_.size()),
                         .num_experts = shape.num_experts,
@@ -79,7 +80,7 @@ class RankRun {
                         .formats = setup_.formats},
                        placement, store);
     MoeLayer layer({.hidden_size = shape.hidden_size, .num_experts = shape.num_experts, .top_k = shape.top_k},
-                   pack_router(setup_.weights.router), {experts, dispatcher, setup_.levels, counters});
+                   pack_router(setup_.weights.router), {experts, dispatcher, setup_.levels, counters, pairs});
     forward(layer, tokens_of(batch_, data.rank()), buffers);
   }
 
