@@ -16,6 +16,7 @@ struct ScoreCount {
 // Scores of pairs, any number of them equal, in any order; counts not negative.
 class ScoreDistribution {
  public:
+  ScoreDistribution() = default;  // of nothing
   explicit ScoreDistribution(std::vector<ScoreCount> scores);
 
   // No pair has a score above 0: a class without samples, or one whose scores are all 0.

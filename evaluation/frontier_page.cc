@@ -1,0 +1,239 @@
+#include "evaluation/frontier_page.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <sstream>
+
+namespace skipper {
+namespace {
+
+constexpr double kWidth = 760.0, kHeight = 420.0;
+constexpr double kLeft = 70.0, kRight = 20.0, kTop = 20.0, kBottom = 50.0;  // margins
+constexpr double kPercent = 100.0;
+// Distinct on white and on near black; told apart by dashes too.
+constexpr std::array<const char*, 7> kColours = {"#4e79a7", "#a0765a", "#8c8c8c", "#b07aa1", "#e0a030", "#3f9f6f", "#e0524f"};
+constexpr std::array<const char*, 3> kDashes = {"", "6 3", "2 3"};
+
+constexpr const char* kStyle = R"(
+:root { color-scheme: light dark; --ink: #1d2125; --faint: #c9ced3; --paper: #ffffff; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e7ea; --faint: #454b52; --paper: #16191c; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60em; margin: 2em auto;
+  padding: 0 1em; }
+svg { width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 12px; }
+.axis { stroke: var(--ink); fill: none; } .grid { stroke: var(--faint); } .curve { fill: none; stroke-width: 2; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .2em .7em; border-bottom: 1px solid var(--faint); text-align: right; } th:first-child, td:first-child {
+  text-align: left; }
+)";
+
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    switch (c) {
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&quot;"; break;
+      default:
+        if (static_cast<unsigned char>(c) >= ' ') out += c;  // XML has no other control characters than white space
+    }
+  }
+  return out;
+}
+
+std::string number(double value, int digits) {
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "%.*f", digits, value);
+  return text.data();
+}
+
+std::string significant(double value) {
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "%.3g", value);
+  return text.data();
+}
+
+// What is on the horizontal axis.
+struct Saving {
+  const char* title;
+  double (PointMeasurement::*ratio)() const;
+};
+
+// The decades of KL that a chart shows.
+struct Decades {
+  int low = -4;
+  int high = 0;
+};
+
+Decades decades_of(const FrontierResult& result) {
+  double least = 1.0, most = 1e-3;
+  for (const MethodCurve& curve : result.curves) {
+    for (const MeasuredPoint& one : curve.points) {
+      const double kl = one.held_out.mean_kl();
+      if (kl <= 0.0) continue;
+      least = std::min(least, kl);
+      most = std::max(most, kl);
+    }
+  }
+  // A point at rounding noise must not flatten all others.
+  const int high = static_cast<int>(std::ceil(std::log10(most)));
+  return {std::max(static_cast<int>(std::floor(std::log10(least))), high - 6), high};
+}
+
+class Chart {
+ public:
+  Chart(const FrontierResult& result, const Saving& saving)
+      : result_(result), saving_(saving), decades_(decades_of(result)) {}
+
+  std::string svg() {
+    out_ << "<svg class=\"chart\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << kWidth << " " << kHeight
+         << "\" role=\"img\" aria-label=\"KL against " << saving_.title << "\">\n";
+    draw_grid();
+    draw_titles();
+    for (size_t i = 0; i < result_.curves.size(); ++i) draw_curve(i);
+    out_ << "</svg>\n";
+    return out_.str();
+  }
+
+ private:
+  double x_of(double ratio) const { return kLeft + ratio * (kWidth - kLeft - kRight); }
+
+  double y_of(double kl) const {
+    const double exponent = std::max(std::log10(kl), static_cast<double>(decades_.low));
+    const double share = (exponent - decades_.low) / std::max(decades_.high - decades_.low, 1);
+    return kHeight - kBottom - share * (kHeight - kTop - kBottom);
+  }
+
+  void line(const char* style, double x1, double y1, double x2, double y2) {
+    out_ << "<line class=\"" << style << "\" x1=\"" << number(x1, 1) << "\" y1=\"" << number(y1, 1) << "\" x2=\"" << number(x2, 1)
+         << "\" y2=\"" << number(y2, 1) << "\"/>\n";
+  }
+
+  void label(double x, double y, const char* anchor, const std::string& text) {
+    out_ << "<text x=\"" << number(x, 1) << "\" y=\"" << number(y, 1) << "\" text-anchor=\"" << anchor << "\">" << escaped(text)
+         << "</text>\n";
+  }
+
+  void draw_grid() {
+    for (int percent = 0; percent <= 100; percent += 10) {
+      const double x = x_of(percent / kPercent);
+      line("grid", x, kTop, x, kHeight - kBottom);
+      label(x, kHeight - kBottom + 18, "middle", std::to_string(percent));
+    }
+    for (int decade = decades_.low; decade <= decades_.high; ++decade) {
+      const double y = y_of(std::pow(10.0, decade));
+      line("grid", kLeft, y, kWidth - kRight, y);
+      label(kLeft - 8, y + 4, "end", significant(std::pow(10.0, decade)));
+    }
+    line("axis", kLeft, kTop, kLeft, kHeight - kBottom);
+    line("axis", kLeft, kHeight - kBottom, kWidth - kRight, kHeight - kBottom);
+  }
+
+  void draw_titles() {
+    label((kLeft + kWidth - kRight) / 2, kHeight - 10, "middle", std::string(saving_.title) + " (%)");
+    out_ << "<text transform=\"translate(16 " << number(kHeight / 2 - kBottom / 2 + kTop / 2, 1)
+         << ") rotate(-90)\" text-anchor=\"middle\">KL from the unskipped model (nats per answer token)</text>\n";
+  }
+
+  void draw_curve(size_t index) {
+    const MethodCurve& curve = result_.curves[index];
+    std::vector<const PointMeasurement*> points;
+    for (const MeasuredPoint& one : curve.points) {
+      if (one.held_out.mean_kl() > 0.0) points.push_back(&one.held_out);
+    }
+    if (points.empty()) return;
+    std::sort(points.begin(), points.end(), [this](const PointMeasurement* a, const PointMeasurement* b) {
+      return (a->*saving_.ratio)() < (b->*saving_.ratio)();
+    });
+    const std::string colour = kColours[index % kColours.size()];
+    out_ << "<polyline class=\"curve\" stroke=\"" << colour << "\" stroke-dasharray=\"" << kDashes[index % kDashes.size()]
+         << "\" points=\"";
+    for (const PointMeasurement* point : points) {
+      out_ << number(x_of((point->*saving_.ratio)()), 1) << "," << number(y_of(point->mean_kl()), 1) << " ";
+    }
+    out_ << "\"><title>" << escaped(curve.method.title) << "</title></polyline>\n";
+    for (const PointMeasurement* point : points) {
+      out_ << "<circle cx=\"" << number(x_of((point->*saving_.ratio)()), 1) << "\" cy=\"" << number(y_of(point->mean_kl()), 1)
+           << "\" r=\"3\" fill=\"" << colour << "\"/>\n";
+    }
+    draw_legend_entry(index, colour);
+  }
+
+  void draw_legend_entry(size_t index, const std::string& colour) {
+    const double y = kTop + 18.0 * static_cast<double>(++num_legend_entries_);
+    out_ << "<line x1=\"" << kLeft + 14 << "\" y1=\"" << y - 4 << "\" x2=\"" << kLeft + 44 << "\" y2=\"" << y - 4 << "\" stroke=\""
+         << colour << "\" stroke-width=\"2\" stroke-dasharray=\"" << kDashes[index % kDashes.size()] << "\"/>\n";
+    label(kLeft + 52, y, "start", result_.curves[index].method.title);
+  }
+
+  const FrontierResult& result_;
+  const Saving saving_;
+  const Decades decades_;
+  std::ostringstream out_;
+  int num_legend_entries_ = 0;
+};
+
+void add_row(std::ostringstream& out, const std::vector<std::string>& cells, const char* tag) {
+  out << "<tr>";
+  for (const std::string& cell : cells) out << "<" << tag << ">" << escaped(cell) << "</" << tag << ">";
+  out << "</tr>\n";
+}
+
+std::vector<std::string> cells_of(const std::string& name, const std::string& parameter, const PointMeasurement& m) {
+  return {name,
+          parameter,
+          significant(m.mean_kl()),
+          number(kPercent * m.flip_ratio(), 2),
+          number(kPercent * m.skip_ratio(), 1),
+          number(kPercent * m.skip_ratio_of(TokenClass::kText), 1),
+          number(kPercent * m.skip_ratio_of(TokenClass::kVision), 1),
+          number(kPercent * m.saved_bytes_ratio(), 1),
+          number(1e3 * m.step_seconds(), 2)};
+}
+
+void add_table(std::ostringstream& out, const FrontierResult& result) {
+  out << "<div class=\"scroll\"><table>\n";
+  add_row(out, {"method", "parameter", "KL (nats)", "top-1 flips (%)", "pairs skipped (%)", "of text", "of vision", "bytes saved (%)",
+                "step (ms)"}, "th");
+  for (size_t i = 0; i < result.ladder.size(); ++i) {
+    const MeasuredPoint& level = result.ladder[i];
+    const std::string taus = "text " + significant(level.point.tau[0]) + ", vision " + significant(level.point.tau[1]);
+    add_row(out, cells_of("level " + std::to_string(i), taus, level.held_out), "td");
+  }
+  for (const MethodCurve& curve : result.curves) {
+    for (const MeasuredPoint& one : curve.points) {
+      add_row(out, cells_of(curve.method.title, curve.method.parameter + " " + significant(one.target), one.held_out), "td");
+    }
+  }
+  out << "</table></div>\n";
+}
+
+bool sends_bytes(const FrontierResult& result) {
+  return std::any_of(result.ladder.begin(), result.ladder.end(),
+                     [](const MeasuredPoint& level) { return level.held_out.remote_bytes() > 0.0; });
+}
+
+}  // namespace
+
+std::string to_page(const FrontierResult& result, const PageTitle& title) {
+  std::ostringstream out;
+  out << "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\">\n<head><meta charset=\"utf-8\"/>"
+      << "<meta name=\"viewport\" content=\"width=device-width\"/><title>Skip frontier of " << escaped(title.model)
+      << "</title>\n<style>" << kStyle << "</style></head>\n<body>\n<h1>Skip frontier of " << escaped(title.model) << "</h1>\n<p>"
+      << "Held-out part of " << escaped(title.data) << ", " << title.num_ranks
+      << (title.num_ranks == 1 ? " rank" : " ranks") << ". Pairs are (token, expert) pairs of text and vision tokens; "
+      << "special tokens are never skipped and not counted. Level 0 skips nothing.</p>\n<h2>KL against skipped pairs</h2>\n"
+      << Chart(result, {"text and vision pairs skipped", &PointMeasurement::skip_ratio}).svg();
+  if (sends_bytes(result)) {
+    out << "<h2>KL against bytes between ranks</h2>\n"
+        << Chart(result, {"deduplicated bytes saved", &PointMeasurement::saved_bytes_ratio}).svg();
+  }
+  out << "<h2>All points</h2>\n";
+  add_table(out, result);
+  out << "</body>\n</html>\n";
+  return out.str();
+}
+
+}  // namespace skipper
