@@ -5,69 +5,13 @@
 #include <algorithm>
 #include <span>
 
+#include "expert_parallel/destination_rule.h"
+#include "expert_parallel/kept_weights.h"
+#include "expert_parallel/pair_rule.h"
+
 namespace skipper {
 
 namespace {
-
-// What decides over one token's pairs.
-struct Threshold {
-  float alpha = 0.0f;
-  float tau = 0.0f;  // 0 = nothing is skipped
-  bool protect_top1 = false;
-};
-
-// One token's slots of the routing.
-struct TokenPairs {
-  std::span<const int32_t> ids;
-  std::span<const float> weights;
-};
-
-Threshold threshold_of(const LevelTable& levels, size_t moe_layer, uint8_t level, uint8_t token_class) {
-  CHECK_LT(level, levels.levels.size());
-  CHECK_LT(token_class, kNumTokenClasses);
-  if (token_class == static_cast<uint8_t>(TokenClass::kProtected)) return {};
-  const OperatingPoint& point = levels.levels[level];
-  CHECK_LT(moe_layer, point.alpha[token_class].size());
-  return {.alpha = point.alpha[token_class][moe_layer],
-          .tau = point.tau[token_class],
-          .protect_top1 = point.protect_top1};
-}
-
-TokenPairs pairs_of(const Routing& routing, int64_t token) {
-  const auto top_k = static_cast<size_t>(routing.expert_ids.dim(1));
-  return {.ids = {routing.expert_ids.row<int32_t>(token), top_k},
-          .weights = {routing.expert_weights.row<float>(token), top_k}};
-}
-
-float sum_of_weights(const TokenPairs& pairs) {
-  float sum = 0.0f;
-  for (size_t j = 0; j < pairs.ids.size(); ++j) {
-    if (pairs.ids[j] != kNoExpert) sum += pairs.weights[j];
-  }
-  return sum;
-}
-
-// The slot with the largest weight, the earliest of equals.
-size_t top1_slot(const TokenPairs& pairs) {
-  size_t best = 0;
-  for (size_t j = 1; j < pairs.ids.size(); ++j) {
-    if (pairs.ids[j] == kNoExpert) continue;
-    if (pairs.ids[best] == kNoExpert || pairs.weights[j] > pairs.weights[best]) best = j;
-  }
-  return best;
-}
-
-void skip_pairs(const TokenPairs& pairs, const Threshold& threshold, int32_t* kept_ids) {
-  const float sum = sum_of_weights(pairs) + 1e-20f;  // MoDES; keeps all-zero weights from dividing by zero
-  for (size_t j = 0; j < pairs.ids.size(); ++j) {
-    const float score = threshold.alpha * (pairs.weights[j] / sum);
-    kept_ids[j] = score < threshold.tau ? kNoExpert : pairs.ids[j];
-  }
-  if (threshold.protect_top1) {
-    const size_t top1 = top1_slot(pairs);
-    kept_ids[top1] = pairs.ids[top1];
-  }
-}
 
 int64_t count_experts(const int32_t* ids, int64_t top_k) {
   return top_k - std::count(ids, ids + top_k, kNoExpert);
@@ -86,36 +30,103 @@ void count_pairs(const Routing& routed, const Routing& kept, const TokenPolicies
   }
 }
 
+void apply_rules_of_tokens(const SkipBatch& batch) {
+  const auto top_k = static_cast<size_t>(batch.kept_ids.dim(1));
+  for (int64_t token = 0; token < batch.rules.num_tokens(); ++token) {
+    const std::span<int32_t> kept_ids(batch.kept_ids.row<int32_t>(token), top_k);
+    apply_token_rules(pairs_of(batch.routed, token), batch.rules.of(token), batch.destinations, kept_ids);
+  }
+}
+
+bool any_token_renormalizes(BatchRules& rules) {
+  for (int64_t token = 0; token < rules.num_tokens(); ++token) {
+    if (rules.of(token).renormalize) return true;
+  }
+  return false;
+}
+
+// The routed weights, or a copy with those of the levels that renormalize.
+Tensor weights_of_survivors(const SkipBatch& batch, const Tensor& buffer) {
+  if (!any_token_renormalizes(batch.rules)) return batch.routed.expert_weights;
+  const int64_t num_tokens = batch.rules.num_tokens();
+  const auto top_k = static_cast<size_t>(batch.kept_ids.dim(1));
+  Tensor weights = buffer.first(num_tokens);
+  std::ranges::copy(batch.routed.expert_weights.span<float>(), weights.span<float>().begin());
+  for (int64_t token = 0; token < num_tokens; ++token) {
+    if (!batch.rules.of(token).renormalize) continue;
+    renormalize(pairs_of(batch.routed, token), {batch.kept_ids.row<int32_t>(token), top_k},
+                {weights.row<float>(token), top_k});
+  }
+  return weights;
+}
+
 }  // namespace
 
-ExpertSkipping::ExpertSkipping(const LevelTable& levels, int moe_layer)
-    : levels_(levels), moe_layer_(static_cast<size_t>(moe_layer)) {}
+SkippingBuffers::SkippingBuffers(int64_t max_tokens, int64_t top_k)
+    : kept_ids(Tensor::empty({max_tokens, top_k}, DType::kI32)),
+      kept_weights(Tensor::empty({max_tokens, top_k}, DType::kF32)) {}
 
-Routing ExpertSkipping::apply(const Routing& routed, const TokenPolicies& policies, Tensor& kept_ids,
-                              TrafficCounters& counters) const {
-  Routing kept = routed;
-  if (any_token_may_skip(policies)) {
-    const int64_t num_tokens = routed.expert_ids.dim(0);
-    const uint8_t* classes = policies.token_class.data<uint8_t>();
-    const uint8_t* token_levels = policies.level.data<uint8_t>();
-    kept.expert_ids = kept_ids.first(num_tokens);
-    for (int64_t t = 0; t < num_tokens; ++t) {
-      const Threshold threshold = threshold_of(levels_, moe_layer_, token_levels[t], classes[t]);
-      skip_pairs(pairs_of(routed, t), threshold, kept.expert_ids.row<int32_t>(t));
-    }
+void apply_token_rules(const TokenPairs& routed, const TokenRules& rules, const Destinations& destinations,
+                       std::span<int32_t> kept_ids) {
+  if (rules.is_bypassed) {
+    std::ranges::fill(kept_ids, kNoExpert);
+    return;
   }
+  std::ranges::copy(routed.ids, kept_ids.begin());
+  const PairShares shares(routed);
+  if (keeps_all_pairs(shares, rules)) return;
+  apply_pair_rule(shares, rules, destinations, kept_ids);
+  apply_destination_rule(shares, rules, destinations, kept_ids);
+}
+
+ExpertSkipping::ExpertSkipping(const SkippingContext& context, const LayerIndex& index) : context_(context), index_(index) {}
+
+Routing ExpertSkipping::apply(const Routing& routed, const TokenPolicies& policies, SkippingBuffers& buffers,
+                              TrafficCounters& counters, Stream& stream) const {
+  Routing kept = routed;
+  BatchRules rules(context_.levels, index_.moe_layer, policies);
+  const Destinations seen_from_here = destinations();
+  const SkipBatch batch{routed, kept.expert_ids, rules, seen_from_here};
+  const bool may_skip = any_token_may_skip(policies);
+  if (may_skip) {
+    kept.expert_ids = buffers.kept_ids.first(rules.num_tokens());
+    apply_rules_of_tokens(batch);
+    apply_decode_rules(batch, buffers.decode_experts);
+  }
+  limit_load(batch, buffers.rank_load, stream);
+  if (may_skip) kept.expert_weights = weights_of_survivors(batch, buffers.kept_weights);
   count_pairs(routed, kept, policies, counters);
   return kept;
 }
 
+void ExpertSkipping::add_bypassed(const Tensor& hidden, const TokenPolicies& policies, Tensor& out) const {
+  BatchRules rules(context_.levels, index_.moe_layer, policies);
+  const int64_t width = hidden.row_elements();
+  for (int64_t token = 0; token < rules.num_tokens(); ++token) {
+    if (!rules.of(token).is_bypassed) continue;
+    const float* from = hidden.row<float>(token);
+    std::transform(from, from + width, out.row<float>(token), out.row<float>(token), std::plus<>());
+  }
+}
+
 bool ExpertSkipping::any_token_may_skip(const TokenPolicies& policies) const {
-  const auto classes = policies.token_class.span<uint8_t>();
-  const auto token_levels = policies.level.span<uint8_t>();
-  CHECK_EQ(classes.size(), token_levels.size());
-  for (size_t t = 0; t < classes.size(); ++t) {
-    if (threshold_of(levels_, moe_layer_, token_levels[t], classes[t]).tau > 0.0f) return true;
+  BatchRules rules(context_.levels, index_.moe_layer, policies);
+  for (int64_t token = 0; token < rules.num_tokens(); ++token) {
+    if (!rules.of(token).skip_nothing()) return true;
   }
   return false;
+}
+
+void ExpertSkipping::limit_load(const SkipBatch& batch, RankLoad& load, Stream& stream) const {
+  if (!any_level_limits_ranks(context_.levels)) return;
+  context_.data.set_context({.layer = index_.layer, .phase = "rank capacity"});
+  limit_rank_load(batch, load, context_.data, stream);
+}
+
+Destinations ExpertSkipping::destinations() const {
+  return {.homes = context_.placement.homes(index_.moe_layer),
+          .topology = context_.topology,
+          .own_rank = context_.data.rank()};
 }
 
 }  // namespace skipper

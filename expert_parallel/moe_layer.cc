@@ -8,7 +8,7 @@ namespace skipper {
 
 MoeBuffers::MoeBuffers(const MoeBufferConfig& config, const ExpertPlacement& placement, const ExpertStore& store)
     : router(config.max_tokens, config.num_experts, config.top_k),
-      kept_ids(Tensor::empty({config.max_tokens, config.top_k}, DType::kI32)),
+      skipping(config.max_tokens, config.top_k),
       dispatch({.max_tokens = config.max_tokens,
                 .hidden_size = store.hidden_size(),
                 .top_k = config.top_k,
@@ -22,7 +22,7 @@ MoeLayer::MoeLayer(const MoeLayerConfig& config, const PackedMatrix& router_weig
     : config_(config),
       context_(context),
       router_(router_weight, {.top_k = config.top_k, .scoring = config.scoring, .normalization = config.normalization}),
-      skipping_(context.levels, config.moe_layer) {
+      skipping_(context.skipping, {.layer = config.layer, .moe_layer = config.moe_layer}) {
   CHECK_EQ(router_weight.num_rows, config.num_experts);
   CHECK_EQ(router_weight.num_columns, config.hidden_size);
 }
@@ -30,7 +30,7 @@ MoeLayer::MoeLayer(const MoeLayerConfig& config, const PackedMatrix& router_weig
 void MoeLayer::forward(const Tensor& hidden, const TokenPolicies& policies, MoeBuffers& buffers, Tensor& out,
                        Stream& stream) const {
   const Routing routed = router_.route(hidden, buffers.router, stream);
-  const Routing kept = skipping_.apply(routed, policies, buffers.kept_ids, context_.counters);
+  const Routing kept = skipping_.apply(routed, policies, buffers.skipping, context_.counters, stream);
   context_.pairs.count(config_.moe_layer, policies, routed, kept);
   if (observer_) observer_(config_, policies, routed, kept);
 
@@ -48,6 +48,7 @@ void MoeLayer::forward(const Tensor& hidden, const TokenPolicies& policies, MoeB
 
   context_.dispatcher.start_combine(handle, expert_output, stream);
   context_.dispatcher.finish_combine(handle, out, stream);
+  skipping_.add_bypassed(hidden, policies, out);
 }
 
 }  // namespace skipper

@@ -35,7 +35,7 @@ struct MoeLayerConfig {
 struct MoeContext {
   const ExpertFfn& experts;
   TokenDispatcher& dispatcher;
-  const LevelTable& levels;
+  SkippingContext skipping;
   TrafficCounters& counters;  // the dispatcher's
   PairCounters& pairs;
 };
@@ -56,7 +56,7 @@ struct MoeBuffers {
   MoeBuffers(const MoeBufferConfig& config, const ExpertPlacement& placement, const ExpertStore& store);
 
   RouterBuffers router;
-  Tensor kept_ids;       // [max_tokens, top_k] i32, expert ids after skipping
+  SkippingBuffers skipping;
   DispatchBuffers dispatch;
   ExpertScratch experts;
   Tensor expert_output;  // [most rows that can arrive, H] f32
@@ -75,7 +75,8 @@ class MoeLayer {
   // Off by default.
   void set_routing_observer(RoutingObserver observer) { observer_ = std::move(observer); }
 
-  // out = Σ over the experts that run of weight · expert(hidden), exactly 0 for a token without any.
+  // out = Σ over the experts that run of weight · expert(hidden), exactly 0 for a token without any, plus hidden for a token whose
+  // level bypasses the layer by identity.
   // hidden [T, H] f32 · out [T, H] f32, overwritten; may not overlap hidden
   void forward(const Tensor& hidden, const TokenPolicies& policies, MoeBuffers& buffers, Tensor& out,
                Stream& stream) const;

@@ -66,7 +66,7 @@ struct MultimodalModel::State {
                      .top_k = config.moe.top_k,
                      .formats = parallel.formats},
                     placement, store) {
-    build(load(loading), parallel.levels);
+    build(load(loading), {parallel.levels, placement, parallel.topology, parallel.data});
   }
 
   ModelWeights load(const WeightLoading& loading) {
@@ -82,8 +82,8 @@ struct MultimodalModel::State {
     return std::move(dense.weights);
   }
 
-  void build(ModelWeights weights, const LevelTable& levels) {
-    const MoeContext context{experts, dispatcher, levels, traffic, pairs};
+  void build(ModelWeights weights, const SkippingContext& skipping) {
+    const MoeContext context{experts, dispatcher, skipping, traffic, pairs};
     int moe_layer = 0;
     for (int64_t layer = 0; layer < config.num_layers(); ++layer) {
       DecoderLayerWeights& layer_weights = weights.layers[static_cast<size_t>(layer)];

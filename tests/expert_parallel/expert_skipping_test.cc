@@ -7,89 +7,11 @@
 #include <numeric>
 #include <random>
 
+#include "tests/expert_parallel/frozen_routing.h"
 #include "tests/support/moe_reference.h"
 
 namespace skipper {
 namespace {
-
-constexpr size_t kTopK = 4;
-constexpr size_t kNumExperts = 16;
-constexpr size_t kNumLayers = 3;
-constexpr int kLayer = 1;
-
-// Frozen router outputs, descending weights that sum to 1.
-struct Frozen {
-  Routing routing;
-  TokenPolicies policies;
-
-  size_t num_tokens() const { return static_cast<size_t>(routing.expert_ids.dim(0)); }
-  std::span<const int32_t> ids(size_t token) const {
-    return {routing.expert_ids.row<int32_t>(static_cast<int64_t>(token)), kTopK};
-  }
-  std::span<const float> weights(size_t token) const {
-    return {routing.expert_weights.row<float>(static_cast<int64_t>(token)), kTopK};
-  }
-  TokenClass token_class(size_t token) const { return TokenClass{policies.token_class.data<uint8_t>()[token]}; }
-  uint8_t level(size_t token) const { return policies.level.data<uint8_t>()[token]; }
-};
-
-void fill_token(Frozen& frozen, int64_t token, std::mt19937& generator) {
-  std::vector<int32_t> experts(kNumExperts);
-  std::iota(experts.begin(), experts.end(), 0);
-  std::shuffle(experts.begin(), experts.end(), generator);
-  std::copy_n(experts.begin(), kTopK, frozen.routing.expert_ids.row<int32_t>(token));
-  float* weights = frozen.routing.expert_weights.row<float>(token);
-  float sum = 0.0f;
-  for (size_t j = 0; j < kTopK; ++j) sum += weights[j] = std::exp(std::normal_distribution<float>()(generator));
-  for (size_t j = 0; j < kTopK; ++j) weights[j] /= sum;
-  std::sort(weights, weights + kTopK, std::greater<>());
-}
-
-Frozen random_routing(int64_t num_tokens, uint32_t num_levels, uint32_t seed) {
-  std::mt19937 generator(seed);
-  Frozen frozen;
-  frozen.routing = {.expert_ids = Tensor::empty({num_tokens, int64_t{kTopK}}, DType::kI32),
-                    .expert_weights = Tensor::empty({num_tokens, int64_t{kTopK}}, DType::kF32)};
-  frozen.policies = TokenPolicies::defaults(num_tokens);
-  for (int64_t t = 0; t < num_tokens; ++t) {
-    fill_token(frozen, t, generator);
-    frozen.policies.token_class.data<uint8_t>()[t] = static_cast<uint8_t>(generator() % kNumTokenClasses);
-    frozen.policies.level.data<uint8_t>()[t] = static_cast<uint8_t>(generator() % num_levels);
-  }
-  return frozen;
-}
-
-OperatingPoint point(std::array<float, 2> alpha, std::array<float, 2> tau) {
-  OperatingPoint result;
-  for (size_t c = 0; c < 2; ++c) {
-    result.alpha[c].assign(kNumLayers, (1.0f - alpha[c]) / (kNumLayers - 1));
-    result.alpha[c][kLayer] = alpha[c];
-  }
-  result.tau = tau;
-  return result;
-}
-
-LevelTable table(std::vector<OperatingPoint> points) {
-  LevelTable levels;
-  levels.levels = std::move(points);
-  return levels;
-}
-
-struct Skipped {
-  Routing kept;
-  TrafficCounters counters;
-
-  std::span<const int32_t> ids(size_t token) const {
-    return {kept.expert_ids.row<int32_t>(static_cast<int64_t>(token)), kTopK};
-  }
-};
-
-Skipped skip(const Frozen& frozen, const LevelTable& levels) {
-  Skipped result;
-  Tensor kept_ids = Tensor::empty({static_cast<int64_t>(frozen.num_tokens()) + 2, int64_t{kTopK}}, DType::kI32);
-  result.kept = ExpertSkipping(levels, kLayer).apply(frozen.routing, frozen.policies, kept_ids, result.counters);
-  return result;
-}
 
 void expect_subset(const Skipped& smaller, const Skipped& larger, size_t token) {
   for (size_t j = 0; j < kTopK; ++j) {

@@ -80,7 +80,8 @@ class RankRun {
                         .formats = setup_.formats},
                        placement, store);
     MoeLayer layer({.hidden_size = shape.hidden_size, .num_experts = shape.num_experts, .top_k = shape.top_k},
-                   pack_router(setup_.weights.router), {experts, dispatcher, setup_.levels, counters, pairs});
+                   pack_router(setup_.weights.router),
+                   {experts, dispatcher, {setup_.levels, placement, topology, data}, counters, pairs});
     forward(layer, tokens_of(batch_, data.rank()), buffers);
   }
 
