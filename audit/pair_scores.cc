@@ -1,64 +1,45 @@
 #include "audit/pair_scores.h"
 
-#include <numeric>
+#include "expert_parallel/token_rules.h"
 
 namespace skipper {
 
 namespace {
 
-float beta_of(const OperatingPoint& point, const RoutedToken& token) {
-  const std::vector<float>& beta = point.beta[static_cast<size_t>(token.token_class)];
-  return beta.empty() ? 0.0f : beta[static_cast<size_t>(token.moe_layer)];
+std::vector<float> shares_of(const PairShares& shares) {
+  std::vector<float> values;
+  for (size_t slot = 0; slot < shares.pairs().num_slots(); ++slot) values.push_back(shares[slot]);
+  return values;
 }
 
-float tau_of(const OperatingPoint& point, const RoutedToken& token) {
-  const bool is_generated_text = token.token_class == TokenClass::kText && token.phase == TokenPhase::kGenerated;
-  if (is_generated_text && point.tau_generated) return *point.tau_generated;
-  return point.tau[static_cast<size_t>(token.token_class)];
+PairScores global_scores(const PairShares& shares, const TokenRules& rules) {
+  std::vector<float> scores;
+  for (size_t slot = 0; slot < shares.pairs().num_slots(); ++slot) scores.push_back(pair_score(shares, rules, slot));
+  return {std::move(scores), rules.tau};
 }
 
-std::vector<float> normalized(std::span<const float> weights) {
-  const float sum = std::accumulate(weights.begin(), weights.end(), 0.0f) + 1e-20f;
-  std::vector<float> shares;
-  for (const float weight : weights) shares.push_back(weight / sum);
-  return shares;
-}
-
-PairScores global_scores(const OperatingPoint& point, const RoutedToken& token, std::vector<float> shares) {
-  const float alpha = point.alpha[static_cast<size_t>(token.token_class)][static_cast<size_t>(token.moe_layer)];
-  const size_t num_layers = point.alpha[0].size();
-  for (size_t j = 0; j < shares.size(); ++j) {
-    shares[j] *= alpha;
-    if (point.expert_scale.empty()) continue;
-    const size_t num_experts = point.expert_scale.size() / num_layers;
-    shares[j] *= point.expert_scale[static_cast<size_t>(token.moe_layer) * num_experts + static_cast<size_t>(token.experts[j])];
-  }
-  return {std::move(shares), tau_of(point, token)};
-}
-
-PairScores tail_scores(const OperatingPoint& point, const RoutedToken& token, std::vector<float> shares) {
-  for (size_t j = shares.size(); j-- > 1;) shares[j - 1] += shares[j];
-  return {std::move(shares), beta_of(point, token)};
+PairScores tail_scores(std::vector<float> shares, float beta) {
+  for (size_t slot = shares.size(); slot-- > 1;) shares[slot - 1] += shares[slot];
+  return {std::move(shares), beta};
 }
 
 }  // namespace
 
 PairScores pair_scores(const OperatingPoint& point, const RoutedToken& token) {
-  if (token.token_class == TokenClass::kProtected) return {};
-  std::vector<float> shares = normalized(token.weights);
-  switch (point.pair_rule) {
+  const TokenRules rules = token_rules(point, token.kind);
+  const PairShares shares({token.experts, token.weights});
+  if (rules.skip_nothing() || rules.is_bypassed || !shares.are_numbers()) return {};
+  switch (rules.pair_rule) {
     case PairRule::kScore:
-      return global_scores(point, token, std::move(shares));
+      return global_scores(shares, rules);
     case PairRule::kTailMass:
-      return tail_scores(point, token, std::move(shares));
-    case PairRule::kRelative: {
-      const float threshold = shares.empty() ? 0.0f : beta_of(point, token) * shares.front();
-      return {std::move(shares), threshold};
-    }
+      return tail_scores(shares_of(shares), rules.beta);
+    case PairRule::kRelative:
+      return {shares_of(shares), rules.beta * shares[0]};
     case PairRule::kTopK:
       break;
   }
-  return {{}, point.kept_k[static_cast<size_t>(token.token_class)]};
+  return {{}, rules.kept_k};
 }
 
 }  // namespace skipper

@@ -1,7 +1,6 @@
 #include "audit/replay.h"
 
 #include <algorithm>
-#include <cmath>
 #include <span>
 
 #include "audit/destinations.h"
@@ -29,16 +28,10 @@ std::vector<int32_t> logged_experts(const RoutingRecord& record) {
   return experts;
 }
 
-bool same(float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); }
-
 bool has_same_scores(const RoutingRecord& record, const OperatingPoint& point) {
-  const PairScores scores = pair_scores(point, {.moe_layer = record.moe_layer,
-                                                .token_class = record.token_class,
-                                                .phase = record.phase,
-                                                .experts = record.experts,
-                                                .weights = record.weights});
-  return same(scores.threshold, record.threshold) &&
-         std::equal(scores.scores.begin(), scores.scores.end(), record.scores.begin(), record.scores.end(), same);
+  const PairScores scores =
+      pair_scores(point, {.kind = kind_of(record), .experts = record.experts, .weights = record.weights});
+  return scores.threshold == record.threshold && scores.scores == record.scores;
 }
 
 std::string difference_of_pairs(const RoutingRecord& record, std::span<const int32_t> again) {

@@ -61,9 +61,10 @@ void RoutingAudit::observe(const MoeLayerConfig& layer, const TokenPolicies& pol
   for (int64_t t = 0; t < policies.num_tokens(); ++t) {
     const StepToken& token = step_tokens_[static_cast<size_t>(policies.step_token.data<int32_t>()[t])];
     if (!token.is_audited) continue;
-    const RoutedToken routed_token{.moe_layer = layer.moe_layer,
-                                   .token_class = TokenClass{policies.token_class.data<uint8_t>()[t]},
-                                   .phase = TokenPhase{policies.phase.data<uint8_t>()[t]},
+    const TokenKind kind{.moe_layer = layer.moe_layer,
+                         .token_class = TokenClass{policies.token_class.data<uint8_t>()[t]},
+                         .phase = TokenPhase{policies.phase.data<uint8_t>()[t]}};
+    const RoutedToken routed_token{.kind = kind,
                                    .experts = {routed.expert_ids.row<int32_t>(t), top_k},
                                    .weights = {routed.expert_weights.row<float>(t), top_k}};
     const Row row{.token = token,
@@ -80,8 +81,8 @@ RoutingRecord RoutingAudit::record_of(const MoeLayerConfig& layer, const Row& ro
                        .position = row.token.position,
                        .layer = layer.layer,
                        .moe_layer = layer.moe_layer,
-                       .token_class = row.routed.token_class,
-                       .phase = row.routed.phase,
+                       .token_class = row.routed.kind.token_class,
+                       .phase = row.routed.kind.phase,
                        .level = row.level,
                        .experts = {row.routed.experts.begin(), row.routed.experts.end()},
                        .weights = {row.routed.weights.begin(), row.routed.weights.end()},

@@ -5,14 +5,10 @@
 namespace skipper {
 
 std::vector<int32_t> decide_again(const RoutingRecord& record, const LevelTable& levels, const TokenPlace& place) {
-  const TokenRules rules = token_rules(levels.levels[record.level], {.moe_layer = record.moe_layer,
-                                                                     .token_class = record.token_class,
-                                                                     .phase = record.phase});
-  const Destinations destinations{
-      .homes = place.placement.homes(record.moe_layer), .topology = place.topology, .own_rank = place.rank};
-  std::vector<int32_t> kept_ids(record.experts.size());
-  apply_token_rules({.ids = record.experts, .weights = record.weights}, rules, destinations, kept_ids);
-  return kept_ids;
+  std::vector<int32_t> kept(record.experts.size());
+  apply_token_rules({record.experts, record.weights}, token_rules(levels.levels[record.level], kind_of(record)),
+                    {place.placement.homes(record.moe_layer), place.topology, place.rank}, kept);
+  return kept;
 }
 
 }  // namespace skipper

@@ -8,6 +8,7 @@
 #include "cluster/cluster_topology.h"
 #include "cluster/operating_point.h"
 #include "expert_parallel/expert_placement.h"
+#include "expert_parallel/token_rules.h"
 
 namespace skipper {
 
@@ -17,6 +18,10 @@ struct TokenPlace {
   const ClusterTopology& topology;
   int rank = 0;
 };
+
+inline TokenKind kind_of(const RoutingRecord& record) {
+  return {.moe_layer = record.moe_layer, .token_class = record.token_class, .phase = record.phase};
+}
 
 // The record's experts, kNoExpert where `levels` skips them under the record's class, phase and level, whatever was logged.
 // Only for points of which !depends_on_batch(). level < levels.num_levels().
