@@ -20,10 +20,14 @@ struct ModelRunner::LocalSequence {
   // Summed here, token by token: adding up sums of chunks would depend on where the chunks end.
   double prompt_nll = 0.0;
   int32_t num_scored = 0;
+  ReferenceDistance distance;
   std::vector<int32_t> feature_row;  // per prompt token: its row in `features`, −1 for other tokens
 
   int64_t num_prompt() const { return static_cast<int64_t>(request.prompt_ids.size()); }
-  bool is_scored(int64_t position) const { return request.score_prompt && position + 1 < num_prompt(); }
+  // Whether the logits at `position` predict a token that is scored.
+  bool is_scored(int64_t position) const {
+    return request.score_prompt && position + 1 >= request.score_from && position + 1 < num_prompt();
+  }
   void copy_rotary_position(int64_t position, int32_t* out) const;  // out [3]
 };
 
@@ -133,6 +137,8 @@ void ModelRunner::admit(std::span<const std::byte> encoded, Stream& stream) {
     sequence.features = model_.encode_images(request.images, stream);
     sequence.request.images.clear();
   }
+  // Also when a preempted sequence comes again and keeps its rows anew.
+  if (request.reference == ReferenceUse::kKeep) references_.start(request.reference_id);
   const uint64_t id = request.id;
   CHECK(sequences_.emplace(id, std::move(sequence)).second) << "sequence " << id << " was admitted twice";
 }
@@ -221,17 +227,29 @@ void ModelRunner::read_logits(const SequenceStep& step, LocalSequence& sequence,
   const auto vocab_size = static_cast<size_t>(model_.config().vocab_size);
   for (int64_t position = step.start; position < step.start + step.num_tokens; ++position) {
     if (!sequence.is_scored(position)) continue;
-    const std::span<const float> scores(logits.row<float>(row++), vocab_size);
-    sequence.prompt_nll += negative_log_likelihood(scores, sequence.tokens[static_cast<size_t>(position + 1)]);
-    ++sequence.num_scored;
+    score(sequence, position, {logits.row<float>(row++), vocab_size});
   }
   result.prompt_nll = sequence.prompt_nll;
   result.num_scored = sequence.num_scored;
+  result.kl = sequence.distance.kl;
+  result.num_flips = sequence.distance.num_flips;
   if (!step.sample) return;
   const auto num_generated = static_cast<int32_t>(static_cast<int64_t>(sequence.tokens.size()) - sequence.num_prompt());
   const std::span<float> scores(logits.row<float>(row++), vocab_size);
   result.token_id = sample_token(scores, sequence.processors, {.request = sequence.request, .num_generated = num_generated});
   sequence.tokens.push_back(result.token_id);
+}
+
+void ModelRunner::score(LocalSequence& sequence, int64_t position, std::span<const float> logits) {
+  const GenerationRequest& request = sequence.request;
+  sequence.prompt_nll += negative_log_likelihood(logits, sequence.tokens[static_cast<size_t>(position + 1)]);
+  if (request.reference == ReferenceUse::kKeep) references_.keep(request.reference_id, logits);
+  if (request.reference == ReferenceUse::kCompare) {
+    const ReferenceDistance distance = references_.compare(request.reference_id, sequence.num_scored, logits);
+    sequence.distance.kl += distance.kl;
+    sequence.distance.num_flips += distance.num_flips;
+  }
+  ++sequence.num_scored;
 }
 
 void ModelRunner::read_usage(const Tensor& usage, SequenceResult& result) const {

@@ -12,6 +12,7 @@
 #include "cluster/step_plan.h"
 #include "engine/engine_config.h"
 #include "engine/generation_request.h"
+#include "engine/reference_store.h"
 #include "engine/sampler.h"
 #include "model/batch_input.h"
 #include "model/kv_cache.h"
@@ -46,6 +47,8 @@ class ModelRunner {
   void append_vision_spans(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token, BatchInput& batch) const;
   void append_logit_rows(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token);
   void read_logits(const SequenceStep& step, LocalSequence& sequence, Tensor& logits, int64_t& row, SequenceResult& result);
+  // Logits of the token at position + 1, which is scored.
+  void score(LocalSequence& sequence, int64_t position, std::span<const float> logits);
   // usage [n, kNumUsageColumns] i32 of the sequence's tokens in this step.
   void read_usage(const Tensor& usage, SequenceResult& result) const;
   LocalSequence& local(uint64_t sequence_id);
@@ -55,6 +58,7 @@ class ModelRunner {
   EngineConfig config_;
   std::vector<TokenClass> token_classes_;
   std::map<uint64_t, LocalSequence> sequences_;
+  ReferenceStore references_;  // outlive the sequences that they were kept of
   std::unique_ptr<StepBuffers> buffers_;
   std::function<void(const RankPlan&)> step_observer_;
 };

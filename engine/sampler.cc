@@ -119,9 +119,13 @@ int32_t sample_token(std::span<float> logits, std::span<const LogitProcessor> pr
   return draw(logits, uniform_random(sampling.seed, sampling.choice, context.num_generated));
 }
 
-double negative_log_likelihood(std::span<const float> logits, int32_t token) {
+double log_sum_exp(std::span<const float> logits) {
   const double largest = largest_of(logits);
-  return std::log(sum_of_exponentials(logits, largest)) + largest - static_cast<double>(logits[static_cast<size_t>(token)]);
+  return std::log(sum_of_exponentials(logits, largest)) + largest;
+}
+
+double negative_log_likelihood(std::span<const float> logits, int32_t token) {
+  return log_sum_exp(logits) - static_cast<double>(logits[static_cast<size_t>(token)]);
 }
 
 }  // namespace skipper

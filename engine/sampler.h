@@ -31,6 +31,9 @@ double uniform_random(uint64_t seed, int32_t choice, int32_t position);
 // Throws nothing; if every token is forbidden the largest original logit wins.
 int32_t sample_token(std::span<float> logits, std::span<const LogitProcessor> processors, const SamplingContext& context);
 
+// log Σ exp(logits), in double precision.
+double log_sum_exp(std::span<const float> logits);
+
 // −log softmax(logits)[token], in nats, in double precision.
 double negative_log_likelihood(std::span<const float> logits, int32_t token);
 

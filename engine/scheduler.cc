@@ -54,6 +54,14 @@ void validate_request(const GenerationRequest& request, const EngineConfig& conf
                              std::to_string(kMaxPixelBytes) + "; send fewer or smaller ones",
                          "messages");
   }
+  if (request.score_prompt && num_prompt > 1 && (request.score_from < 1 || request.score_from >= num_prompt)) {
+    throw InvalidRequest("score_from is " + std::to_string(request.score_from) + "; expected 1 to " +
+                             std::to_string(num_prompt - 1) + ", the last token",
+                         "score_from");
+  }
+  if (request.reference != ReferenceUse::kNone && (!request.score_prompt || request.rank < 0)) {
+    throw InvalidRequest("a reference needs score_prompt, and the rank that keeps it", "reference");
+  }
   if (!request.score_prompt && request.max_new_tokens < 1) {
     throw InvalidRequest("max_tokens is " + std::to_string(request.max_new_tokens) + "; expected at least 1", "max_tokens");
   }

@@ -49,7 +49,9 @@ std::vector<CalibrationSample> all_samples(const fs::path& path, const BpeTokeni
   return samples;
 }
 
-std::vector<CalibrationSample> spread(std::vector<CalibrationSample> samples, int64_t limit) {
+}  // namespace
+
+std::vector<CalibrationSample> spread_evenly(std::vector<CalibrationSample> samples, int64_t limit) {
   const auto total = static_cast<int64_t>(samples.size());
   if (limit >= total) return samples;
   std::vector<CalibrationSample> chosen;
@@ -57,28 +59,27 @@ std::vector<CalibrationSample> spread(std::vector<CalibrationSample> samples, in
   return chosen;
 }
 
-GenerationRequest request_for(const CalibrationSample& sample, const CalibrationSettings& settings,
-                              const MultimodalProcessor& processor) {
+GenerationRequest scoring_request(const CalibrationSample& sample, std::span<const int32_t> end_token_ids,
+                                  const MultimodalProcessor& processor) {
   GenerationRequest request;
   request.score_prompt = true;
   request.prompt_ids = sample.text_ids;
-  if (!sample.text_ids.empty()) return request;
+  if (sample.is_text()) return request;
   ProcessedPrompt prompt = prompt_of(sample.question, processor);
   request.prompt_ids = std::move(prompt.token_ids);
   request.images = std::move(prompt.images);
+  request.score_from = static_cast<int32_t>(request.prompt_ids.size());
   const std::vector<int32_t> answer = processor.tokenizer().encode(sample.question.answer, SpecialTokens::kAsText);
   request.prompt_ids.insert(request.prompt_ids.end(), answer.begin(), answer.end());
-  if (!settings.end_token_ids.empty()) request.prompt_ids.push_back(settings.end_token_ids.front());
+  if (!end_token_ids.empty()) request.prompt_ids.push_back(end_token_ids.front());
   return request;
 }
 
-}  // namespace
-
 CalibrationData load_calibration_data(const fs::path& path, int64_t limit, const BpeTokenizer& tokenizer) {
-  if (!fs::exists(path)) throw InvalidFile(path.string() + ": does not exist; give --calibration a file or folder of samples");
-  CalibrationData data{path, spread(all_samples(path, tokenizer), limit)};
+  if (!fs::exists(path)) throw InvalidFile(path.string() + ": does not exist; give a file or folder of samples");
+  CalibrationData data{path, spread_evenly(all_samples(path, tokenizer), limit)};
   if (data.samples.empty()) {
-    throw InvalidFile(path.string() + ": holds no sample; give --calibration a file with questions or text");
+    throw InvalidFile(path.string() + ": holds no sample; give a file with questions or text");
   }
   return data;
 }
@@ -90,7 +91,8 @@ CalibrationRun run_calibration(const CalibrationData& data, const CalibrationSet
     const size_t end = std::min(begin + kSamplesAtOnce, data.samples.size());
     std::vector<GenerationRequest> requests;
     for (size_t i = begin; i < end; ++i) {
-      GenerationRequest request = request_for(data.samples[i], settings, processor);
+      GenerationRequest request = scoring_request(data.samples[i], settings.end_token_ids, processor);
+      request.score_from = 1;
       const bool fits = static_cast<int64_t>(request.prompt_ids.size()) <= settings.max_tokens;
       if (fits) requests.push_back(std::move(request));
     }

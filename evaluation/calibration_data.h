@@ -20,6 +20,8 @@ inline constexpr int64_t kCalibrationWindow = 512;
 struct CalibrationSample {
   EvalQuestion question;
   std::vector<int32_t> text_ids;  // not empty: a window of text
+
+  bool is_text() const { return !text_ids.empty(); }
 };
 
 struct CalibrationData {
@@ -32,6 +34,9 @@ struct CalibrationData {
 // InvalidFile naming file and line; also when there is no sample.
 CalibrationData load_calibration_data(const std::filesystem::path& path, int64_t limit, const BpeTokenizer& tokenizer);
 
+// At most `limit` of them, at equal distances, in their order.
+std::vector<CalibrationSample> spread_evenly(std::vector<CalibrationSample> samples, int64_t limit);
+
 struct CalibrationRun {
   int64_t samples = 0;   // that ran
   int64_t too_long = 0;  // left out: longer than the context
@@ -41,6 +46,11 @@ struct CalibrationSettings {
   std::vector<int32_t> end_token_ids;  // the first ends every answer
   int64_t max_tokens = 0;              // of a sample: the context
 };
+
+// The sample as a prompt that is scored: a question with its answer and, where there is one, the end token, of which those of the
+// answer count; or a text, of which all tokens but the first do. Throws InvalidFile naming the question or picture.
+GenerationRequest scoring_request(const CalibrationSample& sample, std::span<const int32_t> end_token_ids,
+                                  const MultimodalProcessor& processor);
 
 // One forward pass over every sample, prompt and answer, with logits for all tokens. Throws InvalidFile when no sample fits.
 CalibrationRun run_calibration(const CalibrationData& data, const CalibrationSettings& settings,

@@ -21,6 +21,8 @@ struct DrivenRun {
     result.finish_reason = event.finish_reason;
     result.prompt_nll = event.prompt_nll;
     result.num_scored = event.num_scored;
+    result.distance = event.distance;
+    result.usage = event.usage;
     if (event.finish_reason == FinishReason::kError) error = event.error;
     ++done;
   }

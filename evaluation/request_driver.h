@@ -16,6 +16,8 @@ struct DrivenResult {
   FinishReason finish_reason = FinishReason::kNone;
   double prompt_nll = 0.0;
   int32_t num_scored = 0;
+  ReferenceDistance distance = {};
+  SkipUsage usage = {};
 };
 
 // Told after each finished request: how many of how many.

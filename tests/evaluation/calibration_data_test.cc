@@ -85,7 +85,7 @@ TEST_F(CalibrationDataTest, SpreadsALimitEvenly) {
 }
 
 TEST_F(CalibrationDataTest, NamesWhatIsWrong) {
-  EXPECT_THAT(error(directory_ / "gone"), HasSubstr("gone: does not exist; give --calibration"));
+  EXPECT_THAT(error(directory_ / "gone"), HasSubstr("gone: does not exist; give a file"));
   EXPECT_THAT(error(write("empty.jsonl", "\n")), HasSubstr("empty.jsonl: holds no sample"));
   EXPECT_THAT(error(write("empty.txt", "")), HasSubstr("empty.txt: holds no sample"));
   EXPECT_THAT(error(write("bad.jsonl", "\n{\"task\":")), HasSubstr("bad.jsonl:2: not valid JSON"));
