@@ -121,6 +121,12 @@ bool OperatingPoint::depends_on_batch() const {
   return rank_capacity > 0.0f || decode_base_k > 0 || decode_rank_experts > 0;
 }
 
+PlacementWorld placement_world(const ClusterTopology& topology) {
+  std::vector<int> ranks_of_node(static_cast<size_t>(topology.num_nodes()));
+  for (int rank = 0; rank < topology.num_ranks(); ++rank) ++ranks_of_node[static_cast<size_t>(topology.node_of(rank))];
+  return {.ranks = topology.num_ranks(), .ranks_per_node = *std::ranges::max_element(ranks_of_node)};
+}
+
 std::string describe(const LevelTable& table) {
   nlohmann::json levels = nlohmann::json::array();
   for (const OperatingPoint& point : table.levels) levels.push_back(described(point));

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "cluster/cluster_topology.h"
 #include "cluster/token_class.h"
 
 namespace skipper {
@@ -86,6 +87,9 @@ struct PlacementWorld {
 
   bool operator==(const PlacementWorld&) const = default;
 };
+
+// ranks_per_node is that of the fullest node.
+PlacementWorld placement_world(const ClusterTopology& topology);
 
 // Every number of the table as text, for comparing it between ranks.
 std::string describe(const LevelTable& table);

@@ -82,9 +82,12 @@ void RankProcess::read_model() {
   engine.max_model_len = fitting_model_len(engine, model_config_);
   config_.validate();
   check_formats(model_config_, config_.weights);
+  const ModelIdentity model{.fingerprint = model_config_.fingerprint,
+                            .num_moe_layers = model_config_.num_moe_layers(),
+                            .num_experts = static_cast<int>(model_config_.moe.num_experts)};
   levels_ = options_.operating_point.empty()
-                ? unskipped_levels(model_config_.num_moe_layers())
-                : load_levels(options_.operating_point, {model_config_.fingerprint, model_config_.num_moe_layers()});
+                ? unskipped_levels(model.num_moe_layers)
+                : load_levels(options_.operating_point, model, placement_world(*topology_));
   level_ = choose_level(options_, levels_);
   for (const auto& [tier, tier_level] : config_.service_tiers) {
     if (tier_level < levels_.num_levels()) continue;
@@ -135,7 +138,8 @@ void RankProcess::watch_routing() {
 }
 
 Engine& RankProcess::start_engine(StepObserver observer) {
-  const EngineParts parts{*group_.control, *group_.data, *runner_, *model_, *queue_, *health_, levels_, *workers_};
+  const EngineParts parts{*group_.control, *group_.data, *runner_, *model_, *queue_, *health_, levels_, *workers_,
+                          {.counts = load_->counts()}};
   engine_ = std::make_unique<Engine>(config_.engine, config_.cluster, parts, std::move(observer));
   return *engine_;
 }

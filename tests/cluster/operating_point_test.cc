@@ -279,6 +279,11 @@ TEST(OperatingPoint, KnowsWhetherOwnersAndNeighboursMatter) {
   EXPECT_TRUE(by_destination.depends_on_placement() && !by_destination.depends_on_batch());
 }
 
+TEST(PlacementWorld, CountsTheRanksOfTheFullestNode) {
+  EXPECT_EQ(placement_world(ClusterTopology({0})), (PlacementWorld{.ranks = 1, .ranks_per_node = 1}));
+  EXPECT_EQ(placement_world(ClusterTopology({0, 1, 1})), (PlacementWorld{.ranks = 3, .ranks_per_node = 2}));
+}
+
 TEST(LevelTable, LevelsOfAnotherPlacementAreRefusedOnlyIfTheyDependOnIt) {
   json file = file_of(full_point());
   file["placement"] = {{"ranks", 4}, {"ranks_per_node", 2}};
