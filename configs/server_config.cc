@@ -44,7 +44,7 @@ void visit_fields(ClusterConfig& config, Visitor& visit) {
 
 template <typename Visitor>
 void visit_fields(DispatchConfig& config, Visitor& visit) {
-  visit("payload_dtype", config.payload_dtype);
+  visit("payload_dtype", config.payload_format);
   visit("combine_dtype", config.combine_dtype);
 }
 
@@ -146,6 +146,10 @@ struct FieldReader {
   }
   void operator()(const char* key, std::string& value) { value = fields.optional_string(key, value); }
   void operator()(const char* key, DType& value) { value = parse_dtype(fields, key, value); }
+  void operator()(const char* key, PayloadFormat& value) {
+    const std::string text = fields.optional_string(key, std::string(name_of(value)));
+    value = parse_payload_format(text, fields.path() + ": " + key);
+  }
   void operator()(const char* key, std::optional<WeightFormat>& value) { value = parse_format(fields, key); }
   void operator()(const char* key, WeightResidence& value) {
     const std::string text = fields.optional_string(key, std::string(name_of(value)));
@@ -175,6 +179,7 @@ struct FieldPrinter {
   }
   void operator()(const char* key, const milliseconds& value) { object[key] = value.count(); }
   void operator()(const char* key, const DType& value) { object[key] = name_of(value); }
+  void operator()(const char* key, const PayloadFormat& value) { object[key] = name_of(value); }
   void operator()(const char* key, const WeightResidence& value) { object[key] = name_of(value); }
   void operator()(const char* key, const std::optional<WeightFormat>& value) {
     object[key] = value ? nlohmann::json(name_of(*value)) : nlohmann::json();

@@ -23,6 +23,7 @@ DispatchBuffers::DispatchBuffers(const DispatchShape& dispatch_shape, const Disp
   last_token.resize(world_size);
   first_sent_row.resize(world_size);
   sent_tokens = Tensor::empty({max_sent}, DType::kI32);
+  coded_tokens = Tensor::empty({is_coded(config.payload_format) ? shape.max_tokens : 0, payload_row_bytes()}, DType::kU8);
   send_message = Tensor::empty({message_bytes(max_sent, max_sent_pairs)}, DType::kU8);
   returned_sums = Tensor::empty({max_sent, shape.hidden_size}, config.combine_dtype);
   returned_offsets = Tensor::empty({shape.max_tokens + 1}, DType::kI32);
@@ -30,7 +31,7 @@ DispatchBuffers::DispatchBuffers(const DispatchShape& dispatch_shape, const Disp
 
   received_counts.resize(world_size);
   receive_message = Tensor::empty({message_bytes(max_received, max_pairs)}, DType::kU8);
-  received_rows = Tensor::empty({max_received, shape.hidden_size}, config.payload_dtype);
+  received_rows = Tensor::empty({max_received, shape.hidden_size}, received_dtype(config.payload_format));
   pair_offsets = Tensor::empty({max_received + 1}, DType::kI32);
   pair_slots = Tensor::empty({max_pairs}, DType::kI32);
   pair_weights = Tensor::empty({max_pairs}, DType::kF32);
@@ -50,7 +51,8 @@ DispatchBuffers::Position DispatchBuffers::received_from(size_t source) const {
 }
 
 PayloadParts DispatchBuffers::received_parts(const Position& position) {
-  return {.rows = received_rows.bytes() + position.row * payload_row_bytes(),
+  const int64_t received_row_bytes = shape.hidden_size * static_cast<int64_t>(size_of(received_rows.dtype()));
+  return {.rows = received_rows.bytes() + position.row * received_row_bytes,
           .pair_counts = pair_offsets.bytes() + (position.row + 1) * 4,
           .slots = pair_slots.bytes() + position.pair * 4,
           .weights = pair_weights.bytes() + position.pair * 4};

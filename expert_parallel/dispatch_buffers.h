@@ -24,7 +24,7 @@ struct DispatchShape {
 struct DispatchBuffers {
   DispatchBuffers(const DispatchShape& shape, const DispatchConfig& config);
 
-  int64_t payload_row_bytes() const { return shape.hidden_size * static_cast<int64_t>(size_of(config.payload_dtype)); }
+  int64_t payload_row_bytes() const { return row_bytes(config.payload_format, shape.hidden_size); }
   int64_t combine_row_bytes() const { return shape.hidden_size * static_cast<int64_t>(size_of(config.combine_dtype)); }
   bool is_own(size_t rank) const { return static_cast<int>(rank) == own_rank; }
 
@@ -51,6 +51,7 @@ struct DispatchBuffers {
   std::vector<int32_t> last_token;          // [world_size] scratch: last token seen that goes to the rank
   std::vector<int64_t> first_sent_row;      // [world_size] where the rank's tokens begin in sent_tokens
   Tensor sent_tokens;                       // [S] i32, token of each sent row, destination by destination
+  Tensor coded_tokens;                      // [max_tokens, payload row] u8, each token once; of the coded formats alone
   Tensor send_message;                      // bytes of the payload messages to the other ranks
   Tensor returned_sums;                     // [S, H] combine format, in the order of sent_tokens
   Tensor returned_offsets;                  // [max_tokens + 1] i32, returned rows of each token
@@ -59,7 +60,7 @@ struct DispatchBuffers {
   // At the destination.
   std::vector<DispatchCounts> received_counts;  // [world_size]
   Tensor receive_message;                       // bytes of the payload messages of the other ranks
-  Tensor received_rows;                         // [N, H] payload format, source by source
+  Tensor received_rows;                         // [N, H] bf16 or f32, source by source
   Tensor pair_offsets;                          // [N + 1] i32, pairs of each received token
   Tensor pair_slots;                            // [P] i32, local expert of each pair
   Tensor pair_weights;                          // [P] f32

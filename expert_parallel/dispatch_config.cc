@@ -6,18 +6,9 @@
 
 namespace skipper {
 
-namespace {
-
-void check_format(DType dtype, const std::string& key) {
-  if (dtype == DType::kBF16 || dtype == DType::kF32) return;
-  throw InvalidFile(key + ": " + std::string(name_of(dtype)) + " is not supported; use bf16 or f32");
-}
-
-}  // namespace
-
 void DispatchConfig::validate() const {
-  check_format(payload_dtype, "dispatch.payload_dtype");
-  check_format(combine_dtype, "dispatch.combine_dtype");
+  if (combine_dtype == DType::kBF16 || combine_dtype == DType::kF32) return;
+  throw InvalidFile("dispatch.combine_dtype: " + std::string(name_of(combine_dtype)) + " is not supported; use bf16 or f32");
 }
 
 }  // namespace skipper

@@ -24,7 +24,7 @@ static_assert(sizeof(DispatchCounts) == 28);
 
 // Second message, absent when there are no tokens. n tokens with P pairs, without padding:
 //   bytes                what
-//   n · row_bytes        hidden rows in the payload format, ascending token of the source
+//   n · row_bytes        hidden rows in the payload format (payload_format.h), ascending token of the source
 //   n · 4                i32: pairs of each token, 1 to top_k
 //   P · 4                i32: slot of the local expert, pairs of the first token first, in the token's top-k order
 //   P · 4                f32: weight of the pair

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "kernels/row_codes.h"
 
 namespace skipper {
 
@@ -33,6 +34,18 @@ void unpack_bytes(const std::byte* from, int64_t num_bytes, std::byte* to, Threa
   });
 }
 
+void unpack_rows(const IncomingMessage& message, DispatchBuffers& buffers, Stream& stream) {
+  const PayloadFormat format = buffers.config.payload_format;
+  const PayloadLayout& layout = message.layout;
+  if (message.from.rows == message.to.rows || layout.num_tokens == 0) return;
+  if (!is_coded(format)) {
+    return unpack_bytes(message.from.rows, layout.num_tokens * layout.row_bytes, message.to.rows, stream.workers());
+  }
+  const Tensor coded = Tensor::borrow(message.from.rows, {layout.num_tokens, layout.row_bytes}, DType::kU8);
+  Tensor rows = buffers.received_rows.slice(message.position.row, message.position.row + layout.num_tokens);
+  decode_rows(coded, row_code_of(format), rows, stream);
+}
+
 // Turns the message's pair counts into offsets that go on from the previous message's; in place for the own tokens.
 void unpack_pair_counts(const IncomingMessage& message, DispatchBuffers& buffers) {
   int32_t* offsets = buffers.pair_offsets.data<int32_t>() + message.position.row;
@@ -57,12 +70,12 @@ void check_slots(const IncomingMessage& message, int num_local_experts, const Di
   }
 }
 
-void unpack_message(const IncomingMessage& message, int num_local_experts, DispatchBuffers& buffers, ThreadPool& workers) {
+void unpack_message(const IncomingMessage& message, int num_local_experts, DispatchBuffers& buffers, Stream& stream) {
   const PayloadLayout& layout = message.layout;
-  unpack_bytes(message.from.rows, layout.num_tokens * layout.row_bytes, message.to.rows, workers);
+  unpack_rows(message, buffers, stream);
   unpack_pair_counts(message, buffers);
-  unpack_bytes(message.from.slots, layout.num_pairs * 4, message.to.slots, workers);
-  unpack_bytes(message.from.weights, layout.num_pairs * 4, message.to.weights, workers);
+  unpack_bytes(message.from.slots, layout.num_pairs * 4, message.to.slots, stream.workers());
+  unpack_bytes(message.from.weights, layout.num_pairs * 4, message.to.weights, stream.workers());
   check_slots(message, num_local_experts, buffers);
 }
 
@@ -84,7 +97,7 @@ void unpack_incoming(const IncomingTokens& tokens, DispatchBuffers& buffers, Str
     message.layout = layout_of(buffers.received_counts[source], buffers.payload_row_bytes());
     message.to = buffers.received_parts(message.position);
     message.from = buffers.is_own(source) ? message.to : parts_at(bytes, message.layout);
-    unpack_message(message, tokens.num_local_experts, buffers, stream.workers());
+    unpack_message(message, tokens.num_local_experts, buffers, stream);
     if (!buffers.is_own(source)) bytes += message.layout.num_bytes();
     message.position.row += message.layout.num_tokens;
     message.position.pair += message.layout.num_pairs;

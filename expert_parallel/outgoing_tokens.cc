@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/permute_tokens.h"
+#include "kernels/row_codes.h"
 
 namespace skipper {
 
@@ -129,15 +130,40 @@ void write_pairs(const OutgoingTokens& tokens, std::span<const int32_t> sent_tok
   }
 }
 
-void write_payload(const OutgoingTokens& tokens, size_t rank, const PayloadParts& parts, DispatchBuffers& buffers,
-                   Stream& stream) {
-  const int64_t num_tokens = buffers.sent_counts[rank].num_tokens();
-  if (num_tokens == 0) return;
+// Codes are made once for each token, however many ranks it goes to. Floats are rounded while they are gathered.
+void encode_tokens(const OutgoingTokens& tokens, DispatchBuffers& buffers, Stream& stream) {
+  const PayloadFormat format = buffers.config.payload_format;
+  if (!is_coded(format)) return;
+  Tensor coded = buffers.coded_tokens.first(tokens.hidden.dim(0));
+  encode_rows(tokens.hidden, row_code_of(format), coded, stream);
+}
+
+Tensor tokens_sent_to(size_t rank, const DispatchBuffers& buffers) {
   const int64_t first_row = buffers.first_sent_row[rank];
-  const Tensor sent_tokens = buffers.sent_tokens.slice(first_row, first_row + num_tokens);
-  Tensor rows = Tensor::borrow(parts.rows, {num_tokens, buffers.shape.hidden_size}, buffers.config.payload_dtype);
-  gather_rows(tokens.hidden, sent_tokens, rows, stream);
-  write_pairs(tokens, sent_tokens.span<int32_t>(), rank, parts);
+  return buffers.sent_tokens.slice(first_row, first_row + buffers.sent_counts[rank].num_tokens());
+}
+
+// Rows as they travel, into a message.
+void write_rows(const Tensor& hidden, const Tensor& sent_tokens, std::byte* message, DispatchBuffers& buffers, Stream& stream) {
+  const PayloadFormat format = buffers.config.payload_format;
+  const int64_t num_tokens = sent_tokens.dim(0);
+  if (is_coded(format)) {
+    Tensor rows = Tensor::borrow(message, {num_tokens, buffers.payload_row_bytes()}, DType::kU8);
+    gather_rows(buffers.coded_tokens, sent_tokens, rows, stream);
+  } else {
+    Tensor rows = Tensor::borrow(message, {num_tokens, buffers.shape.hidden_size}, received_dtype(format));
+    gather_rows(hidden, sent_tokens, rows, stream);
+  }
+}
+
+// Rows as if they had travelled, to where received rows lie.
+void place_rows(const Tensor& hidden, const Tensor& sent_tokens, Tensor& received, DispatchBuffers& buffers, Stream& stream) {
+  const PayloadFormat format = buffers.config.payload_format;
+  if (is_coded(format)) {
+    decode_listed_rows(buffers.coded_tokens, sent_tokens, row_code_of(format), received, stream);
+  } else {
+    gather_rows(hidden, sent_tokens, received, stream);
+  }
 }
 
 }  // namespace
@@ -154,18 +180,26 @@ void plan_outgoing(const OutgoingTokens& tokens, DispatchBuffers& buffers) {
 }
 
 void pack_outgoing(const OutgoingTokens& tokens, DispatchBuffers& buffers, Stream& stream) {
+  encode_tokens(tokens, buffers, stream);
   std::byte* message = buffers.send_message.bytes();
   for (size_t rank = 0; rank < buffers.sent_counts.size(); ++rank) {
-    if (buffers.is_own(rank)) continue;
+    if (buffers.is_own(rank) || buffers.sent_counts[rank].num_tokens() == 0) continue;
     const PayloadLayout layout = layout_of(buffers.sent_counts[rank], buffers.payload_row_bytes());
-    write_payload(tokens, rank, parts_at(message, layout), buffers, stream);
+    const Tensor sent_tokens = tokens_sent_to(rank, buffers);
+    write_rows(tokens.hidden, sent_tokens, message, buffers, stream);
+    write_pairs(tokens, sent_tokens.span<int32_t>(), rank, parts_at(message, layout));
     message += layout.num_bytes();
   }
 }
 
 void place_own_tokens(const OutgoingTokens& tokens, DispatchBuffers& buffers, Stream& stream) {
   const auto own = static_cast<size_t>(buffers.own_rank);
-  write_payload(tokens, own, buffers.received_parts(buffers.received_from(own)), buffers, stream);
+  const Tensor sent_tokens = tokens_sent_to(own, buffers);
+  if (sent_tokens.dim(0) == 0) return;
+  const DispatchBuffers::Position position = buffers.received_from(own);
+  Tensor received = buffers.received_rows.slice(position.row, position.row + sent_tokens.dim(0));
+  place_rows(tokens.hidden, sent_tokens, received, buffers, stream);
+  write_pairs(tokens, sent_tokens.span<int32_t>(), own, buffers.received_parts(position));
 }
 
 }  // namespace skipper

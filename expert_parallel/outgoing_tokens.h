@@ -23,10 +23,11 @@ struct OutgoingTokens {
 // Fills sent_counts, sent_tokens, send_bytes and the returned rows of each token.
 void plan_outgoing(const OutgoingTokens& tokens, DispatchBuffers& buffers);
 
-// Writes the payload messages of all other ranks to send_message, as planned.
+// Writes the payload messages of all other ranks to send_message, as planned, and coded formats' coded_tokens.
 void pack_outgoing(const OutgoingTokens& tokens, DispatchBuffers& buffers, Stream& stream);
 
-// Writes the rank's own tokens to where unpack_incoming() expects them. Needs received_counts.
+// Writes the rank's own tokens, rounded like the others', to where unpack_incoming() expects them. After pack_outgoing(); needs
+// received_counts.
 void place_own_tokens(const OutgoingTokens& tokens, DispatchBuffers& buffers, Stream& stream);
 
 }  // namespace skipper

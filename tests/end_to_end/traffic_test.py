@@ -1,4 +1,4 @@
-"""Skipper's byte counters against a witness inside MPI, without skipping, with it, and with everything skipped.
+"""Skipper's byte counters against a witness inside MPI, without skipping, with it, with everything skipped, and with 8-bit rows.
 
 The witness is preloaded and counts what the data communicator hands to MPI_Isend. Our wire bytes must be equal to it.
 With --hosts the ranks run on that many emulated hosts (tests/support/netcluster): a visible skip where that is impossible.
@@ -63,14 +63,19 @@ def hosts_can_be_emulated():
     return probe.returncode == 0
 
 
-def measure(arguments, folder, point):
+def write_json(folder, name, value):
+    path = os.path.join(folder, name)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(value, file)
+    return path
+
+
+def measure(arguments, folder, point, payload_dtype):
     """(skip section of the report, bytes the witness saw on the data communicator)."""
     flags = ["eval", "--model", arguments.model, "--data", os.path.join(folder, "data"), "--json", os.path.join(folder, "r.json")]
+    flags += ["--config", write_json(folder, "config.json", {"dispatch": {"payload_dtype": payload_dtype}})]
     if point is not None:
-        path = os.path.join(folder, "point.json")
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(point, file)
-        flags += ["--operating_point", path]
+        flags += ["--operating_point", write_json(folder, "point.json", point)]
     witness = os.path.join(folder, "witness")
     result = run_watched(arguments, flags, witness)
     if result.returncode != 0:
@@ -100,13 +105,17 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         small_data(arguments.model, os.path.join(folder, "data"))
         cases = {
-            "none": None,
-            "tau 0": operating_point(0.0, 0.0),
-            "some": operating_point(0.03, 0.06),
-            "tau 2": operating_point(2.0, 2.0),
+            "none": (None, "bf16"),
+            "tau 0": (operating_point(0.0, 0.0), "bf16"),
+            "some": (operating_point(0.03, 0.06), "bf16"),
+            "tau 2": (operating_point(2.0, 2.0), "bf16"),
+            "int8": (None, "int8"),
+            "fp8": (None, "fp8"),
+            "int8, some": (operating_point(0.03, 0.06), "int8"),
+            "fp8, some": (operating_point(0.03, 0.06), "fp8"),
         }
-        for name, point in cases.items():
-            skip, seen = measure(arguments, folder, point)
+        for name, (point, payload_dtype) in cases.items():
+            skip, seen = measure(arguments, folder, point, payload_dtype)
             skips[name] = skip
             counted = skip["wire_bytes"]["node"] + skip["wire_bytes"]["network"]
             print(f"{name}: skip ratio {skip['skip_ratio']:.3f}, wire {counted}, witness {seen}, "
@@ -120,6 +129,12 @@ def main():
     payload = {name: sum(skip["payload_bytes"][hop]["sent"] for hop in ("node", "network")) for name, skip in skips.items()}
     if not payload["tau 2"] < payload["some"] < payload["none"]:
         failures.append(f"payload does not fall with skipping: {payload}")
+    for name in ("int8", "fp8"):
+        # 512 bytes to the experts and 512 back become 256 + 2 · 4 and 512.
+        if payload[name] * 1024 != payload["none"] * (264 + 512):
+            failures.append(f"{name} sent {payload[name]} bytes of payload, bf16 {payload['none']}")
+        if not payload["some"] * 0.7 < payload[name + ", some"] < payload["some"] * 0.8:
+            failures.append(f"{name} with skipping sent {payload[name + ', some']} bytes of payload, bf16 {payload['some']}")
     if any(skips["tau 2"]["pairs"][c]["run"] for c in ("text", "vision")):
         failures.append("tau = 2 ran pairs of text or vision tokens")
     sys.exit("\n".join(failures) if failures else 0)

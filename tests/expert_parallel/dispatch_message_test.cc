@@ -111,9 +111,29 @@ TEST_F(IncomingMessages, AreRefusedWhenATokenHasMoreExpertsThanTopKOrNone) {
   }
 }
 
-TEST(DispatchConfig, RefusesFormatsThatRowsCannotTravelIn) {
+TEST(PayloadFormat, HasANameThatIsReadBack) {
+  for (const PayloadFormat format : {PayloadFormat::kF32, PayloadFormat::kBF16, PayloadFormat::kInt8, PayloadFormat::kFp8}) {
+    EXPECT_EQ(parse_payload_format(std::string(name_of(format)), "key"), format);
+  }
+}
+
+TEST(PayloadFormat, RefusesOtherNamesByListingItsOwn) {
+  for (const char* name : {"", "f16", "INT8", "int8 ", "fp4"}) {
+    EXPECT_THAT([&] { parse_payload_format(name, "key"); },
+                Throws<InvalidFile>(Property(&InvalidFile::what, HasSubstr("use one of f32, bf16, int8, fp8"))));
+  }
+}
+
+TEST(PayloadFormat, KnowsTheBytesOfARow) {
+  EXPECT_EQ(row_bytes(PayloadFormat::kF32, 300), 1200);
+  EXPECT_EQ(row_bytes(PayloadFormat::kBF16, 300), 600);
+  EXPECT_EQ(row_bytes(PayloadFormat::kInt8, 300), 300 + 3 * 4);
+  EXPECT_EQ(row_bytes(PayloadFormat::kFp8, 256), 256 + 2 * 4);
+}
+
+TEST(DispatchConfig, RefusesFormatsThatSumsCannotTravelIn) {
   EXPECT_NO_THROW(DispatchConfig{}.validate());
-  EXPECT_THROW((DispatchConfig{.payload_dtype = DType::kF16}.validate()), InvalidFile);
+  EXPECT_THROW((DispatchConfig{.combine_dtype = DType::kU8}.validate()), InvalidFile);
   EXPECT_THROW((DispatchConfig{.combine_dtype = DType::kI32}.validate()), InvalidFile);
 }
 

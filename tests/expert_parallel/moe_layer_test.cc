@@ -11,12 +11,13 @@
 
 #include "tests/expert_parallel/moe_run.h"
 #include "tests/support/moe_reference.h"
+#include "tests/support/row_code_reference.h"
 
 namespace skipper {
 namespace {
 
 // Largest error allowed against the double-precision reference, relative to the largest output of the batch.
-constexpr double kExactTolerance = 2e-5;   // payload and combine in f32: only sums differ
+constexpr double kExactTolerance = 2e-5;   // combine and what experts multiply in f32: only sums differ
 constexpr double kBf16Tolerance = 2e-2;    // hidden rows and partial sums rounded to 8 bits
 
 constexpr MoeShape kShape{.hidden_size = 33, .intermediate_size = 12, .num_experts = 13, .top_k = 4};
@@ -29,19 +30,25 @@ std::vector<ReferencePair> kept_pairs(const TokenResult& token) {
   return pairs;
 }
 
+// What the experts get of a row whose values are BF16.
+std::vector<float> row_as_received(const MoeSetup& setup, std::span<const float> row) {
+  const PayloadFormat format = setup.formats.payload_format;
+  return is_coded(format) ? reference_coded_row(row_code_of(format), row) : std::vector<float>(row.begin(), row.end());
+}
+
 // Compares outputs with the reference experts, given the routing that the run reports.
 void expect_reference(const MoeSetup& setup, const TokenBatch& batch, const MoeRun& run) {
   double largest = 1e-6;
   double error = 0.0;
   for (size_t t = 0; t < batch.size(); ++t) {
-    const auto expected = reference_moe(setup.weights, kept_pairs(run.tokens[t]), batch.row(t));
+    const auto expected = reference_moe(setup.weights, kept_pairs(run.tokens[t]), row_as_received(setup, batch.row(t)));
     ASSERT_EQ(run.tokens[t].out.size(), expected.size());
     for (size_t i = 0; i < expected.size(); ++i) {
       largest = std::max(largest, std::abs(expected[i]));
       error = std::max(error, std::abs(expected[i] - double{run.tokens[t].out[i]}));
     }
   }
-  const bool exact = setup.formats.payload_dtype == DType::kF32 && setup.formats.combine_dtype == DType::kF32;
+  const bool exact = setup.formats.payload_format != PayloadFormat::kBF16 && setup.formats.combine_dtype == DType::kF32;
   EXPECT_LE(error, largest * (exact ? kExactTolerance : kBf16Tolerance));
 }
 
@@ -77,9 +84,20 @@ std::set<int> destinations(const MoeSetup& setup, const std::vector<int32_t>& id
   return ranks;
 }
 
+int64_t dispatch_row_bytes(const MoeSetup& setup, int64_t hidden_size) {
+  switch (setup.formats.payload_format) {
+    case PayloadFormat::kF32:
+      return 4 * hidden_size;
+    case PayloadFormat::kBF16:
+      return 2 * hidden_size;
+    default:  // a code each, a scale for every 128
+      return hidden_size + 4 * static_cast<int64_t>(std::ceil(static_cast<double>(hidden_size) / 128));
+  }
+}
+
 // Counts of every rank, from the dumped routing alone.
 std::vector<TrafficCounters> recount(const MoeSetup& setup, const TokenBatch& batch, const MoeRun& run) {
-  const int64_t dispatch_row = batch.hidden_size * static_cast<int64_t>(size_of(setup.formats.payload_dtype));
+  const int64_t dispatch_row = dispatch_row_bytes(setup, batch.hidden_size);
   const int64_t combine_row = batch.hidden_size * static_cast<int64_t>(size_of(setup.formats.combine_dtype));
   std::vector<TrafficCounters> counters(static_cast<size_t>(setup.world_size));
   for (int from = 0; from < setup.world_size; ++from) {
@@ -274,6 +292,66 @@ TEST_P(MoeLayerRanks, SendsFewerBytesAsThresholdsRise) {
   }
 }
 
+// Two blocks of channels, the second one short; one level skips.
+constexpr MoeShape kWideShape{.hidden_size = 137, .intermediate_size = 12, .num_experts = 13, .top_k = 4};
+
+class MoeLayerCodedPayload : public ::testing::TestWithParam<std::tuple<int, PayloadFormat>> {
+ protected:
+  int world_size() const { return std::get<0>(GetParam()); }
+
+  MoeSetup setup(DType combine_dtype) const {
+    return {.weights = weights_,
+            .world_size = world_size(),
+            .formats = {.payload_format = std::get<1>(GetParam()), .combine_dtype = combine_dtype},
+            .levels = levels_with({{0.2f, 0.3f}})};
+  }
+
+  TokenBatch batch(size_t num_tokens) const {
+    TokenBatch batch = random_batch(num_tokens, kWideShape, world_size(), 4);
+    make_classes_random(batch, 2, 5);
+    return batch;
+  }
+
+  const MoeWeights weights_ = random_moe_weights(kWideShape, 3);
+};
+
+INSTANTIATE_TEST_SUITE_P(Formats, MoeLayerCodedPayload,
+                         ::testing::Combine(::testing::Values(1, 2, 4),
+                                            ::testing::Values(PayloadFormat::kInt8, PayloadFormat::kFp8)),
+                         [](const auto& info) {
+                           const int world_size = std::get<0>(info.param);
+                           return std::to_string(world_size) + "Ranks" + std::string(name_of(std::get<1>(info.param)));
+                         });
+
+TEST_P(MoeLayerCodedPayload, EqualsTheReferenceOnRoundedRows) {
+  for (const size_t num_tokens : {0, 1, 29}) {
+    const MoeSetup exact = setup(DType::kF32);
+    const TokenBatch tokens = batch(num_tokens);
+    const MoeRun run = run_moe(exact, tokens);
+    expect_reference_routing(exact, tokens, run);  // the router reads unrounded rows
+    expect_reference(exact, tokens, run);
+  }
+}
+
+TEST_P(MoeLayerCodedPayload, CountsTheBytesThatItSendsAndSaves) {
+  const MoeSetup skipping = setup(DType::kBF16);
+  const TokenBatch tokens = batch(31);
+  const MoeRun run = run_moe(skipping, tokens);
+  expect_recount(skipping, tokens, run);
+  EXPECT_GT(run.total().pairs_skipped[0], 0);
+}
+
+TEST_P(MoeLayerCodedPayload, GivesATokenTheSameBitsOnAnyOwnerAndAlone) {
+  const MoeSetup skipping = setup(DType::kBF16);
+  TokenBatch tokens = batch(23);
+  const auto expected = run_moe(skipping, tokens).outputs();
+  for (int shift = 1; shift < world_size(); ++shift) {
+    for (int& owner : tokens.owners) owner = (owner + 1) % world_size();
+    EXPECT_EQ(run_moe(skipping, tokens).outputs(), expected);
+  }
+  EXPECT_EQ(run_moe(skipping, tokens.subset({7})).outputs().at(0), expected[7]);
+}
+
 TEST(MoeLayer, EqualsItselfOnOneRankUpToTheOrderOfSums) {
   const MoeWeights weights = random_moe_weights(kShape, 22);
   MoeSetup setup{.weights = weights, .world_size = 1, .formats = kExactFormats};
@@ -294,7 +372,7 @@ TEST(MoeLayer, CountsBytesByHopOnTwoNodes) {
   TokenBatch batch = random_batch(37, kShape, 4, 25);
   make_classes_random(batch, 2, 26);
   const MoeSetup setup{.weights = weights, .world_size = 4, .node_of_rank = {0, 0, 1, 1},
-                       .formats = {.payload_dtype = DType::kBF16, .combine_dtype = DType::kF32},
+                       .formats = {.payload_format = PayloadFormat::kBF16, .combine_dtype = DType::kF32},
                        .levels = levels_with({{0.25f, 0.3f}})};
   const MoeRun run = run_moe(setup, batch);
   expect_recount(setup, batch, run);
@@ -315,15 +393,15 @@ FuzzCase random_case(std::mt19937& generator) {
   const auto pick = [&](std::initializer_list<int64_t> values) {
     return values.begin()[generator() % values.size()];
   };
-  const auto format = [&] { return generator() % 2 == 0 ? DType::kF32 : DType::kBF16; };
   FuzzCase fuzz;
-  fuzz.shape.hidden_size = pick({1, 2, 3, 16, 37, 64});
+  fuzz.shape.hidden_size = pick({1, 2, 3, 16, 37, 64, 131});
   fuzz.shape.intermediate_size = pick({1, 5, 16, 17});
   fuzz.shape.num_experts = pick({1, 2, 3, 5, 7, 8, 13, 32});
   fuzz.shape.top_k = 1 + static_cast<int64_t>(generator()) % std::min<int64_t>(fuzz.shape.num_experts, 6);
   fuzz.world_size = static_cast<int>(pick({1, 2, 3, 4, 8}));
   fuzz.num_tokens = static_cast<size_t>(pick({0, 1, 2, 5, 17, 40}));
-  fuzz.formats = {.payload_dtype = format(), .combine_dtype = format()};
+  fuzz.formats = {.payload_format = PayloadFormat{static_cast<uint8_t>(generator() % 4)},
+                  .combine_dtype = generator() % 2 == 0 ? DType::kF32 : DType::kBF16};
   for (int rank = 0; rank < fuzz.world_size; ++rank) fuzz.node_of_rank.push_back(rank / 3);
   std::uniform_real_distribution<float> tau(0.0f, 0.6f);
   fuzz.levels = levels_with({{tau(generator), tau(generator)}, {tau(generator), 0.0f}, {2.0f, 2.0f}});
@@ -343,11 +421,12 @@ void expect_reference_skipping(const MoeSetup& setup, const TokenBatch& batch, c
 
 TEST(MoeLayer, AgreesWithTheReferenceOnRandomShapes) {
   std::mt19937 generator(20240607);
-  for (uint32_t round = 0; round < 60; ++round) {
+  for (uint32_t round = 0; round < 80; ++round) {
     const FuzzCase fuzz = random_case(generator);
     SCOPED_TRACE("round " + std::to_string(round) + ", ranks " + std::to_string(fuzz.world_size) + ", experts " +
                  std::to_string(fuzz.shape.num_experts) + ", top " + std::to_string(fuzz.shape.top_k) + ", hidden " +
-                 std::to_string(fuzz.shape.hidden_size) + ", tokens " + std::to_string(fuzz.num_tokens));
+                 std::to_string(fuzz.shape.hidden_size) + ", tokens " + std::to_string(fuzz.num_tokens) + ", payload " +
+                 std::string(name_of(fuzz.formats.payload_format)));
     const MoeWeights weights = random_moe_weights(fuzz.shape, round);
     TokenBatch batch = random_batch(fuzz.num_tokens, fuzz.shape, fuzz.world_size, round + 1000);
     make_classes_random(batch, 4, round + 2000);

@@ -17,8 +17,8 @@ ExpertStore load_experts(const MoeSetup& setup, const ExpertPlacement& placement
   ExpertStore store({.hidden_size = weights.shape.hidden_size,
                      .intermediate_size = width,
                      .slots = slots_of(placement.experts_of(rank), setup.expert_format),
-                     .bf16_activations = setup.formats.payload_dtype == DType::kF32 ? ActivationFormat::kF32
-                                                                                     : ActivationFormat::kBF16});
+                     .bf16_activations = setup.formats.payload_format == PayloadFormat::kBF16 ? ActivationFormat::kBF16
+                                                                                                : ActivationFormat::kF32});
   for (const int32_t expert : placement.experts_of(rank, 0)) {
     ExpertMatrices target = store.matrices(0, store.handle({.layer = 0, .expert = expert}).slot);
     const Tensor gate_up = weights.gate_up.at(expert);

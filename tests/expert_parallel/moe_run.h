@@ -34,8 +34,9 @@ TokenBatch random_batch(size_t num_tokens, const MoeShape& shape, int world_size
 // Level 0 and one level for each pair of thresholds; alpha = 1 (one MoE layer).
 LevelTable levels_with(const std::vector<std::array<float, 2>>& taus);
 
-inline constexpr DispatchConfig kExactFormats{.payload_dtype = DType::kF32, .combine_dtype = DType::kF32};
+inline constexpr DispatchConfig kExactFormats{.payload_format = PayloadFormat::kF32, .combine_dtype = DType::kF32};
 
+// Experts keep FP32 activations unless rows travel in BF16.
 struct MoeSetup {
   const MoeWeights& weights;
   int world_size = 1;

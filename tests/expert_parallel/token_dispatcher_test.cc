@@ -3,10 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 #include <random>
 
 #include "base/error.h"
+#include "tests/support/row_code_reference.h"
 #include "tests/support/spawn_ranks.h"
 
 namespace skipper {
@@ -153,7 +156,7 @@ TEST_P(TokenDispatcherSizes, CombineRestoresRandomTokensWithinPayloadRounding) {
     Batch batch = random_integers(5, sizes, 9);
     for (float& value : batch.hidden.span<float>()) value = std::normal_distribution<float>()(generator);
     const Tensor rounded = rank.round_trip(batch, {});
-    const Tensor exact = rank.round_trip(batch, {.payload_dtype = DType::kF32, .combine_dtype = DType::kF32});
+    const Tensor exact = rank.round_trip(batch, {.payload_format = PayloadFormat::kF32, .combine_dtype = DType::kF32});
     for (size_t i = 0; i < exact.span<float>().size(); ++i) {
       const float expected = batch.hidden.span<float>()[i];
       // One rounding to bf16 on the way out (2^-8 relative) and one of each partial sum on the way back.
@@ -219,6 +222,92 @@ TEST(TokenDispatcher, TakesAllTokensOfAllRanksOnOneRank) {
     const Hop hop = data.rank() == 0 ? Hop::kLocal : Hop::kNode;
     const auto& sent = rank.counters().payload_bytes[static_cast<size_t>(Direction::kDispatch)];
     EXPECT_EQ(sent[static_cast<size_t>(hop)][0], 7 * 6 * 2);  // 7 rows, once each, although both experts are there
+  });
+}
+
+// Sums come back in f32, so that what travelled shows.
+class TokenDispatcherCodes : public ::testing::TestWithParam<PayloadFormat> {
+ protected:
+  RowCode code() const { return row_code_of(GetParam()); }
+  DispatchConfig formats() const { return {.payload_format = GetParam(), .combine_dtype = DType::kF32}; }
+
+  // What identity experts make of the rows.
+  void expect_rounded(const Tensor& out, const Tensor& hidden) const {
+    for (int64_t t = 0; t < hidden.dim(0); ++t) {
+      const auto expected = reference_coded_row(code(), hidden.at(t).span<float>());
+      EXPECT_TRUE(std::ranges::equal(out.at(t).span<float>(), expected)) << "token " << t;
+    }
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Formats, TokenDispatcherCodes, ::testing::Values(PayloadFormat::kInt8, PayloadFormat::kFp8),
+                         [](const auto& info) { return std::string(name_of(info.param)); });
+
+Batch random_normals(int64_t num_tokens, const Sizes& sizes, uint32_t seed) {
+  Batch batch = random_integers(num_tokens, sizes, seed);
+  std::mt19937 generator(seed);
+  for (float& value : batch.hidden.span<float>()) value = std::normal_distribution<float>()(generator);
+  return batch;
+}
+
+// One expert each, its weight 1: the token's own rank and the others by turns.
+TEST_P(TokenDispatcherCodes, RoundTokensOfTheirOwnRankLikeThoseOfOthers) {
+  for (const int64_t hidden_size : {1, 16, 127, 128, 131, 300}) {
+    const Sizes sizes{3, 6, 1, hidden_size};
+    spawn_ranks(3, [&](Communicator& data) {
+      Rank rank(data, sizes);
+      Batch batch = random_normals(13, sizes, static_cast<uint32_t>(data.rank()) + 1);
+      for (int32_t t = 0; t < 13; ++t) batch.routing.expert_ids.row<int32_t>(t)[0] = t % 6;
+      expect_rounded(rank.round_trip(batch, formats()), batch.hidden);
+    });
+  }
+}
+
+TEST_P(TokenDispatcherCodes, TakeNoTokenAndOneToken) {
+  const Sizes sizes{4, 8, 1, 131};
+  for (const int64_t num_tokens : {0, 1}) {
+    spawn_ranks(4, [&](Communicator& data) {
+      Rank rank(data, sizes);
+      DispatchBuffers buffers = rank.make_buffers(1, formats());
+      const Batch batch = random_normals(data.rank() == 2 ? num_tokens : 0, sizes, 4);
+      for (int repeat = 0; repeat < 2; ++repeat) {
+        DispatchHandle handle = rank.start(batch, buffers);
+        rank.compute_and_start_combine(handle);
+        expect_rounded(rank.finish(handle), batch.hidden);
+      }
+    });
+  }
+}
+
+TEST_P(TokenDispatcherCodes, TakeAllTokensToOneRankAndCountCodesAndScales) {
+  const Sizes sizes{4, 8, 1, 131};
+  spawn_ranks(4, [&](Communicator& data) {
+    Rank rank(data, sizes);
+    Batch batch = random_normals(7, sizes, 12);
+    for (int64_t t = 0; t < 7; ++t) batch.routing.expert_ids.row<int32_t>(t)[0] = 1;
+    expect_rounded(rank.round_trip(batch, formats()), batch.hidden);
+    const auto hop = static_cast<size_t>(data.rank() == 0 ? Hop::kLocal : Hop::kNode);
+    const TrafficCounters& counters = rank.counters();
+    EXPECT_EQ(counters.payload_bytes[static_cast<size_t>(Direction::kDispatch)][hop][0], 7 * (131 + 2 * 4));
+    const int64_t counts = 28 * (data.rank() == 0 ? 1 : 3);  // of this hop
+    EXPECT_EQ(counters.wire_bytes[static_cast<size_t>(Direction::kDispatch)][hop], 7 * (131 + 2 * 4 + 4 + 8) + counts);
+  });
+}
+
+// A NaN spoils its block of channels of its token, on any rank, and nothing else.
+TEST_P(TokenDispatcherCodes, KeepANanWithinItsBlockOfItsToken) {
+  const Sizes sizes{2, 4, 1, 131};
+  spawn_ranks(2, [&](Communicator& data) {
+    Rank rank(data, sizes);
+    Batch batch = random_normals(4, sizes, 20);
+    for (int32_t t = 0; t < 4; ++t) batch.routing.expert_ids.row<int32_t>(t)[0] = t;
+    for (const int64_t t : {0, 3}) batch.hidden.row<float>(t)[129] = std::numeric_limits<float>::quiet_NaN();
+    const Tensor out = rank.round_trip(batch, formats());
+    for (int64_t t = 0; t < 4; ++t) {
+      for (int64_t h = 0; h < 131; ++h) {
+        EXPECT_EQ(std::isnan(out.row<float>(t)[h]), (t == 0 || t == 3) && h >= 128) << "token " << t << " channel " << h;
+      }
+    }
   });
 }
 

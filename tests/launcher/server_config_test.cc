@@ -35,7 +35,7 @@ TEST(ServerConfig, DefaultsAreValid) {
 TEST(ServerConfig, ReadsEverySectionAndKeepsOtherDefaults) {
   const ServerConfig config = load(R"({"engine": {"max_tokens_per_step": 99}, "cpu": {"threads": 3},
       "weights": {"experts": "int4a-g32", "activation_dtype": "f32", "residence": "mapped"},
-      "comm": {"deadline_ms": 1234}, "frontend": {"port": 0, "host": "0.0.0.0"}, "dispatch": {"payload_dtype": "f32"},
+      "comm": {"deadline_ms": 1234}, "frontend": {"port": 0, "host": "0.0.0.0"}, "dispatch": {"payload_dtype": "int8"},
       "kv_cache": {"dtype": "f32"}, "images": {"max_pixels": 5000}, "service_tiers": {"bronze": 1}})");
   EXPECT_EQ(config.engine.max_tokens_per_step, 99);
   EXPECT_EQ(config.engine.max_sequences_per_rank, EngineConfig().max_sequences_per_rank);
@@ -46,7 +46,8 @@ TEST(ServerConfig, ReadsEverySectionAndKeepsOtherDefaults) {
   EXPECT_EQ(config.weights.residence, WeightResidence::kMapped);
   EXPECT_EQ(config.comm.deadline.count(), 1234);
   EXPECT_EQ(config.frontend.host, "0.0.0.0");
-  EXPECT_EQ(config.dispatch.payload_dtype, DType::kF32);
+  EXPECT_EQ(config.dispatch.payload_format, PayloadFormat::kInt8);
+  EXPECT_EQ(config.dispatch.combine_dtype, DType::kBF16);
   EXPECT_EQ(config.kv_dtype, DType::kF32);
   EXPECT_EQ(config.images.max_pixels, 5000);
   EXPECT_EQ(config.service_tiers, (std::map<std::string, int64_t>{{"bronze", 1}, {"gold", 0}}));
@@ -58,6 +59,7 @@ TEST(ServerConfig, WhatItPrintsItReadsBack) {
   config.weights.dense = WeightFormat{WeightKind::kInt8, 64};
   config.weights.residence = WeightResidence::kMapped;
   config.frontend.max_images = 3;
+  config.dispatch.payload_format = PayloadFormat::kFp8;
   EXPECT_EQ(describe(load(describe(config))), describe(config));
 }
 
@@ -72,6 +74,9 @@ TEST(ServerConfig, ErrorsNameTheFullKey) {
   EXPECT_THAT(error_of(R"({"weights": {"residence": "disk"}})"), HasSubstr("weights: residence: 'disk'"));
   EXPECT_THAT(error_of(R"({"engine": 3})"), HasSubstr("engine: expected an object"));
   EXPECT_THAT(error_of(R"({"kv_cache": {"dtype": "fp4"}})"), HasSubstr("'fp4' is not supported"));
+  EXPECT_THAT(error_of(R"({"dispatch": {"payload_dtype": "int4"}})"),
+              HasSubstr("dispatch: payload_dtype: 'int4' is not supported; use one of f32, bf16, int8, fp8"));
+  EXPECT_THAT(error_of(R"({"dispatch": {"combine_dtype": "int8"}})"), HasSubstr("'int8' is not supported; use bf16 or f32"));
   EXPECT_THAT(error_of(R"({"service_tiers": {"gold": 1}})"), HasSubstr("service_tiers.gold: 1"));
 }
 
