@@ -12,11 +12,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// What a rank answers to a step: traffic and pairs since its last answer, then one result per sequence of its plan.
-size_t record_bytes(const RankPlan& plan, const PairCounters& pairs) {
-  return sizeof(TrafficCounters) + pairs.counts().size_bytes() + plan.sequences.size() * sizeof(SequenceResult);
-}
-
 int64_t admission_bytes(const RankPlan& plan) {
   return static_cast<int64_t>(std::accumulate(plan.admission_bytes.begin(), plan.admission_bytes.end(), uint64_t{0}));
 }
@@ -179,6 +174,14 @@ void Engine::execute(const StepPlan& plan, std::span<const std::byte> admissions
   parts_.runner.run(plan.ranks[static_cast<size_t>(parts_.control.rank())], admissions, stream_, local_results_);
 }
 
+// What a rank answers to a step: traffic and pairs since its last answer, now and then its expert loads, then one result per
+// sequence of its plan.
+size_t Engine::record_bytes(const StepPlan& plan, size_t rank) const {
+  const size_t load_bytes = parts_.loads.come_with(plan) ? parts_.loads.counts.size_bytes() : 0;
+  const size_t result_bytes = plan.ranks[rank].sequences.size() * sizeof(SequenceResult);
+  return sizeof(TrafficCounters) + step_pairs_.counts().size_bytes() + load_bytes + result_bytes;
+}
+
 void Engine::gather_results(const StepPlan& plan) {
   parts_.control.set_context({.step = plan.step, .layer = -1, .phase = "result"});
   const TrafficCounters traffic = parts_.model.traffic() - sent_traffic_;
@@ -190,11 +193,14 @@ void Engine::gather_results(const StepPlan& plan) {
   ByteWriter writer(record_);
   writer.value(traffic);
   for (const int64_t count : step_pairs_.counts()) writer.value(count);
+  if (parts_.loads.come_with(plan)) {
+    for (const int64_t count : parts_.loads.counts) writer.value(count);
+  }
   for (const SequenceResult& result : local_results_) writer.value(result);
   if (parts_.control.rank() != 0) return channel_.send_record({record_.data(), record_.size()});
 
   std::vector<int64_t> counts;
-  for (const RankPlan& rank : plan.ranks) counts.push_back(static_cast<int64_t>(record_bytes(rank, step_pairs_)));
+  for (size_t r = 0; r < plan.ranks.size(); ++r) counts.push_back(static_cast<int64_t>(record_bytes(plan, r)));
   records_.resize(static_cast<size_t>(std::accumulate(counts.begin(), counts.end(), int64_t{0})));
   channel_.gather_records({record_.data(), record_.size()}, counts, {records_.data(), records_.size()});
   read_records(plan);
@@ -203,11 +209,13 @@ void Engine::gather_results(const StepPlan& plan) {
 void Engine::read_records(const StepPlan& plan) {
   step_traffic_ = {};
   step_pairs_.clear();
+  sum_of_loads_.assign(parts_.loads.come_with(plan) ? parts_.loads.counts.size() : 0, 0);
   results_.resize(plan.ranks.size());
   ByteReader reader(records_, "step result");
   for (size_t r = 0; r < plan.ranks.size(); ++r) {
     step_traffic_ += reader.value<TrafficCounters>();
     for (int64_t& count : step_pairs_.counts()) count += reader.value<int64_t>();
+    for (int64_t& count : sum_of_loads_) count += reader.value<int64_t>();
     results_[r].resize(plan.ranks[r].sequences.size());
     for (SequenceResult& result : results_[r]) result = reader.value<SequenceResult>();
   }
@@ -236,6 +244,7 @@ void Engine::report(const StepPlan& plan, double step_seconds) {
   parts_.queue.set_num_waiting(scheduler_.num_waiting());
   if (!observer_) return;
   StepReport report;
+  report.step = plan.step;
   report.num_running = scheduler_.num_running();
   report.num_waiting = parts_.queue.num_waiting();
   report.kv_used_fraction = scheduler_.kv_used_fraction();
@@ -243,6 +252,7 @@ void Engine::report(const StepPlan& plan, double step_seconds) {
   report.step_seconds = step_seconds;
   report.traffic = step_traffic_;
   report.pairs = &step_pairs_;
+  report.expert_loads = sum_of_loads_;
   report.level = levels_.level();
   report.num_level_changes = levels_.num_changes();
   observer_(report);

@@ -23,6 +23,7 @@ namespace skipper {
 
 // What one step did, for metrics; sums over ranks. A heartbeat has no tokens. Rank 0 only.
 struct StepReport {
+  int64_t step = 0;
   int64_t num_running = 0;
   int64_t num_waiting = 0;
   double kv_used_fraction = 0.0;
@@ -30,10 +31,20 @@ struct StepReport {
   double step_seconds = 0.0;
   TrafficCounters traffic;        // of this step
   const PairCounters* pairs = nullptr;  // of this step; valid during the call
+  std::span<const int64_t> expert_loads;  // ExpertLoads over all ranks, since start; empty in most steps; valid during the call
   uint8_t level = 0;              // the global one
   int64_t num_level_changes = 0;  // since start
 };
 using StepObserver = std::function<void(const StepReport&)>;
+
+// The pairs that a rank's own tokens ran on each expert, summed since its start: as many numbers on every rank. They come with
+// every `steps_apart`-th answer only, as they are more than the rest of it.
+struct ExpertLoads {
+  std::span<const int64_t> counts = {};
+  int64_t steps_apart = 16;
+
+  bool come_with(const StepPlan& plan) const { return !counts.empty() && plan.step % steps_apart == 0; }
+};
 
 // What an engine works with; all of it outlives the engine.
 struct EngineParts {
@@ -45,6 +56,7 @@ struct EngineParts {
   HealthMonitor& health;
   LevelTable& levels;     // the one that the model reads; replaced between steps
   ThreadPool& workers = ThreadPool::caller_only();  // of the kernels
+  ExpertLoads loads = {};
 };
 
 // Rank 0 plans each step and all ranks step alike; ranks without tokens take part with zero. Engine thread only, except
@@ -87,6 +99,7 @@ class Engine {
   void apply_levels(const StepPlan& plan);
   void gather_results(const StepPlan& plan);
   void read_records(const StepPlan& plan);
+  size_t record_bytes(const StepPlan& plan, size_t rank) const;
   void report(const StepPlan& plan, double step_seconds);
 
   EngineConfig config_;
@@ -100,6 +113,7 @@ class Engine {
   TrafficCounters sent_traffic_;  // what this rank has told rank 0 so far
   PairCounters step_pairs_;
   PairCounters sent_pairs_;
+  std::vector<int64_t> sum_of_loads_;
   OperatingLevels levels_;
 
   std::atomic<bool> stopping_{false};

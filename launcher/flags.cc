@@ -32,6 +32,7 @@ DEFINE_string(json, "", "file for the results as JSON");
 DEFINE_string(audit_file, "", "file for the routing decisions of some requests, one JSON line each; .rankN for several ranks");
 DEFINE_double(audit_rate, -1.0, "share of the requests that are audited, 0 to 1 (default 0.01)");
 DEFINE_int64(audit_max_bytes, -1, "an audit file of this size takes no more lines (default 1073741824)");
+DEFINE_double(imbalance_alarm, 0.0, "warn when the fullest ranks have more than this times the mean load; 0 never (default 0)");
 DEFINE_string(audit, "", "audit file to read (required)");
 DEFINE_int32(ranks, -1, "ranks over which experts are placed anew, each on a host of its own (default: as in the audit file)");
 
@@ -49,7 +50,7 @@ const std::map<std::string, Command>& commands() {
       {"serve",
        {"answer OpenAI-style HTTP requests; run it under mpirun to shard the experts over ranks",
         {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level", "experts", "dense",
-         "threads", "audit_file", "audit_rate", "audit_max_bytes"},
+         "threads", "audit_file", "audit_rate", "audit_max_bytes", "imbalance_alarm"},
         "  skipper serve --model models/demo\n"
         "  mpirun -n 4 skipper serve --model models/demo --port 8000\n"
         "  mpirun -n 4 skipper serve --model models/demo --operating_point configs/demo_operating_point.json --level 1\n"}},
@@ -200,6 +201,7 @@ CommandLine read_flags() {
   line.data = FLAGS_data;
   line.json = FLAGS_json;
   line.threads = FLAGS_threads;
+  line.imbalance_alarm = FLAGS_imbalance_alarm;
   line.audit = FLAGS_audit;
   line.ranks = FLAGS_ranks;
   line.audit_file = FLAGS_audit_file;
@@ -232,6 +234,10 @@ void check_audit(const CommandLine& line) {
   if (line.audit_file.empty() && (line.audit_rate >= 0.0 || line.audit_max_bytes >= 0)) {
     throw UsageError(std::string("flag --") + (line.audit_rate >= 0.0 ? "audit_rate" : "audit_max_bytes") +
                      " needs --audit_file FILE");
+  }
+  if (!(line.imbalance_alarm == 0.0 || line.imbalance_alarm >= 1.0)) {
+    throw UsageError("flag --imbalance_alarm: " + std::to_string(line.imbalance_alarm) +
+                     " is under 1, which an even load has; expected 1 or more, or 0 for none");
   }
   if (line.ranks >= 0 && line.operating_point.empty()) {
     throw UsageError("flag --ranks " + std::to_string(line.ranks) + " needs --operating_point FILE");

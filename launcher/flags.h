@@ -33,6 +33,7 @@ struct CommandLine {
   std::string audit_file;  // serve, eval: the file to write
   double audit_rate = -1.0;
   int64_t audit_max_bytes = -1;
+  double imbalance_alarm = 0.0;  // 0: off
 };
 
 // Parses everything, `--flagfile` included. Throws UsageError for an unknown command or flag (naming the nearest), a flag of

@@ -67,6 +67,7 @@ class MetricsExposition {
     add_request_families();
     add_traffic_families();
     add_pair_family();
+    add_load_families();
     add_http_family();
     return std::move(families_);
   }
@@ -145,6 +146,29 @@ class MetricsExposition {
     }
   }
 
+  void add_load_families() {
+    const LoadGauges& loads = values_.loads_;
+    family("skipper_step_load_max_over_mean", "Load of the fullest ranks over the mean, all layers of the last steps; 1 is even.",
+           MetricType::Gauge)
+        .metric = {gauge({model_}, loads.rank_max_over_mean)};
+    family("skipper_imbalance_alarms_total", "Times that figure stayed over --imbalance_alarm.", MetricType::Counter)
+        .metric = {counter({model_}, loads.num_alarms)};
+    add_layer_gauge("skipper_rank_load_max_over_mean", "Pairs on the fullest rank over the mean of the ranks; 1 is even.",
+                    &LoadGauges::Layer::rank_max_over_mean);
+    add_layer_gauge("skipper_rank_load_gini", "Gini coefficient of the pairs on each rank; 0 is even.",
+                    &LoadGauges::Layer::rank_gini);
+    add_layer_gauge("skipper_expert_load_gini", "Gini coefficient of the pairs on each expert; 0 is even.",
+                    &LoadGauges::Layer::expert_gini);
+  }
+
+  void add_layer_gauge(std::string name, std::string help, double LoadGauges::Layer::*value) {
+    MetricFamily& result = family(std::move(name), std::move(help), MetricType::Gauge);
+    for (const LoadGauges::Layer& layer : values_.loads_.layers) {
+      const std::string index = std::to_string(layer.moe_layer);
+      result.metric.push_back(gauge({model_, {"layer", index}, {"token_class", layer.token_class}}, layer.*value));
+    }
+  }
+
   void add_http_family() {
     MetricFamily& http = family("skipper_http_requests_total", "HTTP requests answered.", MetricType::Counter);
     for (const auto& [key, count] : values_.http_requests_) {
@@ -177,6 +201,11 @@ void MetricsRegistry::set_engine_gauges(const EngineGauges& gauges) {
 void MetricsRegistry::set_traffic(const TrafficTotals& totals) {
   const std::lock_guard lock(mutex_);
   traffic_ = totals;
+}
+
+void MetricsRegistry::set_loads(LoadGauges loads) {
+  const std::lock_guard lock(mutex_);
+  loads_ = std::move(loads);
 }
 
 void MetricsRegistry::record_prompt(int64_t num_tokens) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "metrics/latency_histogram.h"
 
@@ -36,6 +37,20 @@ struct EngineGauges {
   double kv_cache_usage = 0.0;  // 0 to 1
 };
 
+// How evenly the last steps fell on experts and ranks, over all ranks.
+struct LoadGauges {
+  struct Layer {
+    int moe_layer = 0;
+    std::string_view token_class;      // a literal: "text", "vision" or "all"
+    double rank_max_over_mean = 1.0;
+    double rank_gini = 0.0;
+    double expert_gini = 0.0;
+  };
+  double rank_max_over_mean = 1.0;  // of the steps: Σ largest ÷ Σ mean over the layers
+  int64_t num_alarms = 0;           // since start
+  std::vector<Layer> layers;
+};
+
 // Thread-safe. Each call takes one short lock; none allocates on the engine's path.
 class MetricsRegistry {
  public:
@@ -45,6 +60,7 @@ class MetricsRegistry {
   void record_step(double seconds);
   void set_engine_gauges(const EngineGauges& gauges);
   void set_traffic(const TrafficTotals& totals);
+  void set_loads(LoadGauges loads);
 
   // Frontend: tokens and latencies as clients see them, measured from the arrival of the HTTP request.
   void record_prompt(int64_t num_tokens);
@@ -67,6 +83,7 @@ class MetricsRegistry {
   mutable std::mutex mutex_;
   EngineGauges gauges_;
   TrafficTotals traffic_;
+  LoadGauges loads_;
   int64_t num_steps_ = 0;
   int64_t prompt_tokens_ = 0;
   int64_t generation_tokens_ = 0;

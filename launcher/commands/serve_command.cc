@@ -17,6 +17,7 @@
 #include "launcher/command_options.h"
 #include "launcher/error_line.h"
 #include "launcher/generation_defaults.h"
+#include "launcher/load_watch.h"
 #include "launcher/rank_process.h"
 #include "launcher/signal_watcher.h"
 #include "launcher/startup_agreement.h"
@@ -89,6 +90,7 @@ class Frontend {
   Frontend(const CommandLine& line, RankProcess& process)
       : process_(process),
         metrics_(served_name(line), process.world_size()),
+        imbalance_alarm_(line.imbalance_alarm),
         server_(process.config().frontend, make_endpoints(serving_context(line)), metrics_),
         thread_([this] { server_.run(); }) {}
 
@@ -97,7 +99,9 @@ class Frontend {
     thread_.join();
   }
 
+  // After the model is loaded.
   StepObserver observer() {
+    loads_.emplace(process_.model().placement(), imbalance_alarm_, metrics_);
     return [this](const StepReport& report) { observe(report); };
   }
 
@@ -143,11 +147,14 @@ class Frontend {
     if (report.num_tokens > 0) metrics_.record_step(report.step_seconds);
     metrics_.set_engine_gauges({report.num_running, report.num_waiting, report.kv_used_fraction});
     metrics_.set_traffic(totals_of(traffic_));
+    loads_->observe(report);
   }
 
   RankProcess& process_;
   MetricsRegistry metrics_;
+  const double imbalance_alarm_;
   TrafficCounters traffic_;  // engine thread
+  std::optional<LoadWatch> loads_;
   std::atomic<bool> draining_{false};
   std::atomic<bool> failed_{false};
   HttpServer server_;
