@@ -129,12 +129,10 @@ def main():
     payload = {name: sum(skip["payload_bytes"][hop]["sent"] for hop in ("node", "network")) for name, skip in skips.items()}
     if not payload["tau 2"] < payload["some"] < payload["none"]:
         failures.append(f"payload does not fall with skipping: {payload}")
-    for name in ("int8", "fp8"):
-        # 512 bytes to the experts and 512 back become 256 + 2 · 4 and 512.
-        if payload[name] * 1024 != payload["none"] * (264 + 512):
-            failures.append(f"{name} sent {payload[name]} bytes of payload, bf16 {payload['none']}")
-        if not payload["some"] * 0.7 < payload[name + ", some"] < payload["some"] * 0.8:
-            failures.append(f"{name} with skipping sent {payload[name + ', some']} bytes of payload, bf16 {payload['some']}")
+    for name, baseline in {"int8": "none", "fp8": "none", "int8, some": "some", "fp8, some": "some"}.items():
+        # 512 bytes to the experts and 512 back become 256 + 2 · 4 and 512; rounding changes some routes of later layers.
+        if abs(payload[name] / payload[baseline] - (264 + 512) / 1024) > 0.01:
+            failures.append(f"{name}: {payload[name]} bytes of payload, {baseline} in bf16: {payload[baseline]}")
     if any(skips["tau 2"]["pairs"][c]["run"] for c in ("text", "vision")):
         failures.append("tau = 2 ran pairs of text or vision tokens")
     sys.exit("\n".join(failures) if failures else 0)
