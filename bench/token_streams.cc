@@ -49,7 +49,7 @@ void StreamBatch::append_token(const TokenStream& stream, int64_t position) {
   sequence_index_.push_back(static_cast<int32_t>(num_streams_));
   kv_slots_.push_back(static_cast<int32_t>(block * block_size_ + position % block_size_));
   token_class_.push_back(static_cast<uint8_t>(TokenClass::kText));
-  level_.push_back(0);
+  level_.push_back(next_level_);
   phase_.push_back(static_cast<uint8_t>(TokenPhase::kPrompt));
 }
 

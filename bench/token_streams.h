@@ -34,6 +34,8 @@ class StreamBatch {
   StreamBatch(int64_t max_streams, int64_t max_blocks, int64_t block_size);
 
   void clear();
+  // Of the tokens appended from now on; 0 at first.
+  void set_level(uint8_t level) { next_level_ = level; }
   // Tokens [begin, end) of the stream; the logits of the last are read.
   void append(const TokenStream& stream, int64_t begin, int64_t end);
   // Views of this batch, valid until it changes.
@@ -44,6 +46,7 @@ class StreamBatch {
 
   int64_t block_size_;
   int64_t num_streams_ = 0;
+  uint8_t next_level_ = 0;
   Tensor block_tables_;
   std::vector<int32_t> token_ids_, rotary_, positions_, sequence_index_, kv_slots_, logit_rows_;
   std::vector<uint8_t> token_class_, level_, phase_;

@@ -44,6 +44,7 @@ struct ExpertFfn::Pass {
 };
 
 void ExpertFfn::forward(int layer, const ExpertBatch& batch, ExpertScratch& scratch, Tensor& out, Stream& stream) const {
+  const auto start = std::chrono::steady_clock::now();
   const int64_t num_rows = batch.row_index.num_elements();
   const int64_t num_offsets = store_.num_local_experts(layer) + 1;
   CHECK_EQ(batch.row_offsets.num_elements(), num_offsets);
@@ -57,6 +58,7 @@ void ExpertFfn::forward(int layer, const ExpertBatch& batch, ExpertScratch& scra
     Tensor pass_out = out.slice(begin, end);
     forward_pass({layer, batch.tokens, batch.row_index.slice(begin, end), pass_offsets}, scratch, pass_out, stream);
   }
+  time_ += std::chrono::steady_clock::now() - start;
 }
 
 void ExpertFfn::forward_pass(const Pass& pass, ExpertScratch& scratch, Tensor& out, Stream& stream) const {

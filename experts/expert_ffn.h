@@ -1,6 +1,7 @@
 // The feed-forward network of all local experts of a layer: gate/up product, SwiGLU, down product.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <utility>
 
@@ -42,12 +43,16 @@ class ExpertFfn {
   // out [R, H] f32
   void forward(int layer, const ExpertBatch& batch, ExpertScratch& scratch, Tensor& out, Stream& stream) const;
 
+  // Time inside forward() since start.
+  std::chrono::nanoseconds time() const { return time_; }
+
  private:
   struct Pass;
   void forward_pass(const Pass& pass, ExpertScratch& scratch, Tensor& out, Stream& stream) const;
 
   const ExpertStore& store_;
   ActivationObserver observer_;
+  mutable std::chrono::nanoseconds time_{0};
 };
 
 }  // namespace skipper

@@ -231,6 +231,8 @@ Tensor MultimodalModel::forward(const BatchInput& batch, KvCache& cache, Stream&
 
 Tensor MultimodalModel::token_usage() const { return state_->activations.tokens.policies.usage; }
 
+std::chrono::nanoseconds MultimodalModel::expert_time() const { return state_->experts.time(); }
+
 int64_t MultimodalModel::bytes_per_sent_row() const {
   return state_->moe_buffers.dispatch.payload_row_bytes() + state_->moe_buffers.dispatch.combine_row_bytes();
 }

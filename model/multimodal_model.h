@@ -1,6 +1,7 @@
 // The whole model of one rank: embed, splice image features, decoder layers, norm, logits.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <memory>
 #include <span>
@@ -71,6 +72,8 @@ class MultimodalModel {
 
   // Row t: what token t of the last forward() cost, summed over the layers. [>= T, kNumUsageColumns] i32, valid until the next.
   Tensor token_usage() const;
+  // Time that this rank spent in its experts since start.
+  std::chrono::nanoseconds expert_time() const;
   // Bytes that one hidden row costs on its way to another rank and back.
   int64_t bytes_per_sent_row() const;
 
