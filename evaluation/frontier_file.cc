@@ -62,7 +62,7 @@ std::filesystem::path neighbour_of(const std::filesystem::path& path) { return p
 std::string to_json(const FrontierResult& result, const FrontierOrigin& origin) {
   json root = {{"version", 1},
                {"model_fingerprint", origin.model_fingerprint},
-               {"placement", {{"ranks", origin.num_ranks}, {"ranks_per_node", origin.ranks_per_node}}},
+               {"placement", {{"ranks", origin.world.ranks}, {"ranks_per_node", origin.world.ranks_per_node}}},
                {"levels", json::array()}};
   for (const MeasuredPoint& level : result.ladder) {
     json entry = to_json(level.point);

@@ -11,8 +11,7 @@ namespace skipper {
 // Where and on what a frontier was measured.
 struct FrontierOrigin {
   std::string model_fingerprint;
-  int num_ranks = 1;
-  int ranks_per_node = 1;
+  PlacementWorld world;
 };
 
 // As `serve --operating_point` reads it:

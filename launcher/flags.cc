@@ -23,14 +23,26 @@ DEFINE_int32(threads, -1, "threads of each rank's kernels; 0 shares the usable c
 DEFINE_string(experts, "", "format of the experts: bf16, int8-gN, int4-gN, int4a-gN, int3a-gN or int2a-gN (N = 32, 64, 128)");
 DEFINE_string(dense, "",
               "format of attention projections, dense layers and head; never of a vision tower (default: as in the checkpoint)");
-DEFINE_string(out, "", "directory for the result; must be new or empty (required)");
-DEFINE_string(calibration, "", 
-              "samples over which inputs are measured before rounding: *.jsonl, *.txt, or a folder as for --data");
+DEFINE_string(out, "", "where the result goes (required): a new or empty directory of quantize, a file of frontier");
+DEFINE_string(calibration, "",
+              "quantize: samples over which inputs are measured before rounding, *.jsonl, *.txt, or a folder as for --data; "
+              "frontier: calibration.json of 'skipper calibrate' (required)");
 DEFINE_int64(calibration_limit, -1, "at most so many of its samples, spread evenly (default: all)");
 DEFINE_string(data, "", "directory with *.txt, vqa.jsonl and chat.jsonl (required)");
 DEFINE_string(json, "", "file for the results as JSON");
 DEFINE_string(audit_file, "", "file for the routing decisions of some requests, one JSON line each; .rankN for several ranks");
 DEFINE_double(audit_rate, -1.0, "share of the requests that are audited, 0 to 1 (default 0.01)");
+DEFINE_string(objective, "pairs", "what each level saves a share of: pairs, bytes (between at least 2 ranks), or time (modelled)");
+DEFINE_string(methods, "",
+              "measured beside the searched ladder: all, or some of reduced_k, reduced_k_renormalized, single, tail_mass, gmlg, dmt "
+              "with commas between (default: none)");
+DEFINE_string(html, "", "file for a page with the curves of all methods that were measured");
+DEFINE_int32(grid, -1,
+             "thresholds of each class that the search tries, besides 0; 100 is finest, each costs about two passes over the data "
+             "for each of 15 targets (default 24)");
+DEFINE_int32(destination_grid, -1,
+             "thresholds of the destination rule that the search tries, besides 0 (default: 0 for pairs, else 3)");
+DEFINE_int64(limit, -1, "at most so many samples, spread evenly; every fifth is held out from the search (default: all)");
 DEFINE_int64(audit_max_bytes, -1, "an audit file of this size takes no more lines (default 1073741824)");
 DEFINE_double(imbalance_alarm, 0.0, "warn when the fullest ranks have more than this times the mean load; 0 never (default 0)");
 DEFINE_string(audit, "", "audit file to read (required)");
@@ -62,6 +74,14 @@ const std::map<std::string, Command>& commands() {
         "  mpirun -n 4 skipper eval --model models/demo --data models/demo/eval --json result.json\n"}},
       {"quantize",
        {"round weights to integers and write a checkpoint that serve and eval load; its operating points are its own",
+      {"frontier",
+       {"search a ladder of operating points: the least loss of answers for each share of skipped pairs, saved bytes or time",
+        {"model", "data", "calibration", "out", "objective", "grid", "destination_grid", "limit", "methods", "html", "config",
+         "max_model_len", "experts", "dense", "threads"},
+        "  skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json --out frontier.json\n"
+        "  mpirun -n 4 skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
+        "    --out frontier.json --objective bytes --methods all --html frontier.html\n"
+        "  skipper serve --model models/demo --operating_point frontier.json --level 3\n"}},
         {"model", "experts", "dense", "out", "calibration", "calibration_limit", "threads"},
         "  skipper quantize --model models/demo --experts int8-g64 --out demo-int8\n"
         "  skipper quantize --model models/demo --experts int4a-g32 --dense int8-g64 --out demo-int4\n"
@@ -203,6 +223,12 @@ CommandLine read_flags() {
   line.threads = FLAGS_threads;
   line.imbalance_alarm = FLAGS_imbalance_alarm;
   line.audit = FLAGS_audit;
+  line.objective = FLAGS_objective;
+  line.methods = FLAGS_methods;
+  line.html = FLAGS_html;
+  line.grid = FLAGS_grid;
+  line.destination_grid = FLAGS_destination_grid;
+  line.limit = FLAGS_limit;
   line.ranks = FLAGS_ranks;
   line.audit_file = FLAGS_audit_file;
   line.audit_rate = FLAGS_audit_rate;
@@ -254,8 +280,11 @@ void check_required(const CommandLine& line, const Command& command) {
   if (takes("model") && line.model.empty()) throw UsageError("flag --model is missing; give the checkpoint directory");
   if (takes("audit") && line.audit.empty()) throw UsageError("flag --audit is missing; give the audit file to read");
   if (takes("data") && line.data.empty()) throw UsageError("flag --data is missing; give the directory of texts and questions");
-  if (takes("out") && line.out.empty()) throw UsageError("flag --out is missing; give the directory to make");
-  if (takes("out") && line.experts.empty()) throw UsageError("flag --experts is missing; give a weight format such as int4a-g32");
+  if (takes("out") && line.out.empty()) throw UsageError("flag --out is missing; give the file or directory to make");
+  if (takes("grid") && line.calibration.empty()) {
+    throw UsageError("flag --calibration is missing; give calibration.json of 'skipper calibrate'");
+  }
+  if (takes("calibration_limit") && line.experts.empty()) throw UsageError("flag --experts is missing; give a weight format such as int4a-g32");
   check_format("experts", line.experts);
   check_format("dense", line.dense);
   check_calibration(line);

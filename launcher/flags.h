@@ -27,6 +27,12 @@ struct CommandLine {
   int64_t calibration_limit = -1;
   std::string data;
   std::string json;
+  std::string objective;   // frontier
+  std::string methods;     // frontier
+  std::string html;        // frontier
+  int32_t grid = -1;       // frontier
+  int32_t destination_grid = -1;  // frontier
+  int64_t limit = -1;      // frontier: of samples
   int32_t threads = -1;
   std::string audit;       // replay: the file to read
   int32_t ranks = -1;

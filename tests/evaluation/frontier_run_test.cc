@@ -278,7 +278,7 @@ TEST(FrontierFile, IsReadBackAsTheSameLevels) {
   settings.num_destination_thresholds = 1;
   const FrontierResult result = run_frontier(model.inputs(), settings, model.evaluator(), ignore_progress);
   const std::filesystem::path path = temporary_file("frontier.json");
-  write_file_atomically(path, to_json(result, {.model_fingerprint = "abc", .num_ranks = 2, .ranks_per_node = 2}));
+  write_file_atomically(path, to_json(result, {.model_fingerprint = "abc", .world = {.ranks = 2, .ranks_per_node = 2}}));
   const LevelTable table = load_levels(path, {"abc", kNumLayers}, {.ranks = 2, .ranks_per_node = 2});
   ASSERT_EQ(table.levels.size(), result.ladder.size());
   for (size_t i = 0; i < table.levels.size(); ++i) EXPECT_EQ(table.levels[i], result.ladder[i].point) << "level " << i;

@@ -1,0 +1,192 @@
+#include "launcher/commands/frontier_command.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+#include <optional>
+
+#include "base/error.h"
+#include "evaluation/calibration_scores.h"
+#include "evaluation/frontier_file.h"
+#include "evaluation/frontier_page.h"
+#include "evaluation/frontier_run.h"
+#include "evaluation/measurement_cache.h"
+#include "evaluation/scored_samples.h"
+#include "evaluation/skip_evaluator.h"
+#include "launcher/command_options.h"
+#include "launcher/progress_line.h"
+#include "launcher/rank_process.h"
+#include "launcher/startup_agreement.h"
+
+namespace skipper {
+namespace {
+
+constexpr int kDefaultGrid = 24;
+constexpr int kDefaultDestinationGrid = 3;
+
+// Answers are short; all their logits may be due in one step.
+ServerConfig frontier_config(const CommandLine& line) {
+  ServerConfig config = server_config_from(line);
+  config.engine.max_logit_rows = std::max(config.engine.max_logit_rows, config.engine.max_tokens_per_step);
+  return config;
+}
+
+FrontierSettings settings_from(const CommandLine& line) {
+  try {
+    FrontierSettings settings;
+    settings.objective = parse_objective(line.objective.empty() ? "pairs" : line.objective);
+    settings.methods = parse_methods(line.methods);
+    settings.targets = ladder_targets();
+    settings.grid = line.grid < 0 ? kDefaultGrid : line.grid;
+    if (settings.grid < 1) throw InvalidRequest("grid: 0 thresholds leave nothing to search; give at least 1", "grid");
+    const int by_objective = settings.objective == FrontierObjective::kPairs ? 0 : kDefaultDestinationGrid;
+    settings.num_destination_thresholds = line.destination_grid < 0 ? by_objective : line.destination_grid;
+    return settings;
+  } catch (const InvalidRequest& error) {
+    throw UsageError(std::string("flag --") + error.what());
+  }
+}
+
+// What rank 0 needs besides the model; found out before anything takes long.
+struct FrontierFiles {
+  ScoredSamples samples;
+  CalibrationScores calibration;
+  std::optional<MeasurementCache> cache;
+};
+
+// Answers alone: one window of text would have the tokens of a hundred of them.
+SampleLimits sample_limits(const CommandLine& line) {
+  SampleLimits limits{.text_windows = 0};
+  if (line.limit >= 0) limits.samples = line.limit;
+  return limits;
+}
+
+size_t num_samples_of(const ScoredSamples& samples, DataSplit split) {
+  return static_cast<size_t>(std::count_if(samples.samples.begin(), samples.samples.end(),
+                                           [split](const ScoredSample& sample) { return sample.split == split; }));
+}
+
+// Everything that a measurement depends on besides its point.
+std::string measurement_settings(const ScoredSamples& samples, const RankProcess& process) {
+  return "model " + process.model_config().fingerprint + " data " + samples.hash + " ranks " +
+         std::to_string(process.world_size()) + " settings " + describe(process.config());
+}
+
+FrontierFiles open_files(const CommandLine& line, const RankProcess& process) {
+  const ModelConfig& model = process.model_config();
+  FrontierFiles files;
+  files.calibration = load_calibration_scores(line.calibration, {model.fingerprint, model.num_moe_layers()});
+  files.samples = load_scored_samples(line.data, sample_limits(line), model.eos_token_ids, process.processor().tokenizer());
+  if (num_samples_of(files.samples, DataSplit::kHeldOut) == 0) {
+    throw InvalidFile(line.data + ": " + std::to_string(files.samples.samples.size()) +
+                      " question(s) are too few to hold some out; give at least " + std::to_string(kHeldOutEvery) + " of a kind");
+  }
+  require_writable(line.out);
+  if (!line.html.empty()) require_writable(line.html);
+  files.cache.emplace(line.out + ".partial", measurement_settings(files.samples, process));
+  if (files.cache->num_taken_over() > 0) {
+    std::fprintf(stderr, "going on with %zu measurements of %s.partial\n", files.cache->num_taken_over(), line.out.c_str());
+  }
+  return files;
+}
+
+MethodInputs method_inputs(const CalibrationScores& calibration, const ModelConfig& model) {
+  MethodInputs inputs;
+  inputs.calibrated = calibration.calibrated;
+  inputs.equal = calibration.equal;
+  inputs.top_k = static_cast<int>(model.moe.top_k);
+  return inputs;
+}
+
+// Rank 0's engine, with what its steps have cost so far.
+struct LedEngine {
+  Engine& engine;
+  const StepTotals& totals;
+};
+
+// Answers from the cache what it knows, and lets it remember the rest.
+PointEvaluator cached_evaluator(MeasurementCache& cache, SkipEvaluator& evaluator, const StepTotals& totals) {
+  return [&](const OperatingPoint& point, DataSplit split) {
+    if (const auto known = cache.find(point, split)) return *known;
+    const PointMeasurement measured = evaluator.measure_point(point, split, totals);
+    cache.add(point, split, measured);
+    return measured;
+  };
+}
+
+FrontierResult search(const CommandLine& line, FrontierFiles& files, RankProcess& process, const LedEngine& led) {
+  const EvaluatorSettings settings{.num_ranks = process.world_size(), .vocab_size = process.model_config().vocab_size};
+  SkipEvaluator evaluator({led.engine, process.queue(), process.processor(), files.samples}, settings);
+  std::fprintf(stderr, "searching on %zu samples, measuring on %zu held out\n",
+               num_samples_of(files.samples, DataSplit::kSearch), num_samples_of(files.samples, DataSplit::kHeldOut));
+  ProgressLine progress("frontier, passes over the data");
+  return run_frontier(method_inputs(files.calibration, process.model_config()), settings_from(line),
+                      cached_evaluator(*files.cache, evaluator, led.totals), std::ref(progress));
+}
+
+void print_report(const FrontierResult& result) {
+  std::printf("level  pairs skipped %%  KL (nats)   top-1 flips %%  bytes saved %%  step ms\n");
+  for (size_t i = 0; i < result.ladder.size(); ++i) {
+    const PointMeasurement& m = result.ladder[i].held_out;
+    std::printf("%5zu  %15.1f  %9.6f  %14.2f  %13.1f  %7.2f\n", i, 100.0 * m.skip_ratio(), m.mean_kl(), 100.0 * m.flip_ratio(),
+                100.0 * m.saved_bytes_ratio(), 1e3 * m.step_seconds());
+  }
+  const StepTimeModel& time = result.step_time;
+  std::printf("step time: %.3f ms + %.3g ns per pair + %.3g ns per byte, error %.1f %%\n", 1e3 * time.base_seconds,
+              1e9 * time.seconds_per_pair, 1e9 * time.seconds_per_byte, 100.0 * time.relative_error);
+  std::printf("%d points searched; %d points dropped that another beats\n", result.num_search_points, result.num_beaten);
+  if (!result.is_monotone) {
+    std::printf("note: loss or gain fell with a higher threshold somewhere, so a level may not be the best of the grid\n");
+  }
+}
+
+// "demo" of "models/demo/".
+std::string name_of(const std::filesystem::path& path) {
+  return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
+}
+
+void write_results(const CommandLine& line, const FrontierResult& result, RankProcess& process) {
+  const PlacementWorld world = placement_world(process.topology());
+  const FrontierOrigin origin{process.model_config().fingerprint, world};
+  write_file_atomically(line.out, to_json(result, origin));
+  if (!line.html.empty()) write_file_atomically(line.html, to_page(result, {name_of(line.model), name_of(line.data), world.ranks}));
+}
+
+void lead(const CommandLine& line, FrontierFiles& files, RankProcess& process, const LedEngine& led) {
+  FrontierResult result;
+  try {
+    result = search(line, files, process, led);
+  } catch (const CommError&) {
+    throw;
+  } catch (const Error&) {
+    // The other ranks still wait for a plan; let them leave in order.
+    led.engine.finish();
+    throw;
+  }
+  led.engine.finish();
+  write_results(line, result, process);
+  files.cache->remove();
+  print_report(result);
+}
+
+}  // namespace
+
+int run_frontier_command(const CommandLine& line) {
+  settings_from(line);
+  RankProcess process([&] { return frontier_config(line); }, rank_options_from(line));
+  FrontierFiles files;
+  run_together(process.startup(), [&] {
+    if (process.is_leader()) files = open_files(line, process);
+  });
+  process.load();
+  StepTotals totals;
+  Engine& engine = process.start_engine([&](const StepReport& report) { totals.add(report); });
+  if (process.is_leader()) {
+    lead(line, files, process, {engine, totals});
+  } else {
+    engine.run();
+  }
+  return 0;
+}
+
+}  // namespace skipper
