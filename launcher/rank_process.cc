@@ -42,6 +42,8 @@ int64_t fitting_model_len(const EngineConfig& engine, const ModelConfig& model) 
 
 RankProcess::RankProcess(std::function<ServerConfig()> load_config, RankOptions options)
     : options_(std::move(options)), group_(join_process_group()) {
+  Stream stream;
+  topology_ = std::make_unique<ClusterTopology>(ClusterTopology::discover(startup(), group_.host_name, stream));
   run_together(startup(), [&] {
     config_ = load_config();
     read_model();
@@ -62,10 +64,8 @@ void RankProcess::load() {
             << " nodes=" << topology_->num_nodes() << " threads=" << workers_->num_threads();
 }
 
-// A share of cores depends on who else is on the host, so that comes first.
+// A share of cores depends on who else is on the host.
 void RankProcess::start_workers() {
-  Stream stream;
-  topology_ = std::make_unique<ClusterTopology>(ClusterTopology::discover(startup(), group_.host_name, stream));
   const int share = core_share_of_this_rank(startup(), *topology_);
   const auto threads = static_cast<int>(config_.cpu.threads);
   workers_ = std::make_unique<ThreadPool>(threads > 0 ? threads : share);
