@@ -32,7 +32,8 @@ std::map<int, double> scores_of(const Frozen& frozen, size_t token, size_t num_r
   for (size_t j = 0; j < kTopK; ++j) {
     const int rank = rank_of_expert(frozen.ids(token)[j], num_ranks);
     const double p = frozen.weights(token)[j];
-    if (rank != static_cast<int>(token % num_ranks)) scores[rank] += double{kAlpha} * (score == DestinationScore::kSum ? p : p * p);
+    if (rank == static_cast<int>(token % num_ranks)) continue;
+    scores[rank] += double{kAlpha} * (score == DestinationScore::kSum ? p : p * p);
   }
   return scores;
 }
