@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <functional>
 #include <span>
 
 #include "expert_parallel/destination_rule.h"
@@ -20,9 +21,10 @@ int64_t count_experts(const int32_t* ids, int64_t top_k) {
 void count_pairs(const Routing& routed, const Routing& kept, const TokenPolicies& policies, TrafficCounters& counters) {
   const int64_t top_k = routed.expert_ids.dim(1);
   const uint8_t* classes = policies.token_class.data<uint8_t>();
+  const bool all_run = routed.expert_ids.bytes() == kept.expert_ids.bytes();
   for (int64_t t = 0; t < routed.expert_ids.dim(0); ++t) {
     const int64_t num_run = count_experts(kept.expert_ids.row<int32_t>(t), top_k);
-    const int64_t num_skipped = count_experts(routed.expert_ids.row<int32_t>(t), top_k) - num_run;
+    const int64_t num_skipped = all_run ? 0 : count_experts(routed.expert_ids.row<int32_t>(t), top_k) - num_run;
     counters.pairs_run[classes[t]] += num_run;
     counters.pairs_skipped[classes[t]] += num_skipped;
     policies.add_usage(t, UsageColumn::kPairsRun, static_cast<int32_t>(num_run));
@@ -36,6 +38,12 @@ void apply_rules_of_tokens(const SkipBatch& batch) {
     const std::span<int32_t> kept_ids(batch.kept_ids.row<int32_t>(token), top_k);
     apply_token_rules(pairs_of(batch.routed, token), batch.rules.of(token), batch.destinations, kept_ids);
   }
+}
+
+bool any_level_bypasses(const LevelTable& levels) {
+  return std::ranges::any_of(levels.levels, [](const OperatingPoint& point) {
+    return std::ranges::any_of(point.identity_bypass, [](const auto& layers) { return !layers.empty(); });
+  });
 }
 
 bool any_token_renormalizes(BatchRules& rules) {
@@ -100,6 +108,7 @@ Routing ExpertSkipping::apply(const Routing& routed, const TokenPolicies& polici
 }
 
 void ExpertSkipping::add_bypassed(const Tensor& hidden, const TokenPolicies& policies, Tensor& out) const {
+  if (!any_level_bypasses(context_.levels)) return;
   BatchRules rules(context_.levels, index_.moe_layer, policies);
   const int64_t width = hidden.row_elements();
   for (int64_t token = 0; token < rules.num_tokens(); ++token) {
