@@ -55,7 +55,8 @@ GenerationRequest generation_request(const ChatRequest& chat, ProcessedPrompt pr
   if (!chat.ignore_end_tokens) {
     request.stop_token_ids.insert(request.stop_token_ids.end(), model.end_token_ids.begin(), model.end_token_ids.end());
   }
-  request.level = chat.level;
+  request.level = chat.level.level;
+  request.level_choice = chat.level.choice;
   return request;
 }
 
@@ -69,8 +70,9 @@ HttpError failure(const TokenEvent& event) {
 }  // namespace
 
 std::shared_ptr<ChatCompletion> ChatCompletion::start(const HttpRequest& request, std::shared_ptr<const ServingContext> context) {
-  check_admission(context->engine.status());
-  const ChatRequest chat = parse_chat_request(request.body, context->model, context->config);
+  const EngineStatus status = context->engine.status();
+  check_admission(status);
+  const ChatRequest chat = parse_chat_request(request.body, context->model, context->config, status.highest_level);
   ProcessedPrompt prompt = context->processor.process(chat.messages);
   GenerationRequest generation = generation_request(chat, std::move(prompt), context->model);
 
@@ -126,6 +128,8 @@ ChatCompletion::Progress ChatCompletion::advance() {
 
 void ChatCompletion::apply(const ChoiceEvent& event, Progress& progress) {
   Choice& choice = choices_[static_cast<size_t>(event.choice)];
+  choice.level = event.event.level;
+  choice.skipping = event.event.usage;
   if (choice.finished) return;  // the engine had a step under way when a stop string ended the choice
   const FinishReason reason = event.event.finish_reason;
   if (reason == FinishReason::kError || reason == FinishReason::kCancelled) {
@@ -179,7 +183,12 @@ double ChatCompletion::seconds_since_arrival() const { return seconds_between(ar
 
 TokenUsage ChatCompletion::usage() const {
   TokenUsage usage{.prompt_tokens = num_prompt_tokens_};
-  for (const Choice& choice : choices_) usage.completion_tokens += choice.num_tokens;
+  for (const Choice& choice : choices_) {
+    usage.completion_tokens += choice.num_tokens;
+    usage.level = std::max(usage.level, choice.level);
+    usage.skipping += choice.skipping;
+  }
+  if (usage.skipping.pairs_run > 0) usage.mean_bits = context_->engine.status().expert_bits_per_weight;
   return usage;
 }
 

@@ -52,6 +52,8 @@ class ChatCompletion {
     CompletedChoice completed;
     std::shared_ptr<std::atomic<bool>> cancelled = std::make_shared<std::atomic<bool>>(false);
     int64_t num_tokens = 0;
+    uint8_t level = 0;
+    SkipUsage skipping;  // of the steps so far
     std::chrono::steady_clock::time_point last_token;
     bool finished = false;
   };

@@ -1,5 +1,7 @@
 #include "frontend/endpoints.h"
 
+#include <algorithm>
+
 #include "frontend/admin_endpoints.h"
 
 namespace skipper {
@@ -27,11 +29,32 @@ bool Endpoint::accepts(std::string_view request_method) const {
   return request_method == method || (method == "GET" && request_method == "HEAD");
 }
 
-const Endpoint* EndpointTable::find(std::string_view path) const {
+const Endpoint* EndpointTable::find(std::string_view path, std::string_view method) const {
   for (const Endpoint& endpoint : endpoints_) {
-    if (endpoint.path == path) return &endpoint;
+    if (endpoint.path == path && endpoint.accepts(method)) return &endpoint;
   }
   return nullptr;
+}
+
+bool EndpointTable::has_path(std::string_view path) const { return !allowed_methods(path).empty(); }
+
+std::string EndpointTable::allowed_methods(std::string_view path) const {
+  std::string methods;
+  for (const Endpoint& endpoint : endpoints_) {
+    if (endpoint.path != path) continue;
+    methods += (methods.empty() ? "" : ", ") + (endpoint.method == "GET" ? "GET, HEAD" : endpoint.method);
+  }
+  return methods;
+}
+
+std::string EndpointTable::paths() const {
+  std::vector<std::string> paths;
+  for (const Endpoint& endpoint : endpoints_) {
+    if (std::ranges::find(paths, endpoint.path) == paths.end()) paths.push_back(endpoint.path);
+  }
+  std::string list;
+  for (const std::string& path : paths) list += (list.empty() ? "" : ", ") + path;
+  return list;
 }
 
 EndpointTable make_endpoints(std::shared_ptr<const ServingContext> context) {

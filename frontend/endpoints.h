@@ -26,8 +26,6 @@ struct Endpoint {
   Work work = Work::kShort;
   std::function<EndpointResult(const HttpRequest&)> handle;  // throws what http_error_from() understands
 
-  // The value of a 405's Allow header.
-  std::string allowed_methods() const { return method == "GET" ? "GET, HEAD" : method; }
   bool accepts(std::string_view request_method) const;
 };
 
@@ -35,8 +33,13 @@ class EndpointTable {
  public:
   explicit EndpointTable(std::vector<Endpoint> endpoints) : endpoints_(std::move(endpoints)) {}
 
-  // Null for an unknown path.
-  const Endpoint* find(std::string_view path) const;
+  // Null when nothing answers this method of this path.
+  const Endpoint* find(std::string_view path, std::string_view method) const;
+  bool has_path(std::string_view path) const;
+  // The value of a 405's Allow header.
+  std::string allowed_methods(std::string_view path) const;
+  // Each once, for messages.
+  std::string paths() const;
 
  private:
   std::vector<Endpoint> endpoints_;

@@ -11,6 +11,7 @@ namespace skipper {
 struct FrontendConfig {
   std::string host = "127.0.0.1";
   int64_t port = 8000;  // 0: a free one
+  std::string port_flag = "--port";  // that chooses it, for messages; not of the file
 
   int64_t max_connections = 1024;
   int64_t processor_threads = 2;  // JSON, chat template, tokenizer, image decoding

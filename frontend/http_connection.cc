@@ -30,14 +30,13 @@ size_t buffer_limit(const FrontendConfig& config) { return config.max_header_byt
 
 constexpr const char* kOtherPaths = "other";
 
-HttpError not_found(const HttpRequest& request) {
-  const std::string path = request.path.substr(0, 200);
-  return http_error(404, "no such path: " + path + "; this server answers /v1/chat/completions and /v1/models");
-}
-
-HttpError wrong_method(const Endpoint& endpoint) {
-  HttpError error = http_error(405, endpoint.path + " answers " + endpoint.allowed_methods() + " only");
-  error.allow = endpoint.allowed_methods();
+// Why `endpoints` have no answer.
+HttpError no_endpoint(const HttpRequest& request, const EndpointTable& endpoints) {
+  if (!endpoints.has_path(request.path)) {
+    return http_error(404, "no such path: " + request.path.substr(0, 200) + "; the paths here are " + endpoints.paths());
+  }
+  HttpError error = http_error(405, request.path + " answers " + endpoints.allowed_methods(request.path) + " only");
+  error.allow = endpoints.allowed_methods(request.path);
   return error;
 }
 
@@ -95,8 +94,8 @@ net::awaitable<void> HttpConnection::turn_away() {
 net::awaitable<bool> HttpConnection::answer(IncomingRequest incoming) {
   if (incoming.outcome == Outcome::kClosed) co_return false;
   const HttpRequest& request = incoming.request;
-  const Endpoint* endpoint = shared_.endpoints.find(request.path);
-  metrics_path_ = endpoint != nullptr ? endpoint->path : kOtherPaths;
+  const Endpoint* endpoint = shared_.endpoints.find(request.path, request.method);
+  metrics_path_ = shared_.endpoints.has_path(request.path) ? request.path : kOtherPaths;
   const bool keeps_alive = incoming.keep_alive && !shared_.draining;
   const ResponseFraming framing{.request_id = request.request_id,
                                 .after = keeps_alive ? AfterResponse::kKeepAlive : AfterResponse::kClose,
@@ -106,9 +105,7 @@ net::awaitable<bool> HttpConnection::answer(IncomingRequest incoming) {
   if (incoming.outcome == Outcome::kRefused) {
     written = co_await write_counted(error_response(incoming.error), framing);
   } else if (endpoint == nullptr) {
-    written = co_await write_counted(error_response(not_found(request)), framing);
-  } else if (!endpoint->accepts(request.method)) {
-    written = co_await write_counted(error_response(wrong_method(*endpoint)), framing);
+    written = co_await write_counted(error_response(no_endpoint(request, shared_.endpoints)), framing);
   } else if (endpoint->work == Endpoint::Work::kShort) {
     written = co_await write_counted(std::get<HttpResponse>(call(*endpoint, request)), framing);
   } else {

@@ -19,6 +19,7 @@ std::string type_of_status(int status) {
 
 std::string code_of_status(int status) {
   switch (status) {
+    case 401: return "invalid_api_key";
     case 404: return "not_found";
     case 405: return "method_not_allowed";
     case 413: return "request_too_large";
@@ -79,6 +80,7 @@ std::string error_json(const HttpError& error) {
 HttpResponse error_response(const HttpError& error) {
   HttpResponse response{.status = error.status, .body = error_json(error)};
   if (!error.allow.empty()) response.headers.emplace_back("Allow", error.allow);
+  if (error.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   if (error.status == 429 || error.status == 503) {
     response.headers.emplace_back("Retry-After", std::to_string(kRetryAfterSeconds));
   }

@@ -12,6 +12,7 @@ struct HttpRequest {
   std::string method;
   std::string path;  // the target without its query
   std::string body;
+  std::string authorization = "";  // the header's value
   std::string request_id;  // printable ASCII, at most 128 characters
   std::chrono::steady_clock::time_point arrival;  // when its last byte had come
 };

@@ -136,6 +136,7 @@ void HttpReader::describe(const Parser& parser, IncomingRequest& incoming) const
   incoming.request.method = std::string(header.method_string());
   const std::string target(header.target());
   incoming.request.path = target.substr(0, target.find('?'));
+  incoming.request.authorization = std::string(header[http::field::authorization]);
   incoming.request.request_id = safe_request_id(std::string(header["X-Request-Id"]));
   incoming.chunked_ok = header.version() != 10;
   incoming.keep_alive = parser.is_header_done() && header.version() == 11 && parser.keep_alive();

@@ -37,8 +37,10 @@ tcp::endpoint resolve(net::io_context& io, const FrontendConfig& config) {
 
 [[noreturn]] void refuse_address(const FrontendConfig& config, const error_code& error) {
   const std::string address = "port " + std::to_string(config.port) + " on " + config.host;
-  if (error == net::error::address_in_use) throw Error(address + " is in use; choose another with --port");
-  if (error == net::error::access_denied) throw Error(address + " needs privileges; choose one above 1023 with --port");
+  if (error == net::error::address_in_use) throw Error(address + " is in use; choose another with " + config.port_flag);
+  if (error == net::error::access_denied) {
+    throw Error(address + " needs privileges; choose one above 1023 with " + config.port_flag);
+  }
   if (error == net::error::make_error_code(static_cast<net::error::basic_errors>(EADDRNOTAVAIL))) {
     throw Error("address " + config.host + " is not of this host; choose another with --host");
   }

@@ -6,6 +6,7 @@
 #include "frontend/chat_messages_parser.h"
 #include "frontend/json_document.h"
 #include "frontend/request_fields.h"
+#include "frontend/skipper_field.h"
 
 namespace skipper {
 
@@ -93,20 +94,6 @@ void parse_sampling(const RequestFields& fields, const ServedModel& model, ChatR
   request.seed = parse_seed(fields);
 }
 
-// OpenAI's tiers are always understood, others when the server's configuration knows them.
-uint8_t parse_level(const RequestFields& fields, const ServedModel& model) {
-  const auto tier = fields.string("service_tier");
-  if (!tier) return model.level;
-  const auto entry = model.service_tiers.find(*tier);
-  if (entry != model.service_tiers.end()) return static_cast<uint8_t>(entry->second);
-  for (const char* known : {"auto", "default", "flex", "priority"}) {
-    if (*tier == known) return model.level;
-  }
-  std::string names = "auto, default, flex, priority";
-  for (const auto& [name, level] : model.service_tiers) names += ", " + name;
-  fields.fail("service_tier", "no such tier; this server has " + names);
-}
-
 void parse_stream_options(const RequestFields& fields, ChatRequest& request) {
   if (fields.boolean("stream").value_or(false)) request.mode = ResponseMode::kStreamed;
   if (!fields.has("stream_options")) return;
@@ -185,7 +172,8 @@ void refuse_unsupported(const RequestFields& fields) {
 
 }  // namespace
 
-ChatRequest parse_chat_request(std::string_view body, const ServedModel& model, const FrontendConfig& limits) {
+ChatRequest parse_chat_request(std::string_view body, const ServedModel& model, const FrontendConfig& limits,
+                               int highest_level) {
   const json document =
       parse_json_document(body, {.max_depth = limits.max_json_depth, .max_values = limits.max_json_values});
   const RequestFields fields(document, "");
@@ -202,7 +190,7 @@ ChatRequest parse_chat_request(std::string_view body, const ServedModel& model, 
   request.stop_token_ids =
       parse_stop_token_ids(fields, {.max_count = limits.max_stop_token_ids, .vocab_size = model.vocab_size});
   request.ignore_end_tokens = fields.boolean("ignore_eos").value_or(false);
-  request.level = parse_level(fields, model);
+  request.level = parse_requested_level(fields, {.highest_level = highest_level, .service_tiers = model.service_tiers});
   parse_stream_options(fields, request);
   request.messages = parse_chat_messages(fields.raw("messages"), limits);
   return request;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "frontend/frontend_config.h"
+#include "frontend/skipper_field.h"
 #include "processor/chat_message.h"
 
 namespace skipper {
@@ -23,8 +24,7 @@ struct ServedModel {
   double top_p = 1.0;
   int64_t top_k = 0;
   std::vector<int32_t> end_token_ids;  // of generation_config: ends an answer unless ignore_eos
-  uint8_t level = 0;                   // of the LevelTable
-  std::map<std::string, int64_t> service_tiers = {};  // tier → level; a tier that is not here gets `level`
+  std::map<std::string, int64_t> service_tiers = {};  // tier → highest level; a tier that is not here has no ceiling
 };
 
 enum class ResponseMode : uint8_t { kWhole, kStreamed };
@@ -42,12 +42,14 @@ struct ChatRequest {
   std::vector<int32_t> stop_token_ids;  // without the model's own end tokens
   bool ignore_end_tokens = false;
   ResponseMode mode = ResponseMode::kWhole;
-  uint8_t level = 0;           // of the LevelTable
+  RequestedLevel level;
   bool include_usage = false;  // streamed: one more chunk with the token counts
 };
 
 // Null stands for an absent field, unknown fields are ignored; a known field that would change the answer but is not supported is
-// refused by name. Throws InvalidRequest with the field's path as param, code model_not_found for another model's name.
-ChatRequest parse_chat_request(std::string_view body, const ServedModel& model, const FrontendConfig& limits);
+// refused by name. `highest_level` is that of the LevelTable now. Throws InvalidRequest with the field's path as param, code
+// model_not_found for another model's name.
+ChatRequest parse_chat_request(std::string_view body, const ServedModel& model, const FrontendConfig& limits,
+                               int highest_level);
 
 }  // namespace skipper

@@ -10,10 +10,20 @@ namespace {
 
 std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
-json usage_object(TokenUsage usage) {
+json skipper_object(const TokenUsage& usage) {
+  return {{"level", usage.level},
+          {"pairs_run", usage.skipping.pairs_run},
+          {"pairs_skipped", usage.skipping.pairs_skipped},
+          {"bytes_sent", usage.skipping.bytes_sent},
+          {"bytes_saved", usage.skipping.bytes_saved},
+          {"mean_bits", usage.mean_bits ? json(*usage.mean_bits) : json()}};
+}
+
+json usage_object(const TokenUsage& usage) {
   return {{"prompt_tokens", usage.prompt_tokens},
           {"completion_tokens", usage.completion_tokens},
-          {"total_tokens", usage.prompt_tokens + usage.completion_tokens}};
+          {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
+          {"skipper", skipper_object(usage)}};
 }
 
 json envelope(const CompletionIdentity& identity, const char* object) {
@@ -45,7 +55,8 @@ std::string finish_reason_name(FinishReason reason) {
   }
 }
 
-std::string completion_json(const CompletionIdentity& identity, const std::vector<CompletedChoice>& choices, TokenUsage usage) {
+std::string completion_json(const CompletionIdentity& identity, const std::vector<CompletedChoice>& choices,
+                            const TokenUsage& usage) {
   json result = envelope(identity, "chat.completion");
   json list = json::array();
   for (size_t i = 0; i < choices.size(); ++i) {
@@ -74,7 +85,7 @@ std::string CompletionChunks::finish(int64_t choice, FinishReason reason) const 
   return dump(chunk(identity_, usage_field_, choice_delta(choice, json::object(), finish_reason_name(reason))));
 }
 
-std::string CompletionChunks::usage(TokenUsage usage) const {
+std::string CompletionChunks::usage(const TokenUsage& usage) const {
   json result = chunk(identity_, usage_field_, json::array());
   result["usage"] = usage_object(usage);
   return dump(result);

@@ -18,9 +18,13 @@ struct CompletionIdentity {
   std::string model;
 };
 
+// Of all choices together.
 struct TokenUsage {
   int64_t prompt_tokens = 0;
   int64_t completion_tokens = 0;  // all generated ones: end tokens and those cut off by a stop string too
+  uint8_t level = 0;              // of the newest token, the highest of the choices'
+  SkipUsage skipping = {};
+  std::optional<double> mean_bits = {};  // per weight of the experts that ran; nothing when none did
 };
 
 struct CompletedChoice {
@@ -31,7 +35,8 @@ struct CompletedChoice {
 // "stop" or "length"; the name metrics use for the others.
 std::string finish_reason_name(FinishReason reason);
 
-std::string completion_json(const CompletionIdentity& identity, const std::vector<CompletedChoice>& choices, TokenUsage usage);
+std::string completion_json(const CompletionIdentity& identity, const std::vector<CompletedChoice>& choices,
+                            const TokenUsage& usage);
 
 enum class UsageField : uint8_t { kAbsent, kNull };
 
@@ -43,7 +48,7 @@ class CompletionChunks {
   std::string first_content(int64_t choice, const std::string& text) const;  // with the role
   std::string content(int64_t choice, const std::string& text) const;
   std::string finish(int64_t choice, FinishReason reason) const;
-  std::string usage(TokenUsage usage) const;  // choices is empty here, and only here
+  std::string usage(const TokenUsage& usage) const;  // choices is empty here, and only here
 
  private:
   CompletionIdentity identity_;

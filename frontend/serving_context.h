@@ -22,6 +22,8 @@ struct EngineStatus {
   std::chrono::milliseconds age{0};  // since the phase began: in kStepping, the age of the step
   bool draining = false;             // takes no new work
   bool queue_full = false;
+  int highest_level = 0;             // a request may ask for
+  double expert_bits_per_weight = 0.0;  // of the formats that experts are held in
 };
 
 struct EngineHooks {

@@ -15,6 +15,8 @@ DEFINE_string(model, "", "checkpoint directory in Hugging Face format (required)
 DEFINE_string(config, "", "JSON file with the server's settings; flags override it");
 DEFINE_string(host, "", "address to listen on (default 127.0.0.1)");
 DEFINE_int32(port, -1, "port to listen on, 0 picks a free one (default 8000)");
+DEFINE_int32(admin_port, -1, "port of the admin listener on 127.0.0.1, 0 picks a free one (default: none)");
+DEFINE_string(admin_key_file, "", "file whose first line admin requests must send as 'Authorization: Bearer KEY'");
 DEFINE_string(served_model_name, "", "name that requests use (default: the checkpoint directory's name)");
 DEFINE_int64(max_model_len, -1, "longest prompt + answer in tokens (default: the checkpoint's, as far as the KV cache goes)");
 DEFINE_string(operating_point, "", "operating_point.json or frontier.json: thresholds that skip experts");
@@ -62,7 +64,7 @@ const std::map<std::string, Command>& commands() {
       {"serve",
        {"answer OpenAI-style HTTP requests; run it under mpirun to shard the experts over ranks",
         {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level", "experts", "dense",
-         "threads", "audit_file", "audit_rate", "audit_max_bytes", "imbalance_alarm"},
+         "threads", "admin_port", "admin_key_file", "audit_file", "audit_rate", "audit_max_bytes", "imbalance_alarm"},
         "  skipper serve --model models/demo\n"
         "  mpirun -n 4 skipper serve --model models/demo --port 8000\n"
         "  mpirun -n 4 skipper serve --model models/demo --operating_point configs/demo_operating_point.json --level 1\n"}},
@@ -209,6 +211,8 @@ CommandLine read_flags() {
   line.config = FLAGS_config;
   line.host = FLAGS_host;
   line.port = FLAGS_port;
+  line.admin_port = FLAGS_admin_port;
+  line.admin_key_file = FLAGS_admin_key_file;
   line.served_model_name = FLAGS_served_model_name;
   line.max_model_len = FLAGS_max_model_len;
   line.operating_point = FLAGS_operating_point;
@@ -273,6 +277,19 @@ void check_audit(const CommandLine& line) {
   }
 }
 
+void check_admin(const CommandLine& line) {
+  if (line.admin_port > 65535) {
+    throw UsageError("flag --admin_port: " + std::to_string(line.admin_port) + " is out of range; expected 0 to 65535");
+  }
+  if (line.admin_port >= 0 && line.admin_key_file.empty()) {
+    throw UsageError("flag --admin_port " + std::to_string(line.admin_port) +
+                     " needs --admin_key_file FILE; whoever can change the server must show its key");
+  }
+  if (line.admin_port < 0 && !line.admin_key_file.empty()) {
+    throw UsageError("flag --admin_key_file " + line.admin_key_file + " needs --admin_port PORT");
+  }
+}
+
 void check_required(const CommandLine& line, const Command& command) {
   const auto takes = [&](const char* flag) {
     return std::find(command.flags.begin(), command.flags.end(), flag) != command.flags.end();
@@ -289,6 +306,7 @@ void check_required(const CommandLine& line, const Command& command) {
   check_format("dense", line.dense);
   check_calibration(line);
   check_audit(line);
+  check_admin(line);
   if (line.port < -1 || line.port > 65535) {
     throw UsageError("flag --port: " + std::to_string(line.port) + " is out of range; expected 0 to 65535");
   }

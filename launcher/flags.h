@@ -16,6 +16,8 @@ struct CommandLine {
   std::string config;
   std::string host;
   int32_t port = -1;
+  int32_t admin_port = -1;
+  std::string admin_key_file;
   std::string served_model_name;
   int64_t max_model_len = -1;
   std::string operating_point;

@@ -3,6 +3,8 @@
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
 
+#include <algorithm>
+#include <functional>
 #include <initializer_list>
 #include <limits>
 #include <vector>
@@ -16,6 +18,8 @@ using prometheus::MetricType;
 
 constexpr std::array<std::string_view, TrafficTotals::kHops> kHopLabels = {"local", "node", "network"};
 constexpr std::array<std::string_view, TrafficTotals::kTokenClasses> kClassLabels = {"text", "vision", "protected"};
+constexpr std::array<std::string_view, 2> kPhaseLabels = {"prompt", "generated"};
+constexpr std::array<std::string_view, 2> kOutcomeLabels = {"run", "skipped"};
 constexpr std::array<std::string_view, TrafficTotals::kDirections> kDirectionLabels = {"dispatch", "combine"};
 
 struct Label {
@@ -87,6 +91,10 @@ class MetricsExposition {
         .metric = {gauge({model_}, static_cast<double>(gauges.num_waiting))};
     family("vllm:kv_cache_usage_perc", "Share of KV blocks in use, 1 is all.", MetricType::Gauge)
         .metric = {gauge({model_}, gauges.kv_cache_usage)};
+    family("skipper_level", "Level that requests follow unless they name one.", MetricType::Gauge)
+        .metric = {gauge({model_}, static_cast<double>(gauges.level))};
+    family("skipper_level_changes_total", "Changes of that level.", MetricType::Counter)
+        .metric = {counter({model_}, gauges.num_level_changes)};
     family("skipper_rank_count", "Ranks of this job.", MetricType::Gauge)
         .metric = {gauge({model_}, static_cast<double>(values_.rank_count_))};
     family("skipper_steps_total", "Forward passes that all ranks made together.", MetricType::Counter)
@@ -138,11 +146,18 @@ class MetricsExposition {
   }
 
   void add_pair_family() {
-    MetricFamily& pairs = family("skipper_pairs_total", "(token, expert) pairs the router chose.", MetricType::Counter);
-    for (size_t c = 0; c < TrafficTotals::kTokenClasses; ++c) {
-      const Label token_class{"token_class", kClassLabels[c]};
-      pairs.metric.push_back(counter({model_, token_class, {"outcome", "run"}}, values_.traffic_.pairs_run[c]));
-      pairs.metric.push_back(counter({model_, token_class, {"outcome", "skipped"}}, values_.traffic_.pairs_skipped[c]));
+    MetricFamily& pairs = family("skipper_pairs_total", "(token, expert) pairs the router chose; layers are MoE layers, from 0.",
+                                 MetricType::Counter);
+    for (size_t i = 0; i < values_.pairs_.size(); ++i) {
+      const size_t token_class = i / kOutcomeLabels.size() % kClassLabels.size();
+      const size_t phase = i / (kOutcomeLabels.size() * kClassLabels.size()) % kPhaseLabels.size();
+      const std::string layer = std::to_string(i / (kOutcomeLabels.size() * kClassLabels.size() * kPhaseLabels.size()));
+      pairs.metric.push_back(counter({model_,
+                                      {"layer", layer},
+                                      {"phase", kPhaseLabels[phase]},
+                                      {"token_class", kClassLabels[token_class]},
+                                      {"outcome", kOutcomeLabels[i % kOutcomeLabels.size()]}},
+                                     values_.pairs_[i]));
     }
   }
 
@@ -201,6 +216,12 @@ void MetricsRegistry::set_engine_gauges(const EngineGauges& gauges) {
 void MetricsRegistry::set_traffic(const TrafficTotals& totals) {
   const std::lock_guard lock(mutex_);
   traffic_ = totals;
+}
+
+void MetricsRegistry::record_pairs(std::span<const int64_t> counts) {
+  const std::lock_guard lock(mutex_);
+  pairs_.resize(counts.size());
+  std::transform(pairs_.begin(), pairs_.end(), counts.begin(), pairs_.begin(), std::plus<>());
 }
 
 void MetricsRegistry::set_loads(LoadGauges loads) {

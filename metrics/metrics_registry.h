@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,8 +27,6 @@ struct TrafficTotals {
   std::array<BytesByHopAndClass, kDirections> payload_bytes{};
   std::array<BytesByHopAndClass, kDirections> saved_bytes{};
   std::array<std::array<int64_t, kHops>, kDirections> wire_bytes{};
-  std::array<int64_t, kTokenClasses> pairs_run{};
-  std::array<int64_t, kTokenClasses> pairs_skipped{};
 };
 
 // What the engine has in hand at this moment.
@@ -35,6 +34,8 @@ struct EngineGauges {
   int64_t num_running = 0;
   int64_t num_waiting = 0;
   double kv_cache_usage = 0.0;  // 0 to 1
+  int64_t level = 0;            // the global one
+  int64_t num_level_changes = 0;  // since start
 };
 
 // How evenly the last steps fell on experts and ranks, over all ranks.
@@ -61,6 +62,9 @@ class MetricsRegistry {
   void set_engine_gauges(const EngineGauges& gauges);
   void set_traffic(const TrafficTotals& totals);
   void set_loads(LoadGauges loads);
+  // (token, expert) pairs of one step over all ranks: [MoE layer][prompt, generated][token class][run, skipped]. Every step has
+  // the same layers.
+  void record_pairs(std::span<const int64_t> counts);
 
   // Frontend: tokens and latencies as clients see them, measured from the arrival of the HTTP request.
   void record_prompt(int64_t num_tokens);
@@ -84,6 +88,7 @@ class MetricsRegistry {
   EngineGauges gauges_;
   TrafficTotals traffic_;
   LoadGauges loads_;
+  std::vector<int64_t> pairs_;  // sums of record_pairs()
   int64_t num_steps_ = 0;
   int64_t prompt_tokens_ = 0;
   int64_t generation_tokens_ = 0;

@@ -14,6 +14,7 @@
 #include "comm/mpi_runtime.h"
 #include "frontend/endpoints.h"
 #include "frontend/http_server.h"
+#include "launcher/admin_server.h"
 #include "launcher/command_options.h"
 #include "launcher/error_line.h"
 #include "launcher/generation_defaults.h"
@@ -50,7 +51,6 @@ ServedModel served_model(const CommandLine& line, const RankProcess& process) {
   model.top_p = defaults.top_p;
   model.top_k = defaults.top_k;
   model.end_token_ids = process.model_config().eos_token_ids;
-  model.level = process.level();
   model.service_tiers = process.config().service_tiers;
   return model;
 }
@@ -60,8 +60,6 @@ TrafficTotals totals_of(const TrafficCounters& traffic) {
   totals.payload_bytes = traffic.payload_bytes;
   totals.saved_bytes = traffic.saved_bytes;
   totals.wire_bytes = traffic.wire_bytes;
-  totals.pairs_run = traffic.pairs_run;
-  totals.pairs_skipped = traffic.pairs_skipped;
   return totals;
 }
 
@@ -92,7 +90,9 @@ class Frontend {
         metrics_(served_name(line), process.world_size()),
         imbalance_alarm_(line.imbalance_alarm),
         server_(process.config().frontend, make_endpoints(serving_context(line)), metrics_),
-        thread_([this] { server_.run(); }) {}
+        thread_([this] { server_.run(); }) {
+    if (line.admin_port >= 0) admin_.emplace(line, process, metrics_);
+  }
 
   ~Frontend() {
     server_.stop();
@@ -105,7 +105,15 @@ class Frontend {
     return [this](const StepReport& report) { observe(report); };
   }
 
+  // From here on requests are taken, by an engine whose model is loaded.
+  void set_engine(Engine& engine) {
+    expert_bits_per_weight_ = process_.model().expert_bits_per_weight();
+    engine_ = &engine;
+    if (admin_) admin_->set_engine(engine);
+  }
+
   void announce() const {
+    if (admin_) std::cerr << "skipper: admin on http://127.0.0.1:" << admin_->port() << std::endl;
     std::cout << "skipper: listening on http://" << process_.config().frontend.host << ":" << server_.port() << std::endl;
   }
 
@@ -116,6 +124,7 @@ class Frontend {
   void drain(std::chrono::milliseconds grace) {
     draining_ = true;
     server_.stop(grace);
+    if (admin_) admin_->stop(grace);
   }
 
  private:
@@ -136,18 +145,23 @@ class Frontend {
 
   EngineStatus status() const {
     const HealthReport report = process_.health().report();
+    const Engine* engine = engine_;
     return {.phase = failed_ ? EngineStatus::Phase::kFailed : phase_of(report.state),
             .age = report.since_last_beat,
             .draining = draining_.load(),
-            .queue_full = process_.queue().full()};
+            .queue_full = process_.queue().full(),
+            .highest_level = engine == nullptr ? 0 : engine->operating_levels().num_levels() - 1,
+            .expert_bits_per_weight = engine == nullptr ? 0.0 : expert_bits_per_weight_};
   }
 
   void observe(const StepReport& report) {
     traffic_ += report.traffic;
     if (report.num_tokens > 0) metrics_.record_step(report.step_seconds);
-    metrics_.set_engine_gauges({report.num_running, report.num_waiting, report.kv_used_fraction});
+    metrics_.set_engine_gauges(
+        {report.num_running, report.num_waiting, report.kv_used_fraction, report.level, report.num_level_changes});
     metrics_.set_traffic(totals_of(traffic_));
     loads_->observe(report);
+    metrics_.record_pairs(report.pairs->counts());
   }
 
   RankProcess& process_;
@@ -157,8 +171,11 @@ class Frontend {
   std::optional<LoadWatch> loads_;
   std::atomic<bool> draining_{false};
   std::atomic<bool> failed_{false};
+  std::atomic<const Engine*> engine_{nullptr};
+  double expert_bits_per_weight_ = 0.0;  // written before engine_
   HttpServer server_;
   std::thread thread_;
+  std::optional<AdminServer> admin_;
 };
 
 // The signals of rank 0. Until there is an engine to stop, a signal ends the process, and with it the group.
@@ -200,6 +217,8 @@ void lead(RankProcess& process, Frontend& frontend) {
   LOG(INFO) << "settings " << describe(process.config());
   process.load();
   Engine& engine = process.start_engine(frontend.observer());
+  engine.set_level(process.level());
+  frontend.set_engine(engine);
   stop_on_signal.set_engine(engine);
   frontend.announce();
   try {

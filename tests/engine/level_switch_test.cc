@@ -123,7 +123,8 @@ TEST_P(LevelSwitchOnRanks, TheSwitchDoesChangeWhatRuns) {
 }
 
 TEST_P(LevelSwitchOnRanks, PreemptionComputesEveryTokenAgainAtItsLevel) {
-  const char* questions[] = {"Tell me about the sea.", "What is 83 + 20?", "Spell the word 'house'.", "Sort these numbers: 5, 3, 9."};
+  const char* questions[] = {"Tell me about the sea.", "What is 83 + 20?", "Spell the word 'house'.",
+                             "Sort these numbers: 5, 3, 9."};
   const auto run_all = [&](const DemoEngineOptions& engine_options, int64_t& pairs) {
     std::vector<std::vector<int32_t>> ids;
     with_demo_engine(engine_options, [&](DemoEngine& demo) {

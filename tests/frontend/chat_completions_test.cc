@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "frontend/openai_responses.h"
 #include "server_fixture.h"
 
 namespace skipper {
@@ -31,6 +32,19 @@ class ChatCompletions : public ServerTest {
   }
 };
 
+json token_counts(json usage) {
+  usage.erase("skipper");
+  return usage;
+}
+
+// What the fake engine says of answers with so many tokens each.
+json skipper_usage(const std::vector<int64_t>& num_tokens) {
+  SkipUsage sum;
+  for (const int64_t count : num_tokens) sum += FakeEngine::usage_after(count);
+  return {{"level", kFakeLevel},           {"pairs_run", sum.pairs_run},     {"pairs_skipped", sum.pairs_skipped},
+          {"bytes_sent", sum.bytes_sent}, {"bytes_saved", sum.bytes_saved}, {"mean_bits", 4.5}};
+}
+
 TEST_F(ChatCompletions, AnswersAWholeCompletion) {
   start();
   const RawResponse response = ask(chat("hello"));
@@ -43,7 +57,7 @@ TEST_F(ChatCompletions, AnswersAWholeCompletion) {
   EXPECT_EQ(body["choices"][0]["message"]["content"], "hello");
   EXPECT_EQ(body["choices"][0]["finish_reason"], "stop");
   // Five letters and the end token.
-  EXPECT_EQ(body["usage"], json({{"prompt_tokens", 5}, {"completion_tokens", 6}, {"total_tokens", 11}}));
+  EXPECT_EQ(token_counts(body["usage"]), json({{"prompt_tokens", 5}, {"completion_tokens", 6}, {"total_tokens", 11}}));
 }
 
 TEST_F(ChatCompletions, StreamsOneChunkPerTokenWithTheRoleInTheFirst) {
@@ -72,7 +86,49 @@ TEST_F(ChatCompletions, SendsUsageInAChunkOfItsOwnOnlyWhenAsked) {
   ASSERT_EQ(chunks.size(), 5u);
   for (size_t i = 0; i + 1 < chunks.size(); ++i) EXPECT_TRUE(chunks[i].at("usage").is_null());
   EXPECT_EQ(chunks.back()["choices"], json::array());
-  EXPECT_EQ(chunks.back()["usage"], json({{"prompt_tokens", 3}, {"completion_tokens", 4}, {"total_tokens", 7}}));
+  EXPECT_EQ(token_counts(chunks.back()["usage"]), json({{"prompt_tokens", 3}, {"completion_tokens", 4}, {"total_tokens", 7}}));
+}
+
+TEST_F(ChatCompletions, ReportsWhatSkippingDidInWholeAndStreamedAnswers) {
+  start();
+  EXPECT_EQ(json::parse(ask(chat("hello")).body)["usage"]["skipper"], skipper_usage({6}));
+  const auto chunks = chunks_of(ask(chat("abc", {{"stream", true}, {"stream_options", {{"include_usage", true}}}})));
+  EXPECT_EQ(chunks.back()["usage"]["skipper"], skipper_usage({4}));
+}
+
+TEST_F(ChatCompletions, SumsWhatSkippingDidOverChoicesAndUpToAStopString) {
+  engine_.answer = [](const GenerationRequest& request) { return std::string(request.sampling.choice == 0 ? "ab" : "abcd"); };
+  start();
+  EXPECT_EQ(json::parse(ask(chat("x", {{"n", 2}})).body)["usage"]["skipper"], skipper_usage({3, 5}));
+  const json stopped = json::parse(ask(chat("x", {{"n", 2}, {"stop", "b"}})).body)["usage"]["skipper"];
+  // The engine may be some tokens ahead of the stop string.
+  EXPECT_GE(stopped["pairs_run"], skipper_usage({2, 2})["pairs_run"]);
+  EXPECT_LE(stopped["pairs_run"], skipper_usage({3, 5})["pairs_run"]);
+}
+
+TEST_F(ChatCompletions, HasNoMeanOfBitsWhenNoExpertRan) {
+  const json usage = json::parse(completion_json({}, {}, {.prompt_tokens = 1}))["usage"]["skipper"];
+  EXPECT_TRUE(usage["mean_bits"].is_null());
+  EXPECT_EQ(usage["pairs_run"], 0);
+}
+
+TEST_F(ChatCompletions, TellsTheEngineTheLevelThatWasAskedFor) {
+  start();
+  ask(chat("a"));
+  ask(chat("b", {{"skipper", {{"level", 3}}}}));
+  ask(chat("c", {{"skipper", {{"full_quality", true}}}}));
+  const auto requests = engine_.requests();
+  ASSERT_EQ(requests.size(), 3u);
+  EXPECT_EQ(requests[0].level_choice, LevelChoice::kGlobal);
+  EXPECT_EQ(requests[0].level, UINT8_MAX);
+  EXPECT_EQ(requests[1].level_choice, LevelChoice::kOwn);
+  EXPECT_EQ(requests[1].level, 3);
+  EXPECT_EQ(requests[2].level_choice, LevelChoice::kOwn);
+  EXPECT_EQ(requests[2].level, 0);
+  const RawResponse above = ask(chat("d", {{"skipper", {{"level", 6}}}}));
+  EXPECT_EQ(above.status, 400);
+  EXPECT_EQ(error_of(above)["param"], "skipper.level");
+  EXPECT_THAT(error_of(above)["message"].get<std::string>(), HasSubstr("ceiling of 5"));
 }
 
 TEST_F(ChatCompletions, SendsTheRoleEvenWhenTheFirstTokenEndsTheAnswer) {

@@ -17,6 +17,10 @@ FakeEngine::~FakeEngine() {
   thread_.join();
 }
 
+SkipUsage FakeEngine::usage_after(int64_t num_generated) {
+  return {.pairs_run = 8 * num_generated, .pairs_skipped = num_generated, .bytes_sent = 100 * num_generated, .bytes_saved = 3};
+}
+
 EngineHooks FakeEngine::hooks() {
   return {.submit = [this](Submission submission) { return submit(std::move(submission)); },
           .status = [this] { return status_now; }};
@@ -76,6 +80,8 @@ bool FakeEngine::advance(Active& active) {
   if (event.finish_reason == FinishReason::kNone && event.num_generated == submission.request.max_new_tokens) {
     event.finish_reason = FinishReason::kLength;
   }
+  event.level = kFakeLevel;
+  event.usage = usage_after(active.num_generated);
   if (!submission.sink(event)) {  // cancelled since we looked, or nobody takes its events
     ++num_cancelled_;
     return false;

@@ -18,6 +18,7 @@ namespace skipper {
 // Token ids are byte values; kEnd ends an answer.
 inline constexpr int32_t kFakeEnd = 256;
 inline constexpr int64_t kFakeVocab = 300;
+inline constexpr uint8_t kFakeLevel = 2;  // that all tokens claim to have run at
 
 class FakeEngine {
  public:
@@ -30,9 +31,12 @@ class FakeEngine {
   int fail_at = -1;
   std::chrono::milliseconds step{0};
   size_t queue_capacity = 64;
-  EngineStatus status_now{.phase = EngineStatus::Phase::kIdle};  // set before the server starts
+  // Set before the server starts.
+  EngineStatus status_now{.phase = EngineStatus::Phase::kIdle, .highest_level = 5, .expert_bits_per_weight = 4.5};
 
   EngineHooks hooks();
+  // What a request reports after so many tokens.
+  static SkipUsage usage_after(int64_t num_generated);
 
   // Seen so far.
   std::vector<GenerationRequest> requests();

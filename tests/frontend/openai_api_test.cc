@@ -17,7 +17,9 @@ using ::testing::HasSubstr;
 constexpr const char* kOnePixel =
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
-ChatRequest parse(const std::string& body) { return parse_chat_request(body, fake_model(), FrontendConfig{}); }
+constexpr int kHighestLevel = 5;
+
+ChatRequest parse(const std::string& body) { return parse_chat_request(body, fake_model(), FrontendConfig{}, kHighestLevel); }
 
 json minimal() { return {{"model", "demo"}, {"messages", {{{"role", "user"}, {"content", "hi"}}}}}; }
 
@@ -176,23 +178,6 @@ TEST(OpenAiApi, WantsStreamForStreamOptions) {
   EXPECT_EQ(refusal(body.dump()).param, "stream_options.include_usage");
 }
 
-TEST(OpenAiApi, TakesTheLevelOfTheServiceTier) {
-  ServedModel model = fake_model();
-  model.level = 2;
-  model.service_tiers = {{"gold", 0}, {"flex", 3}};
-  const auto level_of = [&](const json& tier) {
-    json body = minimal();
-    body["service_tier"] = tier;
-    return parse_chat_request(body.dump(), model, FrontendConfig{}).level;
-  };
-  EXPECT_EQ(level_of(nullptr), 2);
-  EXPECT_EQ(level_of("default"), 2);
-  EXPECT_EQ(level_of("gold"), 0);
-  EXPECT_EQ(level_of("flex"), 3);
-  EXPECT_THROW(level_of("platinum"), InvalidRequest);
-  EXPECT_EQ(refusal_with("service_tier", 1).param, "service_tier");
-}
-
 TEST(OpenAiApi, RefusesAnotherModelWithOpenAisCode) {
   EXPECT_EQ(refusal_with("model", "gpt-4o").code, "model_not_found");
   EXPECT_EQ(refusal_with("model", "gpt-4o").param, "model");
@@ -277,10 +262,10 @@ TEST(OpenAiApi, LimitsTheNumberAndSizeOfImages) {
   limits.max_images = 2;
   limits.max_image_bytes = 70;
   const json image = {{"type", "image_url"}, {"image_url", {{"url", kOnePixel}}}};
-  EXPECT_NO_THROW(parse_chat_request(with_parts({image, image}).dump(), fake_model(), limits));
-  EXPECT_THROW(parse_chat_request(with_parts({image, image, image}).dump(), fake_model(), limits), InvalidRequest);
+  EXPECT_NO_THROW(parse_chat_request(with_parts({image, image}).dump(), fake_model(), limits, kHighestLevel));
+  EXPECT_THROW(parse_chat_request(with_parts({image, image, image}).dump(), fake_model(), limits, kHighestLevel), InvalidRequest);
   limits.max_image_bytes = 69;
-  EXPECT_THROW(parse_chat_request(with_parts(json::array({image})).dump(), fake_model(), limits), InvalidRequest);
+  EXPECT_THROW(parse_chat_request(with_parts(json::array({image})).dump(), fake_model(), limits, kHighestLevel), InvalidRequest);
 }
 
 TEST(OpenAiApi, NamesTheBrokenPartOfAMessage) {

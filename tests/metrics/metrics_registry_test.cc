@@ -36,7 +36,7 @@ TEST(MetricsRegistry, EverySampleHasHelpAndTypeAbove) {
     ++num_samples;
   }
   EXPECT_GT(num_samples, 200);
-  EXPECT_EQ(typed.size(), 17u);
+  EXPECT_EQ(typed.size(), 19u);
 }
 
 TEST(MetricsRegistry, ReportsWhatTheFrontendRecorded) {
@@ -64,8 +64,6 @@ TEST(MetricsRegistry, ReportsTrafficByHopClassAndDirection) {
   totals.payload_bytes[0][1][0] = 1024;    // dispatch, node, text
   totals.saved_bytes[1][2][1] = 77;        // combine, network, vision
   totals.wire_bytes[1][0] = 5;             // combine, local
-  totals.pairs_run[2] = 9;                 // protected
-  totals.pairs_skipped[1] = int64_t{1} << 40;
   registry.set_traffic(totals);
   registry.set_engine_gauges({.num_running = 2, .num_waiting = 1, .kv_cache_usage = 0.5});
   const std::string text = registry.text();
@@ -74,11 +72,30 @@ TEST(MetricsRegistry, ReportsTrafficByHopClassAndDirection) {
   EXPECT_THAT(text, HasSubstr("skipper_saved_bytes_total{model_name=\"demo\",hop=\"network\",token_class=\"vision\","
                               "direction=\"combine\"} 77"));
   EXPECT_THAT(text, HasSubstr("skipper_wire_bytes_total{model_name=\"demo\",hop=\"local\",direction=\"combine\"} 5"));
-  EXPECT_THAT(text, HasSubstr("skipper_pairs_total{model_name=\"demo\",token_class=\"protected\",outcome=\"run\"} 9"));
-  EXPECT_THAT(text, HasSubstr("token_class=\"vision\",outcome=\"skipped\"} 1099511627776"));
   EXPECT_THAT(text, HasSubstr("vllm:num_requests_running{model_name=\"demo\"} 2"));
   EXPECT_THAT(text, HasSubstr("vllm:kv_cache_usage_perc{model_name=\"demo\"} 0.5"));
   EXPECT_THAT(text, HasSubstr("skipper_rank_count{model_name=\"demo\"} 3"));
+}
+
+TEST(MetricsRegistry, SumsPairsByLayerPhaseClassAndOutcome) {
+  MetricsRegistry registry("demo", 1);
+  std::vector<int64_t> counts(3 * 2 * 3 * 2);  // layers, phases, classes, outcomes
+  counts[((2 * 2 + 1) * 3 + 0) * 2 + 1] = int64_t{1} << 40;
+  counts[((0 * 2 + 0) * 3 + 2) * 2 + 0] = 4;
+  registry.record_pairs(counts);
+  registry.record_pairs(counts);
+  const std::string text = registry.text();
+  EXPECT_THAT(text, HasSubstr("skipper_pairs_total{model_name=\"demo\",layer=\"2\",phase=\"generated\",token_class=\"text\","
+                              "outcome=\"skipped\"} 2199023255552"));
+  EXPECT_THAT(text, HasSubstr("layer=\"0\",phase=\"prompt\",token_class=\"protected\",outcome=\"run\"} 8"));
+  EXPECT_THAT(text, HasSubstr("layer=\"2\",phase=\"prompt\",token_class=\"protected\",outcome=\"run\"} 0"));
+}
+
+TEST(MetricsRegistry, ReportsTheLevelThatRequestsFollow) {
+  MetricsRegistry registry("demo", 1);
+  registry.set_engine_gauges({.level = 3, .num_level_changes = 5});
+  EXPECT_THAT(registry.text(), HasSubstr("skipper_level{model_name=\"demo\"} 3"));
+  EXPECT_THAT(registry.text(), HasSubstr("skipper_level_changes_total{model_name=\"demo\"} 5"));
 }
 
 TEST(MetricsRegistry, EscapesAModelNameThatHoldsQuotes) {

@@ -1,0 +1,46 @@
+// What operators change while the server runs, behind a key and on a listener of its own: /admin/operating_point.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cluster/operating_point.h"
+#include "frontend/admin_key.h"
+#include "frontend/endpoints.h"
+#include "frontend/frontend_config.h"
+
+namespace skipper {
+
+// What is in force.
+struct OperatingReport {
+  LevelTable table;
+  int level = 0;  // the global one
+};
+
+// Thread-safe; the changes wait for the step that applies them. Throw InvalidRequest for what cannot be, Cancelled when no step
+// came.
+struct AdminHooks {
+  std::function<OperatingReport()> report;
+  std::function<OperatingReport(int64_t level)> set_level;
+  std::function<OperatingReport(OperatingPoint point)> append;
+};
+
+struct AdminContext {
+  AdminKey key;
+  ModelIdentity model;
+  PlacementWorld world;
+  std::vector<std::string> measured;  // of each level of the file, a JSON object; empty: nothing
+  AdminHooks hooks;
+};
+
+// Limits of a listener on `port` of 127.0.0.1 for few, small requests.
+FrontendConfig admin_frontend_config(int port);
+
+// GET tells what is in force; POST {"level": n} chooses a level, POST of a whole operating point makes it one and chooses it, and
+// both answer with what is then in force. Everything else, and every request without the key, is refused in OpenAI's shape.
+EndpointTable make_admin_endpoints(std::shared_ptr<const AdminContext> context);
+
+}  // namespace skipper
