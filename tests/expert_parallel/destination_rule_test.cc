@@ -72,6 +72,19 @@ TEST(DestinationRule, SkipsNothingAtZeroOrOnOneRank) {
   EXPECT_EQ(total(skip(frozen, thresholds(9.0f, 9.0f)).counters.pairs_skipped), 0);
 }
 
+TEST(DestinationRule, KeepsTheLocalGroupEvenWithAThreshold) {
+  const Frozen frozen = text_routing(40, 6);
+  LevelTable levels = thresholds(9.0f, 9.0f);
+  levels.levels[0].tau_dst[0][static_cast<size_t>(Hop::kLocal)] = 9.0f;
+  const Skipped skipped = skip(frozen, levels, {0, 0});
+  for (size_t t = 0; t < frozen.num_tokens(); ++t) {
+    for (size_t j = 0; j < kTopK; ++j) {
+      const bool is_local = rank_of_expert(frozen.ids(t)[j], 2) == static_cast<int>(t % 2);
+      EXPECT_EQ(skipped.ids(t)[j] != kNoExpert, is_local);
+    }
+  }
+}
+
 TEST(DestinationRule, IsThePairRuleOnRemoteExpertsWhenEveryRankOwnsOne) {
   const Frozen frozen = random_routing(50, 1, 7);
   std::vector<int> nodes(kNumExperts);
