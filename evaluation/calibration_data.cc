@@ -49,15 +49,15 @@ std::vector<CalibrationSample> all_samples(const fs::path& path, const BpeTokeni
   return samples;
 }
 
-}  // namespace
-
-std::vector<CalibrationSample> spread_evenly(std::vector<CalibrationSample> samples, int64_t limit) {
+std::vector<CalibrationSample> spread(std::vector<CalibrationSample> samples, int64_t limit) {
   const auto total = static_cast<int64_t>(samples.size());
   if (limit >= total) return samples;
   std::vector<CalibrationSample> chosen;
   for (int64_t i = 0; i < limit; ++i) chosen.push_back(std::move(samples[static_cast<size_t>(i * total / limit)]));
   return chosen;
 }
+
+}  // namespace
 
 GenerationRequest scoring_request(const CalibrationSample& sample, std::span<const int32_t> end_token_ids,
                                   const MultimodalProcessor& processor) {
@@ -77,7 +77,7 @@ GenerationRequest scoring_request(const CalibrationSample& sample, std::span<con
 
 CalibrationData load_calibration_data(const fs::path& path, int64_t limit, const BpeTokenizer& tokenizer) {
   if (!fs::exists(path)) throw InvalidFile(path.string() + ": does not exist; give a file or folder of samples");
-  CalibrationData data{path, spread_evenly(all_samples(path, tokenizer), limit)};
+  CalibrationData data{path, spread(all_samples(path, tokenizer), limit)};
   if (data.samples.empty()) {
     throw InvalidFile(path.string() + ": holds no sample; give a file with questions or text");
   }

@@ -34,9 +34,6 @@ struct CalibrationData {
 // InvalidFile naming file and line; also when there is no sample.
 CalibrationData load_calibration_data(const std::filesystem::path& path, int64_t limit, const BpeTokenizer& tokenizer);
 
-// At most `limit` of them, at equal distances, in their order.
-std::vector<CalibrationSample> spread_evenly(std::vector<CalibrationSample> samples, int64_t limit);
-
 struct CalibrationRun {
   int64_t samples = 0;   // that ran
   int64_t too_long = 0;  // left out: longer than the context

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 
 #include "base/error.h"
 
@@ -35,18 +36,32 @@ SampleKind kind_of(const CalibrationSample& sample) {
   return sample.question.image.empty() ? SampleKind::kQuestion : SampleKind::kVisionQuestion;
 }
 
-// At most `count` of them texts, spread evenly over all texts.
-std::vector<CalibrationSample> limit_texts(std::vector<CalibrationSample> samples, int64_t count) {
-  const int64_t total = std::count_if(samples.begin(), samples.end(), [](const auto& s) { return s.is_text(); });
-  if (count >= total) return samples;
+// Keeps at most `count` of the samples that `matches`, at equal distances, and all others.
+void thin_out(std::vector<ScoredSample>& samples, int64_t count, const std::function<bool(const ScoredSample&)>& matches) {
+  const int64_t total = std::count_if(samples.begin(), samples.end(), matches);
+  if (count >= total) return;
+  std::vector<ScoredSample> kept;
   int64_t index = 0;
-  std::erase_if(samples, [&](const CalibrationSample& sample) {
-    if (!sample.is_text()) return false;
-    const int64_t i = index++;
-    // Text i opens a new one of `count` equal stretches.
-    return i == 0 ? count == 0 : i * count / total == (i - 1) * count / total;
-  });
-  return samples;
+  for (ScoredSample& sample : samples) {
+    const bool is_match = matches(sample);
+    // The first of each of `count` equal stretches.
+    const bool is_chosen = index == 0 ? count > 0 : index * count / total != (index - 1) * count / total;
+    if (is_match) ++index;
+    if (!is_match || is_chosen) kept.push_back(std::move(sample));
+  }
+  samples = std::move(kept);
+}
+
+void apply_limits(std::vector<ScoredSample>& samples, const SampleLimits& limits) {
+  const auto part = [](int64_t limit, DataSplit split) {
+    const int64_t held_out = limit / static_cast<int64_t>(kHeldOutEvery);
+    return split == DataSplit::kHeldOut ? held_out : limit - held_out;
+  };
+  for (const DataSplit split : {DataSplit::kSearch, DataSplit::kHeldOut}) {
+    thin_out(samples, part(limits.text_windows, split),
+             [&](const ScoredSample& s) { return s.split == split && s.kind == SampleKind::kText; });
+    thin_out(samples, part(limits.samples, split), [&](const ScoredSample& s) { return s.split == split; });
+  }
 }
 
 int64_t num_scored_of(const CalibrationSample& sample, bool has_end_token, const BpeTokenizer& tokenizer) {
@@ -68,18 +83,19 @@ ScoredSamples load_scored_samples(const std::filesystem::path& path, const Sampl
                                   const std::vector<int32_t>& end_token_ids, const BpeTokenizer& tokenizer) {
   CalibrationData data = load_calibration_data(path, INT64_MAX, tokenizer);
   ScoredSamples scored{path, "", end_token_ids, {}};
-  ContentHash hash;
   std::array<size_t, kNumSampleKinds> num_of_kind{};
-  for (CalibrationSample& sample : spread_evenly(limit_texts(std::move(data.samples), limits.text_windows), limits.samples)) {
+  for (CalibrationSample& sample : data.samples) {
     const int64_t num_scored = num_scored_of(sample, !end_token_ids.empty(), tokenizer);
     if (num_scored == 0 && sample.is_text()) continue;
     if (num_scored == 0) throw InvalidFile(path.string() + ": question '" + sample.question.question + "' has an empty answer");
-    hash_sample(sample, hash);
     const SampleKind kind = kind_of(sample);
     const bool is_held_out = ++num_of_kind[static_cast<size_t>(kind)] % kHeldOutEvery == 0;
     scored.samples.push_back(
         {std::move(sample), kind, is_held_out ? DataSplit::kHeldOut : DataSplit::kSearch, num_scored});
   }
+  apply_limits(scored.samples, limits);
+  ContentHash hash;
+  for (const ScoredSample& one : scored.samples) hash_sample(one.sample, hash);
   scored.hash = hash.hex();
   if (scored.samples.empty()) throw InvalidFile(path.string() + ": holds no sample with a token to predict");
   return scored;

@@ -24,7 +24,7 @@ struct ScoredSample {
 };
 
 struct SampleLimits {
-  int64_t samples = INT64_MAX;  // at most so many in all, spread evenly
+  int64_t samples = INT64_MAX;  // at most so many in all, a fifth of them held out
   int64_t text_windows = 32;    // at most so many of them texts: one has the tokens of a hundred answers
 };
 
@@ -35,10 +35,10 @@ struct ScoredSamples {
   std::vector<ScoredSample> samples;
 };
 
-// Every kth sample of a kind is held out, the last of each k.
+// Every kth sample of a kind is held out, the last of each k, counted before any limit: a sample has its split for good.
 inline constexpr size_t kHeldOutEvery = 5;
 
-// Reads what load_calibration_data reads. Texts of one token are left out. Throws InvalidFile also for a question without answer
+// Reads what load_calibration_data reads, and thins it out evenly to the limits. Texts of one token are left out. Throws InvalidFile also for a question without answer
 // tokens.
 ScoredSamples load_scored_samples(const std::filesystem::path& path, const SampleLimits& limits,
                                   const std::vector<int32_t>& end_token_ids, const BpeTokenizer& tokenizer);
