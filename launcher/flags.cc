@@ -25,13 +25,16 @@ DEFINE_int32(threads, -1, "threads of each rank's kernels; 0 shares the usable c
 DEFINE_string(experts, "", "format of the experts: bf16, int8-gN, int4-gN, int4a-gN, int3a-gN or int2a-gN (N = 32, 64, 128)");
 DEFINE_string(dense, "",
               "format of attention projections, dense layers and head; never of a vision tower (default: as in the checkpoint)");
-DEFINE_string(out, "", "where the result goes (required): a new or empty directory of quantize, a file of frontier");
+DEFINE_string(out, "", "where the result goes (required): a new or empty directory of quantize, a file of calibrate and frontier");
 DEFINE_string(calibration, "",
               "quantize: samples over which inputs are measured before rounding, *.jsonl, *.txt, or a folder as for --data; "
               "frontier: calibration.json of 'skipper calibrate' (required)");
 DEFINE_int64(calibration_limit, -1, "at most so many of its samples, spread evenly (default: all)");
 DEFINE_string(data, "", "directory with *.txt, vqa.jsonl and chat.jsonl (required)");
 DEFINE_string(json, "", "file for the results as JSON");
+DEFINE_int64(text_windows, -1, "at most so many of the samples are windows of texts, the others questions (default 32)");
+DEFINE_string(bypass, "", "what the experts of a skipped layer return while alpha is measured: zero, or identity (default zero)");
+DEFINE_int64(reference_memory, -1, "MB on each rank for what the unskipped model predicts (default 2000)");
 DEFINE_string(audit_file, "", "file for the routing decisions of some requests, one JSON line each; .rankN for several ranks");
 DEFINE_double(audit_rate, -1.0, "share of the requests that are audited, 0 to 1 (default 0.01)");
 DEFINE_string(objective, "pairs", "what each level saves a share of: pairs, bytes (between at least 2 ranks), or time (modelled)");
@@ -76,6 +79,13 @@ const std::map<std::string, Command>& commands() {
         "  mpirun -n 4 skipper eval --model models/demo --data models/demo/eval --json result.json\n"}},
       {"quantize",
        {"round weights to integers and write a checkpoint that serve and eval load; its operating points are its own",
+      {"calibrate",
+       {"measure how much the experts of each layer matter to text and vision tokens, before 'skipper frontier'",
+        {"model", "data", "out", "bypass", "limit", "text_windows", "reference_memory", "config", "max_model_len", "experts", "dense",
+         "threads"},
+        "  skipper calibrate --model models/demo --data models/demo/calibration --out calibration.json\n"
+        "  mpirun -n 4 skipper calibrate --model models/demo --data models/demo/calibration --out calibration.json\n"
+        "\nKilled, it goes on from FILE.partial when it is started again with the same flags and ranks.\n"}},
       {"frontier",
        {"search a ladder of operating points: the least loss of answers for each share of skipped pairs, saved bytes or time",
         {"model", "data", "calibration", "out", "objective", "grid", "destination_grid", "limit", "methods", "html", "config",
@@ -233,6 +243,9 @@ CommandLine read_flags() {
   line.grid = FLAGS_grid;
   line.destination_grid = FLAGS_destination_grid;
   line.limit = FLAGS_limit;
+  line.text_windows = FLAGS_text_windows;
+  line.bypass = FLAGS_bypass;
+  line.reference_memory = FLAGS_reference_memory;
   line.ranks = FLAGS_ranks;
   line.audit_file = FLAGS_audit_file;
   line.audit_rate = FLAGS_audit_rate;

@@ -34,7 +34,10 @@ struct CommandLine {
   std::string html;        // frontier
   int32_t grid = -1;       // frontier
   int32_t destination_grid = -1;  // frontier
-  int64_t limit = -1;      // frontier: of samples
+  int64_t limit = -1;      // frontier, calibrate: of samples
+  int64_t text_windows = -1;      // calibrate
+  std::string bypass;             // calibrate
+  int64_t reference_memory = -1;  // calibrate: MB
   int32_t threads = -1;
   std::string audit;       // replay: the file to read
   int32_t ranks = -1;

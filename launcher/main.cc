@@ -7,6 +7,7 @@
 
 #include "base/build_config.h"
 #include "base/error.h"
+#include "launcher/commands/calibrate_command.h"
 #include "launcher/commands/eval_command.h"
 #include "launcher/commands/frontier_command.h"
 #include "launcher/commands/quantize_command.h"
@@ -23,6 +24,7 @@ constexpr int kExitUsage = 2;
 
 int run(const skipper::CommandLine& line) {
   if (line.command == "serve") return skipper::run_serve(line);
+  if (line.command == "calibrate") return skipper::run_calibrate(line);
   if (line.command == "eval") return skipper::run_eval(line);
   if (line.command == "frontier") return skipper::run_frontier_command(line);
   if (line.command == "quantize") return skipper::run_quantize(line);
