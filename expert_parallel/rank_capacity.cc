@@ -46,7 +46,12 @@ void RankLoad::clear(int num_ranks) {
 
 double RankLoad::mean() const { return std::accumulate(counts_.begin(), counts_.end(), 0.0) / num_ranks_; }
 
-int RankLoad::first_kept_bucket(int rank, double limit) const {
+void RankLoad::set_limit(double limit) {
+  first_kept_.resize(static_cast<size_t>(num_ranks_));
+  for (int rank = 0; rank < num_ranks_; ++rank) first_kept_[static_cast<size_t>(rank)] = first_bucket_within(rank, limit);
+}
+
+int RankLoad::first_bucket_within(int rank, double limit) const {
   const double* counts = counts_.data() + first_of(rank);
   double kept = counts[0];
   for (int bucket = kNumScoreBuckets; bucket-- > 0;) {
@@ -69,10 +74,14 @@ void limit_rank_load(const SkipBatch& batch, RankLoad& load, Communicator& data,
   });
   data.all_reduce_sum(load.counts(), stream);
   const double mean = load.mean();
+  float capacity = 0.0f;  // that the limit was set for: neighbours mostly share their level
   for_each_kept_pair(batch, [&](const TokenRules& rules, float score, int32_t& id, bool is_inside) {
     if (!is_inside) return;
-    const int first_kept = load.first_kept_bucket(destinations.rank_of(id), double{rules.rank_capacity} * mean);
-    if (score_bucket(score) < first_kept) id = kNoExpert;
+    if (rules.rank_capacity != capacity) {
+      capacity = rules.rank_capacity;
+      load.set_limit(double{capacity} * mean);
+    }
+    if (score_bucket(score) < load.first_kept_bucket(destinations.rank_of(id))) id = kNoExpert;
   });
 }
 

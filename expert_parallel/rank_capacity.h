@@ -24,9 +24,10 @@ class RankLoad {
   void add(int rank, float s) { counts_[first_of(rank) + 1 + static_cast<size_t>(score_bucket(s))] += 1.0; }
 
   double mean() const;  // pairs of all ranks divided by the number of ranks
-  // The first bucket whose pairs the rank keeps so that it keeps at most `limit` of them, or its fixed ones if they are more;
-  // 0 when it is not over it.
-  int first_kept_bucket(int rank, double limit) const;
+  // Finds for each rank the first bucket that it keeps so that it keeps at most `limit` pairs, or its fixed ones if they are more;
+  // 0 where it is not over the limit.
+  void set_limit(double limit);
+  int first_kept_bucket(int rank) const { return first_kept_[static_cast<size_t>(rank)]; }
 
   std::span<double> counts() { return counts_; }
 
@@ -34,8 +35,11 @@ class RankLoad {
   static constexpr size_t kStride = 1 + kNumScoreBuckets;
   static size_t first_of(int rank) { return static_cast<size_t>(rank) * kStride; }
 
+  int first_bucket_within(int rank, double limit) const;
+
   int num_ranks_ = 0;
   std::vector<double> counts_;  // [ranks][fixed, buckets]
+  std::vector<int> first_kept_;  // [ranks] under the limit set last
 };
 
 bool any_level_limits_ranks(const LevelTable& levels);
