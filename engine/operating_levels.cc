@@ -62,8 +62,8 @@ uint64_t OperatingLevels::append(OperatingPoint point) {
   std::vector<OperatingPoint>& levels = wanted_table_.levels;
   const auto same = static_cast<size_t>(std::find(levels.begin(), levels.end(), point) - levels.begin());
   if (same == kMaxLevels) {
-    throw InvalidRequest("the table has " + std::to_string(kMaxLevels) + " levels and takes no more while the server runs; choose " +
-                             "one of them with {\"level\": n}, or restart the server with a file of those still needed",
+    throw InvalidRequest("the table has " + std::to_string(kMaxLevels) + " levels and takes no more while the server runs; " +
+                             "choose one of them with {\"level\": n}, or restart the server with a file of those still needed",
                          "");
   }
   if (same == levels.size()) {

@@ -15,7 +15,7 @@ from skipper_process import Server, metric
 
 KEY = "correct-horse-battery"
 NUM_LAYERS = 6
-TOP_K = 8
+TOP_K = 4
 EXPERTS_BITS = 16
 
 
@@ -115,7 +115,9 @@ def test_usage_tells_what_skipping_did(server, admin):
     skipped = usage_of(chat(server, skipper={"level": 2}))
     check(skipped["level"] == 2 and skipped["pairs_skipped"] > skipped["pairs_run"], f"level 2 skips little: {skipped}")
     check(skipped["pairs_run"] + skipped["pairs_skipped"] == exact["pairs_run"], f"pairs are lost: {skipped} {exact}")
-    check(skipped["bytes_sent"] + skipped["bytes_saved"] == exact["bytes_sent"], f"bytes are lost: {skipped} {exact}")
+    # The answers differ, and with them how many ranks a token's experts are on.
+    check(skipped["bytes_saved"] > skipped["bytes_sent"], f"level 2 saves little: {skipped}")
+    check(skipped["bytes_sent"] < exact["bytes_sent"] / 2, f"{skipped} {exact}")
     two = usage_of(chat(server, n=2))
     check(two["pairs_run"] == 2 * exact["pairs_run"], f"two choices: {two}")
     before = metric(server.url, "skipper_pairs_total", outcome="skipped", phase="generated", layer="0", token_class="text")

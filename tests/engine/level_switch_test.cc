@@ -108,7 +108,7 @@ TEST_P(LevelSwitchOnRanks, TheSwitchDoesChangeWhatRuns) {
     const Watched switched = run_switched(demo, following("Tell me about the sea."));
     EXPECT_EQ(switched.usage[9].pairs_skipped, 0);
     EXPECT_GT(switched.usage[10].pairs_skipped, 0);
-    // At level 2 a text token loses all its pairs: of 6 layers, 8 of each.
+    // At level 2 a text token loses all its pairs: of 6 layers, 4 of each.
     EXPECT_EQ(switched.usage[19].pairs_run, switched.usage[10].pairs_run);
     EXPECT_GT(switched.usage[39].pairs_run, switched.usage[20].pairs_run);
     GenerationRequest whole = following("Tell me about the sea.");
