@@ -24,8 +24,8 @@ class RankLoad {
   void add(int rank, float s) { counts_[first_of(rank) + 1 + static_cast<size_t>(score_bucket(s))] += 1.0; }
 
   double mean() const;  // pairs of all ranks divided by the number of ranks
-  // Finds for each rank the first bucket that it keeps so that it keeps at most `limit` pairs, or its fixed ones if they are more;
-  // 0 where it is not over the limit.
+  // Finds for each rank the first bucket that it keeps so that it keeps at most `limit` pairs, or its fixed ones if they are
+  // more; 0 where it is not over the limit.
   void set_limit(double limit);
   int first_kept_bucket(int rank) const { return first_kept_[static_cast<size_t>(rank)]; }
 
@@ -38,7 +38,7 @@ class RankLoad {
   int first_bucket_within(int rank, double limit) const;
 
   int num_ranks_ = 0;
-  std::vector<double> counts_;  // [ranks][fixed, buckets]
+  std::vector<double> counts_;   // [ranks][fixed, buckets]
   std::vector<int> first_kept_;  // [ranks] under the limit set last
 };
 
