@@ -38,8 +38,8 @@ class LineWriter {
       return;
     }
     std::array<char, 32> digits;
-    const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), number, std::chars_format::general, kFloatDigits);
-    text_.append(digits.data(), end.ptr);
+    char* const last = digits.data() + digits.size();
+    text_.append(digits.data(), std::to_chars(digits.data(), last, number, std::chars_format::general, kFloatDigits).ptr);
   }
   void value(std::string_view name) { text_.append("\"").append(name).append("\""); }  // one of ours, without quotes inside
 

@@ -65,7 +65,7 @@ class TableInForce {
   const LevelTable& levels_for(const RoutingRecord& record, const std::string& where) const {
     if (!levels_) throw InvalidFile(where + ": no level table comes before it; the file was changed or damaged");
     if (record.level < levels_->num_levels()) return *levels_;
-    throw InvalidFile(where + ": level " + std::to_string(record.level) + " is not in the table before it, which has levels 0 to " +
+    throw InvalidFile(where + ": level " + std::to_string(record.level) + " is not in the table before it, which has 0 to " +
                       std::to_string(levels_->num_levels() - 1));
   }
 

@@ -28,8 +28,9 @@ void LoadWatch::observe(const StepReport& report) {
 
   LoadGauges gauges{.rank_max_over_mean = max_over_mean, .num_alarms = alarm_.num_alarms(), .layers = {}};
   for (const ClassBalance& entry : window_.balances(placement_)) {
+    const LoadBalance& balance = entry.balance;
     gauges.layers.push_back(
-        {entry.moe_layer, entry.token_class, entry.balance.rank_max_over_mean, entry.balance.rank_gini, entry.balance.expert_gini});
+        {entry.moe_layer, entry.token_class, balance.rank_max_over_mean, balance.rank_gini, balance.expert_gini});
   }
   metrics_.set_loads(std::move(gauges));
 }

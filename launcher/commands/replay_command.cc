@@ -16,8 +16,9 @@ constexpr int kExitDifferent = 1;
 
 std::string percent(int64_t part, int64_t whole) {
   std::ostringstream text;
-  text << std::fixed << std::setprecision(1) << (whole == 0 ? 0.0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole));
-  return text.str() + " %";
+  const double share = whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
+  text << std::fixed << std::setprecision(1) << 100.0 * share << " %";
+  return text.str();
 }
 
 void print_cut_off(const AuditReader& reader, const CommandLine& line) {

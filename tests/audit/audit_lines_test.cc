@@ -17,7 +17,12 @@ namespace {
 using ::testing::HasSubstr;
 
 AuditHeader header() {
-  return {.model_fingerprint = "abc", .num_moe_layers = 3, .num_experts = 16, .rank = 1, .node_of_rank = {0, 0, 1}, .bytes_per_row = 640};
+  return {.model_fingerprint = "abc",
+          .num_moe_layers = 3,
+          .num_experts = 16,
+          .rank = 1,
+          .node_of_rank = {0, 0, 1},
+          .bytes_per_row = 640};
 }
 
 RoutingRecord record() {

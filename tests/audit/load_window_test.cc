@@ -12,7 +12,7 @@ ExpertPlacement two_ranks() { return ExpertPlacement::contiguous({.num_moe_layer
 // Sums in which only these experts of one layer and class have run.
 std::vector<int64_t> sums_of(int moe_layer, TokenClass token_class, const std::vector<int64_t>& experts) {
   std::vector<int64_t> sums(kShape.num_counts(), 0);
-  std::copy(experts.begin(), experts.end(), sums.begin() + static_cast<int64_t>(kShape.first_of(moe_layer, static_cast<size_t>(token_class))));
+  std::copy(experts.begin(), experts.end(), sums.data() + kShape.first_of(moe_layer, static_cast<size_t>(token_class)));
   return sums;
 }
 
