@@ -1,5 +1,6 @@
 #include "evaluation/eval_report.h"
 
+#include <array>
 #include <iomanip>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -8,6 +9,8 @@ namespace skipper {
 namespace {
 
 using nlohmann::json;
+
+constexpr std::array<const char*, kNumSampleKinds> kKindNames = {"texts", "questions", "visual_questions"};
 
 int64_t sum_over_classes(const std::array<TrafficCounters::ByHopAndClass<int64_t>, kNumDirections>& bytes, size_t hop) {
   int64_t total = 0;
@@ -43,6 +46,19 @@ json skip_section(const EvalReport& report) {
   return section;
 }
 
+json distance_section(const DistanceReport& report) {
+  json section = json::object();
+  for (size_t kind = 0; kind < kNumSampleKinds; ++kind) {
+    const KindDistance& distance = report[kind];
+    section[kKindNames[kind]] = {{"samples", distance.samples},
+                                 {"tokens", distance.tokens},
+                                 {"kl", distance.mean_kl},
+                                 {"kl_interval", {distance.kl_interval.low, distance.kl_interval.high}},
+                                 {"flips", distance.flip_ratio}};
+  }
+  return section;
+}
+
 json task_section(const std::map<std::string, TaskScore>& scores) {
   json section = json::object();
   for (const auto& [task, score] : scores) section[task] = {{"right", score.right}, {"total", score.total}};
@@ -58,6 +74,18 @@ void print_tasks(std::ostringstream& out, const char* title, const std::map<std:
   }
 }
 
+void print_distance(std::ostringstream& out, const DistanceReport& report) {
+  out << std::left << std::setw(20) << "from level 0" << std::right << std::setw(12) << "KL, nats" << std::setw(24) << "95 %"
+      << std::setw(10) << "flips %" << std::setw(10) << "tokens" << "\n";
+  for (size_t kind = 0; kind < kNumSampleKinds; ++kind) {
+    const KindDistance& distance = report[kind];
+    if (distance.tokens == 0) continue;
+    out << "  " << std::left << std::setw(18) << kKindNames[kind] << std::right << std::setprecision(5) << std::setw(12)
+        << distance.mean_kl << std::setw(12) << distance.kl_interval.low << std::setw(12) << distance.kl_interval.high
+        << std::setprecision(2) << std::setw(10) << 100.0 * distance.flip_ratio << std::setw(10) << distance.tokens << "\n";
+  }
+}
+
 }  // namespace
 
 std::string to_json(const EvalReport& report) {
@@ -69,6 +97,7 @@ std::string to_json(const EvalReport& report) {
   root["vqa"] = task_section(report.vqa);
   root["chat"] = task_section(report.chat);
   root["skip"] = skip_section(report);
+  if (report.distance) root["distance"] = distance_section(*report.distance);
   return root.dump(1);
 }
 
@@ -84,6 +113,8 @@ std::string to_table(const EvalReport& report) {
   }
   print_tasks(out, "visual questions", report.vqa);
   print_tasks(out, "chat questions", report.chat);
+  out << std::fixed;
+  if (report.distance) print_distance(out, *report.distance);
   out << "level " << report.level << ": " << std::setprecision(1) << std::fixed << 100.0 * skip_ratio(report.traffic)
       << " % of text and vision pairs skipped; payload between ranks " << report.traffic.total_payload_bytes(Hop::kNode)
       << " bytes on a node, " << report.traffic.total_payload_bytes(Hop::kNetwork) << " over the network\n";

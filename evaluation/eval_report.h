@@ -2,9 +2,11 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 
 #include "evaluation/answers.h"
+#include "evaluation/distance_report.h"
 #include "evaluation/perplexity.h"
 #include "expert_parallel/traffic_counters.h"
 
@@ -14,14 +16,16 @@ struct EvalReport {
   std::map<std::string, PerplexityResult> perplexity;  // by text
   std::map<std::string, TaskScore> vqa;                // by task
   std::map<std::string, TaskScore> chat;               // by task
+  std::optional<DistanceReport> distance;              // from level 0
   int level = 0;
   TrafficCounters traffic;  // of the whole evaluation, all ranks
 };
 
 // {"perplexity":{name:{"perplexity":x,"tokens":n}},"vqa":{task:{"right":n,"total":n}},"chat":{...},
 //  "skip":{"level":n,"pairs":{class:{"run":n,"skipped":n}},"skip_ratio":x,"payload_bytes":{hop:{"sent":n,"saved":n}},
-//          "wire_bytes":{hop:n}}}
-// skip_ratio is over text and vision pairs.
+//          "wire_bytes":{hop:n}},
+//  "distance":{"texts"|"questions"|"visual_questions":{"samples":n,"tokens":n,"kl":x,"kl_interval":[low,high],"flips":x}}}
+// "distance" is there when it was measured. skip_ratio is over text and vision pairs.
 std::string to_json(const EvalReport& report);
 
 std::string to_table(const EvalReport& report);

@@ -101,4 +101,9 @@ ScoredSamples load_scored_samples(const std::filesystem::path& path, const Sampl
   return scored;
 }
 
+size_t num_samples_of(const ScoredSamples& samples, DataSplit split) {
+  return static_cast<size_t>(std::count_if(samples.samples.begin(), samples.samples.end(),
+                                           [split](const ScoredSample& sample) { return sample.split == split; }));
+}
+
 }  // namespace skipper

@@ -43,4 +43,6 @@ inline constexpr size_t kHeldOutEvery = 5;
 ScoredSamples load_scored_samples(const std::filesystem::path& path, const SampleLimits& limits,
                                   const std::vector<int32_t>& end_token_ids, const BpeTokenizer& tokenizer);
 
+size_t num_samples_of(const ScoredSamples& samples, DataSplit split);
+
 }  // namespace skipper

@@ -32,11 +32,7 @@ DEFINE_string(calibration, "",
 DEFINE_int64(calibration_limit, -1, "at most so many of its samples, spread evenly (default: all)");
 DEFINE_string(data, "", "directory with *.txt, vqa.jsonl and chat.jsonl (required)");
 DEFINE_string(json, "", "file for the results as JSON");
-DEFINE_int64(text_windows, -1, "at most so many of the samples are windows of texts, the others questions (default 32)");
-DEFINE_string(bypass, "", "what the experts of a skipped layer return while alpha is measured: zero, or identity (default zero)");
-DEFINE_int64(reference_memory, -1, "MB on each rank for what the unskipped model predicts (default 2000)");
-DEFINE_string(audit_file, "", "file for the routing decisions of some requests, one JSON line each; .rankN for several ranks");
-DEFINE_double(audit_rate, -1.0, "share of the requests that are audited, 0 to 1 (default 0.01)");
+DEFINE_bool(kl, false, "true: also how far predictions are from level 0's, KL and flips; with a level above 0");
 DEFINE_string(objective, "pairs", "what each level saves a share of: pairs, bytes (between at least 2 ranks), or time (modelled)");
 DEFINE_string(methods, "",
               "measured beside the searched ladder: all, or some of reduced_k, reduced_k_renormalized, single, tail_mass, gmlg, dmt "
@@ -48,6 +44,11 @@ DEFINE_int32(grid, -1,
 DEFINE_int32(destination_grid, -1,
              "thresholds of the destination rule that the search tries, besides 0 (default: 0 for pairs, else 3)");
 DEFINE_int64(limit, -1, "at most so many samples, spread evenly; every fifth is held out from the search (default: all)");
+DEFINE_int64(text_windows, -1, "at most so many of the samples are windows of texts, the others questions (default 32)");
+DEFINE_string(bypass, "", "what the experts of a skipped layer return while alpha is measured: zero, or identity (default zero)");
+DEFINE_int64(reference_memory, -1, "MB on each rank for what the unskipped model predicts (default 2000)");
+DEFINE_string(audit_file, "", "file for the routing decisions of some requests, one JSON line each; .rankN for several ranks");
+DEFINE_double(audit_rate, -1.0, "share of the requests that are audited, 0 to 1 (default 0.01)");
 DEFINE_int64(audit_max_bytes, -1, "an audit file of this size takes no more lines (default 1073741824)");
 DEFINE_double(imbalance_alarm, 0.0, "warn when the fullest ranks have more than this times the mean load; 0 never (default 0)");
 DEFINE_string(audit, "", "audit file to read (required)");
@@ -73,12 +74,11 @@ const std::map<std::string, Command>& commands() {
         "  mpirun -n 4 skipper serve --model models/demo --operating_point configs/demo_operating_point.json --level 1\n"}},
       {"eval",
        {"measure perplexity and answers on held-out texts and questions",
-        {"model", "config", "data", "json", "max_model_len", "operating_point", "level", "experts", "dense", "threads",
+        {"model", "config", "data", "json", "max_model_len", "operating_point", "level", "kl", "experts", "dense", "threads",
          "audit_file", "audit_rate", "audit_max_bytes"},
         "  skipper eval --model models/demo --data models/demo/eval\n"
-        "  mpirun -n 4 skipper eval --model models/demo --data models/demo/eval --json result.json\n"}},
-      {"quantize",
-       {"round weights to integers and write a checkpoint that serve and eval load; its operating points are its own",
+        "  mpirun -n 4 skipper eval --model models/demo --data models/demo/eval --json result.json\n"
+        "  skipper eval --model models/demo --data models/demo/eval --operating_point frontier.json --level 3 --kl true\n"}},
       {"calibrate",
        {"measure how much the experts of each layer matter to text and vision tokens, before 'skipper frontier'",
         {"model", "data", "out", "bypass", "limit", "text_windows", "reference_memory", "config", "max_model_len", "experts", "dense",
@@ -94,6 +94,8 @@ const std::map<std::string, Command>& commands() {
         "  mpirun -n 4 skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
         "    --out frontier.json --objective bytes --methods all --html frontier.html\n"
         "  skipper serve --model models/demo --operating_point frontier.json --level 3\n"}},
+      {"quantize",
+       {"round weights to integers and write a checkpoint that serve and eval load; its operating points are its own",
         {"model", "experts", "dense", "out", "calibration", "calibration_limit", "threads"},
         "  skipper quantize --model models/demo --experts int8-g64 --out demo-int8\n"
         "  skipper quantize --model models/demo --experts int4a-g32 --dense int8-g64 --out demo-int4\n"
@@ -233,10 +235,6 @@ CommandLine read_flags() {
   line.calibration = FLAGS_calibration;
   line.calibration_limit = FLAGS_calibration_limit;
   line.data = FLAGS_data;
-  line.json = FLAGS_json;
-  line.threads = FLAGS_threads;
-  line.imbalance_alarm = FLAGS_imbalance_alarm;
-  line.audit = FLAGS_audit;
   line.objective = FLAGS_objective;
   line.methods = FLAGS_methods;
   line.html = FLAGS_html;
@@ -246,6 +244,11 @@ CommandLine read_flags() {
   line.text_windows = FLAGS_text_windows;
   line.bypass = FLAGS_bypass;
   line.reference_memory = FLAGS_reference_memory;
+  line.json = FLAGS_json;
+  line.kl = FLAGS_kl;
+  line.threads = FLAGS_threads;
+  line.imbalance_alarm = FLAGS_imbalance_alarm;
+  line.audit = FLAGS_audit;
   line.ranks = FLAGS_ranks;
   line.audit_file = FLAGS_audit_file;
   line.audit_rate = FLAGS_audit_rate;

@@ -27,8 +27,6 @@ struct CommandLine {
   std::string out;
   std::string calibration;
   int64_t calibration_limit = -1;
-  std::string data;
-  std::string json;
   std::string objective;   // frontier
   std::string methods;     // frontier
   std::string html;        // frontier
@@ -38,6 +36,9 @@ struct CommandLine {
   int64_t text_windows = -1;      // calibrate
   std::string bypass;             // calibrate
   int64_t reference_memory = -1;  // calibrate: MB
+  std::string data;
+  std::string json;
+  bool kl = false;         // eval
   int32_t threads = -1;
   std::string audit;       // replay: the file to read
   int32_t ranks = -1;

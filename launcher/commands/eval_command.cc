@@ -4,12 +4,16 @@
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <optional>
 
 #include "base/error.h"
 #include "evaluation/answers.h"
+#include "evaluation/distance_report.h"
 #include "evaluation/eval_data.h"
 #include "evaluation/eval_report.h"
 #include "evaluation/perplexity.h"
+#include "evaluation/scored_samples.h"
+#include "evaluation/skip_evaluator.h"
 #include "launcher/command_options.h"
 #include "launcher/progress_line.h"
 #include "launcher/rank_process.h"
@@ -28,7 +32,32 @@ ServerConfig evaluation_config(const CommandLine& line) {
   return config;
 }
 
-EvalReport evaluate(const EvalData& data, RankProcess& process, Engine& engine) {
+// What rank 0 needs besides the model; found out before anything takes long.
+struct EvalFiles {
+  EvalData data;
+  std::optional<ScoredSamples> scored;  // with --kl
+  std::ofstream json;
+};
+
+// The same samples at level 0 and at the level, token by token; the table of levels is another afterwards.
+DistanceReport measure_distance(const ScoredSamples& samples, RankProcess& process, Engine& engine) {
+  const OperatingPoint point = process.levels().levels[process.level()];
+  const EvaluatorSettings settings{.num_ranks = process.world_size(), .vocab_size = process.model_config().vocab_size};
+  SkipEvaluator evaluator({engine, process.queue(), process.processor(), samples}, settings);
+  std::vector<SampleMeasurement> measured;
+  for (const DataSplit split : {DataSplit::kSearch, DataSplit::kHeldOut}) {
+    if (num_samples_of(samples, split) == 0) continue;
+    ProgressLine reference("predictions of level 0");
+    evaluator.measure_reference(split, std::ref(reference));
+    ProgressLine progress("distance from level 0");
+    const Measurement part = evaluator.evaluate({&point, 1}, {.split = split}, std::ref(progress)).front();
+    measured.insert(measured.end(), part.samples.begin(), part.samples.end());
+  }
+  return distance_report(samples, measured);
+}
+
+EvalReport evaluate(const EvalFiles& files, RankProcess& process, Engine& engine) {
+  const EvalData& data = files.data;
   RequestDriver driver(engine, process.queue(), kInFlightPerRank * static_cast<size_t>(process.world_size()));
   EvalReport report;
   report.level = process.level();
@@ -43,25 +72,25 @@ EvalReport evaluate(const EvalData& data, RankProcess& process, Engine& engine) 
   ProgressLine chat_progress("chat questions");
   report.chat = measure_answers(data.chat, settings, process.processor(), driver, std::ref(chat_progress));
   report.traffic = engine.total_traffic();
+  if (files.scored) report.distance = measure_distance(*files.scored, process, engine);
   return report;
 }
-
-// What rank 0 needs besides the model; found out before anything takes long.
-struct EvalFiles {
-  EvalData data;
-  std::ofstream json;
-};
 
 void check_writable(const std::ofstream& file, const std::string& path) {
   if (!file) throw Error(path + ": cannot be written; check the folder and its permissions");
 }
 
-EvalFiles open_files(const CommandLine& line, const ServerConfig& config) {
+EvalFiles open_files(const CommandLine& line, const RankProcess& process) {
+  const ServerConfig& config = process.config();
   EvalFiles files;
   files.data = load_eval_data(line.data);
   if (!files.data.texts.empty() && config.engine.max_model_len < kWindowTokens) {
     throw Error("perplexity takes windows of " + std::to_string(kWindowTokens) + " tokens, but max_model_len is " +
                 std::to_string(config.engine.max_model_len) + "; raise it, engine.kv_blocks_per_rank, or leave the texts out");
+  }
+  if (line.kl) {
+    if (process.level() == 0) throw Error("--kl compares a level with level 0; give --operating_point and --level");
+    files.scored = load_scored_samples(line.data, {}, process.model_config().eos_token_ids, process.processor().tokenizer());
   }
   if (!line.json.empty()) files.json.open(line.json);
   check_writable(files.json, line.json);
@@ -71,7 +100,7 @@ EvalFiles open_files(const CommandLine& line, const ServerConfig& config) {
 void lead(const CommandLine& line, EvalFiles& files, RankProcess& process, Engine& engine) {
   EvalReport report;
   try {
-    report = evaluate(files.data, process, engine);
+    report = evaluate(files, process, engine);
   } catch (const CommError&) {
     throw;
   } catch (const Error&) {
@@ -92,7 +121,7 @@ int run_eval(const CommandLine& line) {
   RankProcess process([&] { return evaluation_config(line); }, rank_options_from(line));
   EvalFiles files;
   run_together(process.startup(), [&] {
-    if (process.is_leader()) files = open_files(line, process.config());
+    if (process.is_leader()) files = open_files(line, process);
   });
   process.load();
   Engine& engine = process.start_engine(nullptr);

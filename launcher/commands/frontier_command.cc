@@ -61,11 +61,6 @@ SampleLimits sample_limits(const CommandLine& line) {
   return limits;
 }
 
-size_t num_samples_of(const ScoredSamples& samples, DataSplit split) {
-  return static_cast<size_t>(std::count_if(samples.samples.begin(), samples.samples.end(),
-                                           [split](const ScoredSample& sample) { return sample.split == split; }));
-}
-
 // Everything that a measurement depends on besides its point.
 std::string measurement_settings(const ScoredSamples& samples, const RankProcess& process) {
   return "model " + process.model_config().fingerprint + " data " + samples.hash + " ranks " +
