@@ -21,9 +21,14 @@ SampleSelection selection_for(TokenClass token_class) {
   return {};
 }
 
-std::string short_number(double value) {
-  std::string text = std::to_string(value);
-  return text.substr(0, text.find_last_not_of('0') + 1);
+std::string bypass_name(TokenClass token_class, int layer) {
+  return class_name(token_class) + " without MoE layer " + std::to_string(layer);
+}
+
+std::string percent(double share) { return std::to_string(std::lround(100.0 * share)) + " %"; }
+
+std::string trial_name(TokenClass token_class, double exponent, double ratio) {
+  return class_name(token_class) + " with exponent " + percent(exponent) + ", " + percent(ratio) + " skipped";
 }
 
 void require_number(const Measurement& measured, const std::string& name) {
@@ -49,9 +54,24 @@ double best_exponent(std::span<const ExponentTrial> trials) {
 }
 
 std::array<ClassCalibration, kNumSkippableClasses> SkipCalibrator::run(const ProgressCallback& progress) {
+  runs_done_ = 0;
+  runs_total_ = runs_left(TokenClass::kText) + (settings_.has_vision ? runs_left(TokenClass::kVision) : 0);
   ClassCalibration text = calibrate(TokenClass::kText, progress);
   ClassCalibration vision = settings_.has_vision ? calibrate(TokenClass::kVision, progress) : text;
   return {std::move(text), std::move(vision)};
+}
+
+size_t SkipCalibrator::runs_left(TokenClass token_class) const {
+  size_t num_points = 0;
+  for (int layer = 0; layer < settings_.num_moe_layers; ++layer) {
+    if (!log_.find(bypass_name(token_class, layer))) ++num_points;
+  }
+  for (const double exponent : kAlphaExponents) {
+    for (const double ratio : kTrialRatios) {
+      if (!log_.find(trial_name(token_class, exponent, ratio))) ++num_points;
+    }
+  }
+  return num_points * evaluator_.num_selected(selection_for(token_class));
 }
 
 ClassCalibration SkipCalibrator::calibrate(TokenClass token_class, const ProgressCallback& progress) {
@@ -66,7 +86,7 @@ ClassCalibration SkipCalibrator::calibrate(TokenClass token_class, const Progres
 std::vector<double> SkipCalibrator::measure_layers(TokenClass token_class, const ProgressCallback& progress) {
   std::vector<NamedPoint> points;
   for (int layer = 0; layer < settings_.num_moe_layers; ++layer) {
-    points.push_back({class_name(token_class) + " without MoE layer " + std::to_string(layer),
+    points.push_back({bypass_name(token_class, layer),
                       bypass_point({token_class, layer}, settings_.num_moe_layers, settings_.bypass)});
   }
   std::vector<double> losses;
@@ -90,8 +110,7 @@ std::vector<ExponentTrial> SkipCalibrator::try_exponents(TokenClass token_class,
       const double share = std::clamp((ratio * num_pairs - (num_pairs - num_positive)) / num_positive, 0.0, 1.0);
       const auto tau = static_cast<float>(scores.quantile(share));
       trials.push_back({.exponent = exponent, .target_ratio = ratio, .tau = tau});
-      points.push_back({class_name(token_class) + " with exponent " + short_number(exponent) + " at " + short_number(ratio),
-                        class_point(token_class, alpha, tau)});
+      points.push_back({trial_name(token_class, exponent, ratio), class_point(token_class, alpha, tau)});
     }
   }
   const std::vector<LoggedPoint> measured = measure(token_class, points, progress);
@@ -111,11 +130,12 @@ std::vector<LoggedPoint> SkipCalibrator::measure(TokenClass token_class, const s
   }
   for (size_t begin = 0; begin < missing.size(); begin += settings_.points_at_once) {
     const size_t count = std::min(settings_.points_at_once, missing.size() - begin);
-    // Runs of a batch are equally long; the callback sees all batches of this call as one piece of work.
+    size_t runs_of_batch = 0;
     measure_some(token_class, std::span(missing).subspan(begin, count), [&](size_t done, size_t total) {
-      const size_t per_point = total / count;
-      progress(begin * per_point + done, missing.size() * per_point);
+      runs_of_batch = total;
+      progress(runs_done_ + done, runs_total_);
     });
+    runs_done_ += runs_of_batch;
   }
   std::vector<LoggedPoint> measured;
   for (const NamedPoint& one : points) measured.push_back(log_.find(one.name).value());

@@ -35,6 +35,8 @@ class SkipCalibrator {
     OperatingPoint point;
   };
 
+  // Runs of samples that the log does not have yet.
+  size_t runs_left(TokenClass token_class) const;
   ClassCalibration calibrate(TokenClass token_class, const ProgressCallback& progress);
   std::vector<double> measure_layers(TokenClass token_class, const ProgressCallback& progress);
   std::vector<ExponentTrial> try_exponents(TokenClass token_class, const std::vector<double>& losses,
@@ -47,6 +49,8 @@ class SkipCalibrator {
   SkipEvaluator& evaluator_;
   const RoutingTrace& trace_;
   PointLog& log_;
+  size_t runs_done_ = 0;
+  size_t runs_total_ = 0;
 };
 
 // The exponent whose trials lose least at the target ratios together; the smaller one when equal.

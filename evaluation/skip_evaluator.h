@@ -89,6 +89,7 @@ class SkipEvaluator {
   // none yet. `totals` is what the engine's observer feeds.
   PointMeasurement measure_point(const OperatingPoint& point, DataSplit split, const StepTotals& totals);
 
+  size_t num_selected(const SampleSelection& selection) const { return selected(selection).size(); }
   size_t num_too_long() const { return num_too_long_; }
 
  private:

@@ -188,7 +188,7 @@ int run_calibrate(const CommandLine& line) {
   run_phase(process, engine, [&] {
     const CalibratorSettings settings{model.num_moe_layers(), bypass, model.vision.has_value()};
     SkipCalibrator calibrator(settings, *evaluator, calibration.trace, *files.log);
-    calibration.classes = calibrator.run(ProgressLine("calibrating, samples"));
+    calibration.classes = calibrator.run(ProgressLine("calibrating, runs of samples"));
   });
   if (!process.is_leader()) return 0;
   write_file_atomically(line.out, to_json(calibration));
