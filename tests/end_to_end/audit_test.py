@@ -105,12 +105,13 @@ class AuditTest:
 
     def check_load_metrics(self):
         """Sixteen steps are enough for the ranks to report once."""
-        body = {"messages": [{"role": "user", "content": "Tell me about rivers."}], "max_tokens": 40, "ignore_eos": True}
+        messages = [{"role": "user", "content": "Tell me about rivers."}]
+        body = {"model": "demo", "messages": messages, "max_tokens": 40, "ignore_eos": True}
         with skipper_process.Server(self.binary, ["--model", self.model], ranks=2) as server:
-            status, _ = skipper_process.post_json(server.url + "/v1/chat/completions", body)
-            self.expect(status == 200, f"chat ended with {status}")
+            status, answer = skipper_process.post_json(server.url + "/v1/chat/completions", body)
+            self.expect(status == 200, f"chat ended with {status}: {answer}")
             metric = lambda name, **labels: skipper_process.metric(server.url, name, **labels)
-            reported = lambda: metric("skipper_rank_load_max_over_mean", layer="0", token_class="text") > 0
+            reported = lambda: metric("skipper_expert_load_gini", layer="0", token_class="text") > 0
             self.expect(skipper_process.wait_until(reported), "no load gauges after 40 steps")
             for layer in range(NUM_LAYERS):
                 value = metric("skipper_rank_load_max_over_mean", layer=str(layer), token_class="all")
