@@ -36,7 +36,19 @@ TEST(MetricsRegistry, EverySampleHasHelpAndTypeAbove) {
     ++num_samples;
   }
   EXPECT_GT(num_samples, 200);
-  EXPECT_EQ(typed.size(), 19u);
+  EXPECT_EQ(typed.size(), 24u);
+}
+
+TEST(MetricsRegistry, ReportsLoadsByLayerAndClass) {
+  MetricsRegistry registry("demo", 2);
+  registry.set_loads({.rank_max_over_mean = 1.5, .num_alarms = 3, .layers = {{4, "vision", 1.25, 0.125, 0.5}}});
+  const std::string text = registry.text();
+  EXPECT_THAT(text, HasSubstr("skipper_step_load_max_over_mean{model_name=\"demo\"} 1.5"));
+  EXPECT_THAT(text, HasSubstr("skipper_imbalance_alarms_total{model_name=\"demo\"} 3"));
+  const std::string labels = "{model_name=\"demo\",layer=\"4\",token_class=\"vision\"}";
+  EXPECT_THAT(text, HasSubstr("skipper_rank_load_max_over_mean" + labels + " 1.25"));
+  EXPECT_THAT(text, HasSubstr("skipper_rank_load_gini" + labels + " 0.125"));
+  EXPECT_THAT(text, HasSubstr("skipper_expert_load_gini" + labels + " 0.5"));
 }
 
 TEST(MetricsRegistry, ReportsWhatTheFrontendRecorded) {
