@@ -38,7 +38,7 @@ Engine::Engine(const EngineConfig& config, const ClusterConfig& cluster, const E
       scheduler_(config, parts.control.size()),
       step_pairs_(parts.model.pairs()),
       sent_pairs_(parts.model.pairs()),
-      levels_(parts.levels) {}
+      levels_(parts.levels, parts.level) {}
 
 void Engine::run() {
   try {

@@ -57,6 +57,7 @@ struct EngineParts {
   LevelTable& levels;     // the one that the model reads; replaced between steps
   ThreadPool& workers = ThreadPool::caller_only();  // of the kernels
   ExpertLoads loads = {};
+  uint8_t level = 0;      // the global one at start; used at rank 0
 };
 
 // Rank 0 plans each step and all ranks step alike; ranks without tokens take part with zero. Engine thread only, except

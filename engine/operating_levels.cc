@@ -15,7 +15,8 @@ constexpr size_t kMaxLevels = 256;  // a token carries its level in one byte
 
 }  // namespace
 
-OperatingLevels::OperatingLevels(const LevelTable& table) : in_force_{.table = table}, wanted_table_(table) {}
+OperatingLevels::OperatingLevels(const LevelTable& table, uint8_t level)
+    : in_force_{.table = table, .level = level}, wanted_table_(table), wanted_level_(level) {}
 
 OperatingState OperatingLevels::in_force() const {
   const std::lock_guard lock(mutex_);

@@ -19,7 +19,8 @@ struct OperatingState {
 // Thread-safe. The table only grows by append(), so that tokens under way keep the meaning of their level.
 class OperatingLevels {
  public:
-  explicit OperatingLevels(const LevelTable& table);
+  // What is in force at start; `level` is of the table.
+  explicit OperatingLevels(const LevelTable& table, uint8_t level = 0);
 
   // What the engine took over last.
   OperatingState in_force() const;

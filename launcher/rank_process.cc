@@ -139,7 +139,7 @@ void RankProcess::watch_routing() {
 
 Engine& RankProcess::start_engine(StepObserver observer) {
   const EngineParts parts{*group_.control, *group_.data, *runner_, *model_, *queue_, *health_, levels_, *workers_,
-                          {.counts = load_->counts()}};
+                          {.counts = load_->counts()}, level_};
   engine_ = std::make_unique<Engine>(config_.engine, config_.cluster, parts, std::move(observer));
   return *engine_;
 }

@@ -89,7 +89,6 @@ class Frontend {
       : process_(process),
         metrics_(served_name(line), process.world_size()),
         imbalance_alarm_(line.imbalance_alarm),
-        num_level_changes_at_start_(process.level() > 0 ? 1 : 0),
         server_(process.config().frontend, make_endpoints(serving_context(line)), metrics_) {
     if (line.admin_port >= 0) admin_.emplace(line, process, metrics_);
     thread_ = std::thread([this] { server_.run(); });
@@ -159,8 +158,7 @@ class Frontend {
     traffic_ += report.traffic;
     if (report.num_tokens > 0) metrics_.record_step(report.step_seconds);
     metrics_.set_engine_gauges(
-        {report.num_running, report.num_waiting, report.kv_used_fraction, report.level,
-         report.num_level_changes - num_level_changes_at_start_});
+        {report.num_running, report.num_waiting, report.kv_used_fraction, report.level, report.num_level_changes});
     metrics_.set_traffic(totals_of(traffic_));
     loads_->observe(report);
     metrics_.record_pairs(report.pairs->counts());
@@ -173,7 +171,6 @@ class Frontend {
   std::optional<LoadWatch> loads_;
   std::atomic<bool> draining_{false};
   std::atomic<bool> failed_{false};
-  const int64_t num_level_changes_at_start_;  // from 0 to the level of the command line
   std::atomic<const Engine*> engine_{nullptr};
   double expert_bits_per_weight_ = 0.0;  // written before engine_
   HttpServer server_;
@@ -220,7 +217,6 @@ void lead(RankProcess& process, Frontend& frontend) {
   LOG(INFO) << "settings " << describe(process.config());
   process.load();
   Engine& engine = process.start_engine(frontend.observer());
-  engine.set_level(process.level());
   frontend.set_engine(engine);
   stop_on_signal.set_engine(engine);
   frontend.announce();

@@ -45,6 +45,15 @@ TEST(OperatingLevels, AChangeIsInForceOnlyAfterTheStepThatAppliedIt) {
   EXPECT_FALSE(levels.take().table.has_value()) << "the table would travel with every step";
 }
 
+TEST(OperatingLevels, StartsAtTheLevelItIsGiven) {
+  LevelTable table = unskipped_levels(2);
+  table.levels.push_back(point(0.5f));
+  OperatingLevels levels(table, 1);
+  EXPECT_EQ(levels.level(), 1);
+  EXPECT_EQ(apply(levels).level, 1);
+  EXPECT_EQ(levels.num_changes(), 0);
+}
+
 TEST(OperatingLevels, AChangeThatComesDuringAStepWaitsForTheNext) {
   OperatingLevels levels(unskipped_levels(2));
   const OperatingLevels::Change taken = levels.take();
