@@ -11,7 +11,8 @@ namespace {
 using nlohmann::json;
 
 std::string line_of(const std::string& key, const LoggedPoint& point) {
-  return json({{"point", key}, {"kl", point.kl}, {"num_scored", point.num_scored}, {"pairs_skipped", point.pairs_skipped}}).dump();
+  const json line = {{"point", key}, {"kl", point.kl}, {"num_scored", point.num_scored}, {"pairs_skipped", point.pairs_skipped}};
+  return line.dump();
 }
 
 std::string settings_line(const std::string& settings) { return json({{"version", 1}, {"settings", settings}}).dump(); }

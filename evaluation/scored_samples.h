@@ -38,8 +38,8 @@ struct ScoredSamples {
 // Every kth sample of a kind is held out, the last of each k, counted before any limit: a sample has its split for good.
 inline constexpr size_t kHeldOutEvery = 5;
 
-// Reads what load_calibration_data reads, and thins it out evenly to the limits. Texts of one token are left out. Throws InvalidFile also for a question without answer
-// tokens.
+// Reads what load_calibration_data reads, and thins it out evenly to the limits. Texts of one token are left out. Throws
+// InvalidFile also for a question without answer tokens.
 ScoredSamples load_scored_samples(const std::filesystem::path& path, const SampleLimits& limits,
                                   const std::vector<int32_t>& end_token_ids, const BpeTokenizer& tokenizer);
 

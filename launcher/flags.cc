@@ -25,7 +25,7 @@ DEFINE_int32(threads, -1, "threads of each rank's kernels; 0 shares the usable c
 DEFINE_string(experts, "", "format of the experts: bf16, int8-gN, int4-gN, int4a-gN, int3a-gN or int2a-gN (N = 32, 64, 128)");
 DEFINE_string(dense, "",
               "format of attention projections, dense layers and head; never of a vision tower (default: as in the checkpoint)");
-DEFINE_string(out, "", "where the result goes (required): a new or empty directory of quantize, a file of calibrate and frontier");
+DEFINE_string(out, "", "where the result goes (required): a new or empty directory of quantize, a file of the others");
 DEFINE_string(calibration, "",
               "quantize: samples over which inputs are measured before rounding, *.jsonl, *.txt, or a folder as for --data; "
               "frontier: calibration.json of 'skipper calibrate' (required)");
@@ -81,8 +81,8 @@ const std::map<std::string, Command>& commands() {
         "  skipper eval --model models/demo --data models/demo/eval --operating_point frontier.json --level 3 --kl true\n"}},
       {"calibrate",
        {"measure how much the experts of each layer matter to text and vision tokens, before 'skipper frontier'",
-        {"model", "data", "out", "bypass", "limit", "text_windows", "reference_memory", "config", "max_model_len", "experts", "dense",
-         "threads"},
+        {"model", "data", "out", "bypass", "limit", "text_windows", "reference_memory", "config", "max_model_len", "experts",
+         "dense", "threads"},
         "  skipper calibrate --model models/demo --data models/demo/calibration --out calibration.json\n"
         "  mpirun -n 4 skipper calibrate --model models/demo --data models/demo/calibration --out calibration.json\n"
         "\nKilled, it goes on from FILE.partial when it is started again with the same flags and ranks.\n"}},
