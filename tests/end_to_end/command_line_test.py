@@ -51,7 +51,7 @@ def write_json(path, value):
 def check_usage(check, model):
     check.expect("unknown command", ["serv"], EXIT_USAGE, "unknown command 'serv'.*did you mean 'serve'")
     check.expect("unknown flag", ["serve", "--modle", model], EXIT_USAGE, "--modle.*did you mean '--model'")
-    check.expect("foreign flag", ["serve", "--model", model, "--data", "x"], EXIT_USAGE, "--data belongs to 'skipper eval'")
+    check.expect("foreign flag", ["serve", "--model", model, "--json", "x"], EXIT_USAGE, "--json belongs to 'skipper eval'")
     check.expect("malformed value", ["serve", "--model", model, "--port", "http"], EXIT_USAGE, "--port: 'http'")
     check.expect("negative value", ["serve", "--model", model, "--max_model_len", "-5"], EXIT_USAGE, "-5 is negative")
     check.expect("port out of range", ["serve", "--model", model, "--port", "70000"], EXIT_USAGE, "70000.*0 to 65535")
