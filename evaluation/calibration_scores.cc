@@ -50,7 +50,8 @@ double read_count(const json& value, const JsonFields& scores, const std::string
 LayerCounts read_counts(const JsonFields& scores, const std::string& name, size_t num_buckets, int num_moe_layers) {
   const json& layers = scores.raw(name);
   if (!layers.is_array() || layers.size() != static_cast<size_t>(num_moe_layers)) {
-    scores.fail(name, "expected counts for each of " + std::to_string(num_moe_layers) + " MoE layers; run 'skipper calibrate' again");
+    scores.fail(name, "expected counts for each of " + std::to_string(num_moe_layers) +
+                          " MoE layers; run 'skipper calibrate' again");
   }
   LayerCounts counts;
   for (const json& layer : layers) {

@@ -54,7 +54,8 @@ json measured_section(const MeasuredPoint& level, const StepTimeModel& step_time
 std::filesystem::path neighbour_of(const std::filesystem::path& path) { return path.string() + ".new"; }
 
 [[noreturn]] void fail_to_write(const std::filesystem::path& path) {
-  throw Error(path.string() + ": cannot be written (" + std::strerror(errno) + "); check the folder, its permissions and free space");
+  throw Error(path.string() + ": cannot be written (" + std::strerror(errno) +
+              "); check the folder, its permissions and free space");
 }
 
 }  // namespace

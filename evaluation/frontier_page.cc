@@ -163,8 +163,9 @@ class Chart {
 
   void draw_legend_entry(size_t index, const std::string& colour) {
     const double y = kTop + 18.0 * static_cast<double>(++num_legend_entries_);
-    out_ << "<line x1=\"" << kLeft + 14 << "\" y1=\"" << y - 4 << "\" x2=\"" << kLeft + 44 << "\" y2=\"" << y - 4 << "\" stroke=\""
-         << colour << "\" stroke-width=\"2\" stroke-dasharray=\"" << kDashes[index % kDashes.size()] << "\"/>\n";
+    out_ << "<line x1=\"" << kLeft + 14 << "\" y1=\"" << y - 4 << "\" x2=\"" << kLeft + 44 << "\" y2=\"" << y - 4
+         << "\" stroke=\"" << colour << "\" stroke-width=\"2\" stroke-dasharray=\"" << kDashes[index % kDashes.size()]
+         << "\"/>\n";
     label(kLeft + 52, y, "start", result_.curves[index].method.title);
   }
 
@@ -195,8 +196,10 @@ std::vector<std::string> cells_of(const std::string& name, const std::string& pa
 
 void add_table(std::ostringstream& out, const FrontierResult& result) {
   out << "<div class=\"scroll\"><table>\n";
-  add_row(out, {"method", "parameter", "KL (nats)", "top-1 flips (%)", "pairs skipped (%)", "of text", "of vision", "bytes saved (%)",
-                "step (ms)"}, "th");
+  add_row(out,
+          {"method", "parameter", "KL (nats)", "top-1 flips (%)", "pairs skipped (%)", "of text", "of vision", "bytes saved (%)",
+           "step (ms)"},
+          "th");
   for (size_t i = 0; i < result.ladder.size(); ++i) {
     const MeasuredPoint& level = result.ladder[i];
     const std::string taus = "text " + significant(level.point.tau[0]) + ", vision " + significant(level.point.tau[1]);

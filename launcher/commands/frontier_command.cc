@@ -144,7 +144,8 @@ void write_results(const CommandLine& line, const FrontierResult& result, RankPr
   const PlacementWorld world = placement_world(process.topology());
   const FrontierOrigin origin{process.model_config().fingerprint, world};
   write_file_atomically(line.out, to_json(result, origin));
-  if (!line.html.empty()) write_file_atomically(line.html, to_page(result, {name_of(line.model), name_of(line.data), world.ranks}));
+  if (line.html.empty()) return;
+  write_file_atomically(line.html, to_page(result, {name_of(line.model), name_of(line.data), world.ranks}));
 }
 
 void lead(const CommandLine& line, FrontierFiles& files, RankProcess& process, const LedEngine& led) {

@@ -66,6 +66,10 @@ def thresholds(frontier):
     return [(level["alpha"], level.get("tau"), level.get("tau_dst")) for level in frontier["levels"]]
 
 
+def losses(frontier):
+    return [level["measured"]["kl"] for level in frontier["levels"]]
+
+
 def check_ladder(name, frontier):
     """Level 0 skips nothing; skip ratio and KL ascend; what must be there is."""
     failures = []
@@ -134,7 +138,7 @@ def check_resume(arguments, calibration, folder, whole):
         failures.append(f"resume: status {result.returncode}\n{result.stderr}")
     elif thresholds(read_json(out)) != thresholds(whole):
         failures.append("resume: other thresholds than in one go")
-    elif [level["measured"]["kl"] for level in read_json(out)["levels"]] != [level["measured"]["kl"] for level in whole["levels"]]:
+    elif losses(read_json(out)) != losses(whole):
         failures.append("resume: another KL than in one go")
     if os.path.exists(partial):
         failures.append("resume: the partial file was left behind")
@@ -178,7 +182,7 @@ def check_refusals(arguments, calibration, folder):
         ("other depth", made("b.json", {**good, "alpha": {"text": [1.0], "vision": [1.0]}}), out, [], EXIT_ERROR,
          f"has 1 numbers but the model has {num_layers} MoE layers"),
         ("NaN", nan, out, [], EXIT_ERROR, "nan.json"),
-        ("negative count", made("c.json", text([[-1] * NUM_BUCKETS] * num_layers)), out, [], EXIT_ERROR, "-1 is no count of pairs"),
+        ("negative count", made("c.json", text([[-1] * NUM_BUCKETS] * num_layers)), out, [], EXIT_ERROR, "-1 is no count"),
         ("class without samples", made("d.json", text([[0] * NUM_BUCKETS] * num_layers)), out, [], EXIT_ERROR, "holds no pair"),
         ("no calibration", os.path.join(folder, "gone.json"), out, [], EXIT_ERROR, "gone.json: cannot be opened"),
         ("empty data", calibration, out, ["--data", empty], EXIT_ERROR, "empty: has no "),

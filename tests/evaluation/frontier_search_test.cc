@@ -118,8 +118,9 @@ TEST(FrontierSearch, FindsTheExhaustiveOptimumOnMonotoneGridsOfAllSizes) {
   std::mt19937 random(16);
   for (int text = 1; text <= kLargestSide; ++text) {
     for (int vision = 1; vision <= kLargestSide; ++vision) {
+      const GridSize size{text, vision};
       for (const Surface& surface :
-           {random_monotone_surface({text, vision}, random, 3 + text * vision / 4), random_additive_surface({text, vision}, random)}) {
+           {random_monotone_surface(size, random, 3 + text * vision / 4), random_additive_surface(size, random)}) {
         std::vector<double> targets = targets_of(surface);
         const double highest = targets.back();
         std::shuffle(targets.begin(), targets.end(), random);
