@@ -39,8 +39,9 @@ class Measurements {
     return measured;
   }
 
-  // How many passes are still to come, about.
-  void expect(size_t num_more) { expected_ = num_done_ + num_more; }
+  // How many passes are still to come, about: of the method that runs, and of those after it.
+  void expect(size_t num_more) { expected_ = num_done_ + num_more + num_later_; }
+  void expect_later(size_t num_later) { num_later_ = num_later; }
   StepTimeModel fitted_step_time() const { return fit_step_time(samples_); }
 
  private:
@@ -49,6 +50,7 @@ class Measurements {
   std::vector<StepTimeSample> samples_;
   size_t num_done_ = 0;
   size_t expected_ = 0;
+  size_t num_later_ = 0;
 };
 
 // What a point gains, of what skipping everything gains.
@@ -228,6 +230,13 @@ std::vector<MeasuredPoint> measure_family(const std::vector<MethodPoint>& points
   return measured;
 }
 
+// Before a method has begun. Half of a walk's points are known from the walks before it.
+size_t expected_passes(const FrontierMethod& method, const MethodInputs& inputs, const FrontierSettings& settings) {
+  if (method.kind == MethodKind::kFamily) return method.points(inputs).size();
+  const auto per_walk = static_cast<size_t>(settings.grid) * static_cast<size_t>(settings.num_destination_thresholds + 1);
+  return settings.targets.size() * (per_walk + 1);
+}
+
 }  // namespace
 
 FrontierObjective parse_objective(const std::string& text) {
@@ -244,7 +253,11 @@ FrontierResult run_frontier(const MethodInputs& inputs, const FrontierSettings& 
                             const FrontierProgress& progress) {
   Measurements measurements(evaluate, progress);
   FrontierResult result;
+  size_t num_later = 0;
+  for (const FrontierMethod& method : settings.methods) num_later += expected_passes(method, inputs, settings);
   for (const FrontierMethod& method : settings.methods) {
+    num_later -= expected_passes(method, inputs, settings);
+    measurements.expect_later(num_later);
     if (method.kind == MethodKind::kFamily) {
       result.curves.push_back({method, measure_family(method.points(inputs), measurements)});
       continue;
