@@ -16,7 +16,7 @@ namespace skipper {
 namespace {
 
 const RunFormats kFp32{
-    .kv = DType::kF32, .rows = {DType::kF32, DType::kF32}, .weights = {{}, {}, DType::kF32}, .num_threads = 1};
+    .kv = DType::kF32, .rows = {PayloadFormat::kF32, DType::kF32}, .weights = {{}, {}, DType::kF32}, .num_threads = 1};
 const RunFormats kDefault{.num_threads = 2};
 
 // Over all recorded positions of a file.

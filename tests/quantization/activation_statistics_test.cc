@@ -154,7 +154,7 @@ std::string name_of(const InputKey& key) {
 // The tiny model's statistics with everything in FP32, its sequence cut into steps of `chunk_size` tokens.
 ActivationStatistics statistics_of_tiny_model(const std::vector<int32_t>& token_ids, int64_t chunk_size) {
   ActivationStatistics statistics;
-  RunFormats formats{.kv = DType::kF32, .rows = {DType::kF32, DType::kF32}, .num_threads = 2};
+  RunFormats formats{.kv = DType::kF32, .rows = {PayloadFormat::kF32, DType::kF32}, .num_threads = 2};
   formats.weights.activation_dtype = DType::kF32;
   spawn_ranks(1, [&](Communicator& comm) {
     const std::filesystem::path model = model_fixture("tiny_qwen3_moe");
