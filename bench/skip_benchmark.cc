@@ -32,8 +32,9 @@ SkipBenchmark::SkipBenchmark(const SkipBenchmarkConfig& config, Communicator& da
   const StepLimits limits{config.prompt_tokens, 1};
   model_ = std::make_unique<MultimodalModel>(config.model, model_config_, ParallelContext{data, topology, levels_}, limits,
                                              WeightLoading{config.formats, workers});
-  prompt_ = std::make_unique<TokenStream>(
-      TokenStreamConfig{.seed = 1, .num_tokens = config.prompt_tokens, .vocab_size = model_config_.vocab_size, .block_size = kBlockSize});
+  const TokenStreamConfig stream{
+      .seed = 1, .num_tokens = config.prompt_tokens, .vocab_size = model_config_.vocab_size, .block_size = kBlockSize};
+  prompt_ = std::make_unique<TokenStream>(stream);
   cache_ = std::make_unique<KvCache>(model_config_, KvCacheConfig{prompt_->num_blocks(), kBlockSize, DType::kBF16});
   batch_ = std::make_unique<StreamBatch>(1, prompt_->num_blocks(), kBlockSize);
   add_levels(config.shares);

@@ -31,7 +31,7 @@ ModelIdentity identity_of(const ModelConfig& model) {
 std::shared_ptr<const AdminContext> context_of(const CommandLine& line, const RankProcess& process, AdminHooks hooks) {
   return std::make_shared<const AdminContext>(AdminContext{.key = AdminKey::load(line.admin_key_file),
                                                            .model = identity_of(process.model_config()),
-                                                           .world = {},
+                                                           .world = placement_world(process.topology()),
                                                            .measured = measured_levels(line.operating_point),
                                                            .hooks = std::move(hooks)});
 }

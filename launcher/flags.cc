@@ -33,14 +33,14 @@ DEFINE_int64(calibration_limit, -1, "at most so many of its samples, spread even
 DEFINE_string(data, "", "directory with *.txt, vqa.jsonl and chat.jsonl (required)");
 DEFINE_string(json, "", "file for the results as JSON");
 DEFINE_bool(kl, false, "true: also how far predictions are from level 0's, KL and flips; with a level above 0");
-DEFINE_string(objective, "pairs", "what each level saves a share of: pairs, bytes (between at least 2 ranks), or time (modelled)");
+DEFINE_string(objective, "pairs", "what each level saves a share of: pairs, bytes (of at least 2 ranks), or time (modelled)");
 DEFINE_string(methods, "",
-              "measured beside the searched ladder: all, or some of reduced_k, reduced_k_renormalized, single, tail_mass, gmlg, dmt "
-              "with commas between (default: none)");
+              "measured beside the searched ladder: all, or some of reduced_k, reduced_k_renormalized, single, tail_mass, gmlg, "
+              "dmt with commas between (default: none)");
 DEFINE_string(html, "", "file for a page with the curves of all methods that were measured");
 DEFINE_int32(grid, -1,
-             "thresholds of each class that the search tries, besides 0; 100 is finest, each costs about two passes over the data "
-             "for each of 15 targets (default 24)");
+             "thresholds of each class that the search tries, besides 0; 100 is finest, each costs about two passes over the "
+             "data for each of 15 targets (default 24)");
 DEFINE_int32(destination_grid, -1,
              "thresholds of the destination rule that the search tries, besides 0 (default: 0 for pairs, else 3)");
 DEFINE_int64(limit, -1, "at most so many samples, spread evenly; every fifth is held out from the search (default: all)");
@@ -90,7 +90,8 @@ const std::map<std::string, Command>& commands() {
        {"search a ladder of operating points: the least loss of answers for each share of skipped pairs, saved bytes or time",
         {"model", "data", "calibration", "out", "objective", "grid", "destination_grid", "limit", "methods", "html", "config",
          "max_model_len", "experts", "dense", "threads"},
-        "  skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json --out frontier.json\n"
+        "  skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
+        "    --out frontier.json\n"
         "  mpirun -n 4 skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
         "    --out frontier.json --objective bytes --methods all --html frontier.html\n"
         "  skipper serve --model models/demo --operating_point frontier.json --level 3\n"}},
@@ -130,11 +131,14 @@ const Command& find_command(const std::string& name) {
   throw UsageError("unknown command '" + name + "'" + did_you_mean(name, command_names(), "") + " See: skipper help");
 }
 
-std::string other_command_with(const std::string& flag) {
+// "'skipper calibrate', 'skipper frontier'"; empty when no command takes the flag.
+std::string commands_with(const std::string& flag) {
+  std::string names;
   for (const auto& [name, command] : commands()) {
-    if (std::find(command.flags.begin(), command.flags.end(), flag) != command.flags.end()) return name;
+    if (std::find(command.flags.begin(), command.flags.end(), flag) == command.flags.end()) continue;
+    names += (names.empty() ? "'skipper " : ", 'skipper ") + name + "'";
   }
-  return "";
+  return names;
 }
 
 // "--port", "8000" → {"port", "8000"}; "--port=8000" likewise; one dash counts as two.
@@ -181,10 +185,10 @@ class Parser {
   void check_known(const std::string& flag) const {
     const auto& known = command_.flags;
     if (flag == "flagfile" || std::find(known.begin(), known.end(), flag) != known.end()) return;
-    const std::string other = other_command_with(flag);
-    if (!other.empty()) {
-      throw UsageError("flag --" + flag + " belongs to 'skipper " + other + "', not to 'skipper " + name_ +
-                       "'. See: skipper help " + name_);
+    const std::string others = commands_with(flag);
+    if (!others.empty()) {
+      throw UsageError("flag --" + flag + " belongs to " + others + ", not to 'skipper " + name_ + "'. See: skipper help " +
+                       name_);
     }
     throw UsageError("unknown flag --" + flag + did_you_mean(flag, known, "--") + " See: skipper help " + name_);
   }
@@ -317,7 +321,9 @@ void check_required(const CommandLine& line, const Command& command) {
   if (takes("grid") && line.calibration.empty()) {
     throw UsageError("flag --calibration is missing; give calibration.json of 'skipper calibrate'");
   }
-  if (takes("calibration_limit") && line.experts.empty()) throw UsageError("flag --experts is missing; give a weight format such as int4a-g32");
+  if (takes("calibration_limit") && line.experts.empty()) {
+    throw UsageError("flag --experts is missing; give a weight format such as int4a-g32");
+  }
   check_format("experts", line.experts);
   check_format("dense", line.dense);
   check_calibration(line);

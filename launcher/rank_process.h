@@ -54,7 +54,7 @@ class RankProcess {
   const ModelConfig& model_config() const { return model_config_; }
   const MultimodalProcessor& processor() const { return *processor_; }
   const LevelTable& levels() const { return levels_; }
-  const ClusterTopology& topology() const { return *topology_; }  // after load()
+  const ClusterTopology& topology() const { return *topology_; }
   uint8_t level() const { return level_; }
   // After load().
   MultimodalModel& model() { return *model_; }

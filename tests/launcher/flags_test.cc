@@ -61,7 +61,8 @@ TEST(Flags, QuantizeNeedsAFormatAndAnOutput) {
   EXPECT_EQ(line.experts, "int4a-g32");
   EXPECT_EQ(line.dense, "int8-g64");
   EXPECT_EQ(line.out, "o");
-  EXPECT_THAT(usage_error({"serve", "--model=m", "--out=o"}), HasSubstr("--out belongs to 'skipper quantize'"));
+  EXPECT_THAT(usage_error({"serve", "--model=m", "--out=o"}),
+              HasSubstr("--out belongs to 'skipper calibrate', 'skipper frontier', 'skipper quantize', not to"));
 }
 
 TEST(Flags, ACalibrationLimitNeedsDataAndASample) {
@@ -78,7 +79,8 @@ TEST(Flags, ACalibrationLimitNeedsDataAndASample) {
   EXPECT_EQ(line.calibration_limit, 7);
   EXPECT_THAT(usage_error(with({"--calibration_limit=0"})), HasSubstr("0 samples tell nothing"));
   parse_command_line(with({"--calibration_limit=7"}));
-  EXPECT_THAT(usage_error({"serve", "--model=m", "--calibration=c"}), HasSubstr("--calibration belongs to 'skipper quantize'"));
+  EXPECT_THAT(usage_error({"serve", "--model=m", "--calibration=c"}),
+              HasSubstr("--calibration belongs to 'skipper frontier', 'skipper quantize', not to"));
 }
 
 TEST(Flags, RefusesAnUnknownWeightFormat) {
