@@ -51,7 +51,12 @@ def test_idle_ranks_leave_the_cores_alone(arguments):
         shares = [(cpu_seconds(pid) - start) / IDLE_SECONDS for pid, start in zip(pids, before)]
         print(f"CPU of idle ranks: {[f'{share:.2%}' for share in shares]}")
         check(max(shares) < MAX_IDLE_SHARE, f"an idle rank used {max(shares):.2%} of a core")
-        check(json.loads(skipper_process.get(server.url + "/health")[1])["status"] == "idle", "idle is not healthy")
+        # A look may fall into the heartbeat of a second, which is a step; the next ones do not.
+        states = []
+        for _ in range(5):
+            states.append(json.loads(skipper_process.get(server.url + "/health")[1])["status"])
+            time.sleep(0.1)
+        check(states.count("idle") >= 3 and set(states) <= {"idle", "stepping"}, f"an idle server said {states}")
         check(chat(server.url)[0] == 200, "the server does not wake up")
 
 
