@@ -29,6 +29,10 @@ SkipBenchmark::SkipBenchmark(const SkipBenchmarkConfig& config, Communicator& da
       levels_(unskipped_levels(model_config_.num_moe_layers())) {
   if (data.size() != 1) throw Error("this program measures one rank; start it without mpirun");
   if (model_config_.num_moe_layers() == 0) throw Error(config.model.string() + " has no experts to skip");
+  if (config.prompt_tokens > model_config_.max_position_embeddings) {
+    throw Error("a prompt of " + std::to_string(config.prompt_tokens) + " tokens is longer than the model's " +
+                std::to_string(model_config_.max_position_embeddings) + "; lower --prompt");
+  }
   const StepLimits limits{config.prompt_tokens, 1};
   model_ = std::make_unique<MultimodalModel>(config.model, model_config_, ParallelContext{data, topology, levels_}, limits,
                                              WeightLoading{config.formats, workers});

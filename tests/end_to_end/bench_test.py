@@ -1,4 +1,5 @@
-"""model_perf on a checkpoint that bench/make_random_checkpoint.py makes: figures that can be, and refusals in one line."""
+"""model_perf and skip_perf on a checkpoint that bench/make_random_checkpoint.py makes: figures that can be, and refusals in
+one line."""
 
 import argparse
 import json
@@ -79,9 +80,30 @@ def check_refusals(arguments, model, failures):
             failures.append(f"{flags}: status {result.returncode}, {result.stderr!r}")
 
 
+def check_skipping(arguments, model, folder, failures):
+    report = os.path.join(folder, "skipping.json")
+    flags = ["--model", model, "--threads", "1", "--prompt", "48", "--skip", "50,90", "--repeat", "2", "--json", report]
+    result = skipper_process.run(arguments.skip_perf, flags)
+    if result.returncode != 0:
+        failures.append(f"skip_perf ended with status {result.returncode}: {result.stderr}")
+        return
+    with open(report, encoding="utf-8") as file:
+        cases = json.load(file)["cases"]
+    # Nothing, thresholds that skip nothing, then the shares; routes change a little once pairs are gone.
+    wanted = [0.0, 0.0, 0.5, 0.9]
+    found = [case["skipped"] for case in cases]
+    if len(found) != 4 or found[:2] != [0.0, 0.0] or any(abs(a - b) > 0.15 for a, b in zip(found, wanted)):
+        failures.append(f"skip_perf skipped {found}, wanted {wanted}")
+    if any(not 0 < case["expert_seconds"] < case["seconds"] for case in cases):
+        failures.append(f"skip_perf: times that cannot be: {cases}")
+    refused = skipper_process.run(arguments.skip_perf, ["--model", model, "--prompt", "65"])
+    if refused.returncode != 1 or "longer than the model's 64" not in refused.stderr:
+        failures.append(f"a prompt too long: status {refused.returncode}, {refused.stderr!r}")
+
+
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("binary", "model", "perf"):
+    for name in ("binary", "model", "perf", "skip_perf"):
         parser.add_argument("--" + name, required=True)
     arguments = parser.parse_args()
     failures = []
@@ -95,6 +117,7 @@ def main():
         if counts[0] != counts[1]:
             failures.append(f"one rank and two ranks ran other experts: {counts}")
         check_refusals(arguments, model, failures)
+        check_skipping(arguments, model, folder, failures)
     sys.exit("\n".join(failures) if failures else 0)
 
 
