@@ -1,5 +1,7 @@
 #include "launcher/command_options.h"
 
+#include <algorithm>
+
 namespace skipper {
 
 ServerConfig server_config_from(const CommandLine& line) {
@@ -10,6 +12,12 @@ ServerConfig server_config_from(const CommandLine& line) {
   if (!line.experts.empty()) config.weights.experts = parse_weight_format(line.experts, "flag --experts");
   if (!line.dense.empty()) config.weights.dense = parse_weight_format(line.dense, "flag --dense");
   if (line.threads >= 0) config.cpu.threads = line.threads;
+  return config;
+}
+
+ServerConfig scoring_config_from(const CommandLine& line) {
+  ServerConfig config = server_config_from(line);
+  config.engine.max_logit_rows = std::max(config.engine.max_logit_rows, config.engine.max_tokens_per_step);
   return config;
 }
 

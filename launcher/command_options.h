@@ -1,4 +1,4 @@
-// What serve and eval read from the command line alike.
+// What the commands that run the model read from the command line alike.
 #pragma once
 
 #include "configs/server_config.h"
@@ -9,6 +9,9 @@ namespace skipper {
 
 // The config file with the flags on top. Throws InvalidFile.
 ServerConfig server_config_from(const CommandLine& line);
+
+// The same for commands that score known tokens: nobody waits for answers in between, so all logits of a step may be due.
+ServerConfig scoring_config_from(const CommandLine& line);
 
 RankOptions rank_options_from(const CommandLine& line);
 

@@ -22,13 +22,6 @@ namespace {
 constexpr int64_t kBytesPerMegabyte = 1'000'000;
 constexpr int64_t kDefaultReferenceMegabytes = 2000;
 
-// Answers are short; all their logits may be due in one step.
-ServerConfig calibration_config(const CommandLine& line) {
-  ServerConfig config = server_config_from(line);
-  config.engine.max_logit_rows = std::max(config.engine.max_logit_rows, config.engine.max_tokens_per_step);
-  return config;
-}
-
 BypassOutput bypass_from(const CommandLine& line) {
   try {
     return line.bypass.empty() ? BypassOutput::kZero : parse_bypass_output(line.bypass, "flag --bypass");
@@ -164,7 +157,7 @@ void print_report(const SkipCalibration& calibration) {
 
 int run_calibrate(const CommandLine& line) {
   const BypassOutput bypass = bypass_from(line);
-  RankProcess process([&] { return calibration_config(line); }, rank_options_from(line));
+  RankProcess process([&] { return scoring_config_from(line); }, rank_options_from(line));
   CalibrationFiles files;
   run_together(process.startup(), [&] {
     if (process.is_leader()) files = open_files(line, process);

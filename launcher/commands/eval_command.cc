@@ -25,13 +25,6 @@ namespace {
 constexpr int64_t kWindowTokens = 512;
 constexpr size_t kInFlightPerRank = 32;
 
-// Evaluation needs no answers in between, so it takes larger steps than a server, with logits for every token.
-ServerConfig evaluation_config(const CommandLine& line) {
-  ServerConfig config = server_config_from(line);
-  config.engine.max_logit_rows = std::max(config.engine.max_logit_rows, config.engine.max_tokens_per_step);
-  return config;
-}
-
 // What rank 0 needs besides the model; found out before anything takes long.
 struct EvalFiles {
   EvalData data;
@@ -118,7 +111,7 @@ void lead(const CommandLine& line, EvalFiles& files, RankProcess& process, Engin
 }  // namespace
 
 int run_eval(const CommandLine& line) {
-  RankProcess process([&] { return evaluation_config(line); }, rank_options_from(line));
+  RankProcess process([&] { return scoring_config_from(line); }, rank_options_from(line));
   EvalFiles files;
   run_together(process.startup(), [&] {
     if (process.is_leader()) files = open_files(line, process);

@@ -1,6 +1,5 @@
 #include "launcher/commands/frontier_command.h"
 
-#include <algorithm>
 #include <cstdio>
 #include <functional>
 #include <optional>
@@ -23,13 +22,6 @@ namespace {
 
 constexpr int kDefaultGrid = 24;
 constexpr int kDefaultDestinationGrid = 3;
-
-// Answers are short; all their logits may be due in one step.
-ServerConfig frontier_config(const CommandLine& line) {
-  ServerConfig config = server_config_from(line);
-  config.engine.max_logit_rows = std::max(config.engine.max_logit_rows, config.engine.max_tokens_per_step);
-  return config;
-}
 
 FrontierSettings settings_from(const CommandLine& line) {
   try {
@@ -169,7 +161,7 @@ void lead(const CommandLine& line, FrontierFiles& files, RankProcess& process, c
 
 int run_frontier_command(const CommandLine& line) {
   settings_from(line);
-  RankProcess process([&] { return frontier_config(line); }, rank_options_from(line));
+  RankProcess process([&] { return scoring_config_from(line); }, rank_options_from(line));
   FrontierFiles files;
   run_together(process.startup(), [&] {
     if (process.is_leader()) files = open_files(line, process);
