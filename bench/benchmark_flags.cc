@@ -1,9 +1,11 @@
 #include "bench/benchmark_flags.h"
 
 #include <gflags/gflags.h>
+#include <glog/logging.h>
 
 #include <algorithm>
 #include <charconv>
+#include <iostream>
 #include <sstream>
 
 #include "base/error.h"
@@ -12,6 +14,8 @@
 namespace skipper {
 namespace {
 
+constexpr int kExitError = 1;
+constexpr int kExitUsage = 2;
 constexpr int64_t kLargestSize = 1000000;
 
 std::vector<gflags::CommandLineFlagInfo> flags_of(const std::string& source_file) {
@@ -81,6 +85,29 @@ std::vector<int64_t> parse_sizes(const std::string& flag, const std::string& tex
     sizes.push_back(size);
   }
   return sizes;
+}
+
+int benchmark_main(const BenchmarkProgram& program, int argc, char** argv) {
+  google::InitGoogleLogging(argv[0]);
+  google::LogToStderr();
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  const auto report_error = [&](const std::string& message, int status) {
+    std::cerr << program.name << ": error: " + message + "\n";
+    return status;
+  };
+  try {
+    if (asks_for_help(arguments)) {
+      std::cout << benchmark_help(program.introduction, program.source_file);
+      return 0;
+    }
+    parse_benchmark_flags(arguments, program.source_file);
+    program.run();
+    return 0;
+  } catch (const UsageError& e) {
+    return report_error(e.what(), kExitUsage);
+  } catch (const std::exception& e) {
+    return report_error(e.what(), kExitError);
+  }
 }
 
 }  // namespace skipper

@@ -1,6 +1,5 @@
 // Products with packed weights against what the machine can do: arithmetic of one thread times threads, and memory reads.
 #include <gflags/gflags.h>
-#include <glog/logging.h>
 
 #include <algorithm>
 #include <chrono>
@@ -139,22 +138,5 @@ void run() {
 }  // namespace skipper
 
 int main(int argc, char** argv) {
-  google::InitGoogleLogging(argv[0]);
-  google::LogToStderr();
-  const std::vector<std::string> arguments(argv + 1, argv + argc);
-  try {
-    if (skipper::asks_for_help(arguments)) {
-      std::cout << skipper::benchmark_help(skipper::kIntroduction, __FILE__);
-      return 0;
-    }
-    skipper::parse_benchmark_flags(arguments, __FILE__);
-    skipper::run();
-    return 0;
-  } catch (const skipper::UsageError& e) {
-    std::cerr << "kernel_perf: error: " << e.what() << "\n";
-    return 2;
-  } catch (const std::exception& e) {
-    std::cerr << "kernel_perf: error: " << e.what() << "\n";
-    return 1;
-  }
+  return skipper::benchmark_main({"kernel_perf", skipper::kIntroduction, __FILE__, skipper::run}, argc, argv);
 }

@@ -1,6 +1,5 @@
 // Seconds to load a checkpoint on one rank, beside those to read its files from the page cache.
 #include <gflags/gflags.h>
-#include <glog/logging.h>
 
 #include <algorithm>
 #include <chrono>
@@ -12,7 +11,6 @@
 #include "bench/benchmark_flags.h"
 #include "bench/file_read_rate.h"
 #include "experts/expert_store.h"
-#include "launcher/error_line.h"
 #include "model/weight_loader.h"
 
 DEFINE_string(model, "", "checkpoint directory (required)");
@@ -23,8 +21,6 @@ DEFINE_int32(repeat, 5, "timed runs of each case, all cases in turn");
 namespace skipper {
 namespace {
 
-constexpr int kExitError = 1;
-constexpr int kExitUsage = 2;
 constexpr int kMaxThreads = 1024;
 
 constexpr char kIntroduction[] =
@@ -90,29 +86,9 @@ void run() {
   print(cases, files.num_bytes());
 }
 
-int report_error(const std::string& message, int status) {
-  std::cerr << "load_perf: error: " + message + "\n";
-  return status;
-}
-
 }  // namespace
 }  // namespace skipper
 
 int main(int argc, char** argv) {
-  google::InitGoogleLogging(argv[0]);
-  google::LogToStderr();
-  const std::vector<std::string> arguments(argv + 1, argv + argc);
-  try {
-    if (skipper::asks_for_help(arguments)) {
-      std::cout << skipper::benchmark_help(skipper::kIntroduction, __FILE__);
-      return 0;
-    }
-    skipper::parse_benchmark_flags(arguments, __FILE__);
-    skipper::run();
-    return 0;
-  } catch (const skipper::UsageError& e) {
-    return skipper::report_error(e.what(), skipper::kExitUsage);
-  } catch (const std::exception& e) {
-    return skipper::report_error(e.what(), skipper::kExitError);
-  }
+  return skipper::benchmark_main({"load_perf", skipper::kIntroduction, __FILE__, skipper::run}, argc, argv);
 }

@@ -1,6 +1,5 @@
 // How much faster a prefill gets when pairs are skipped, beside what Amdahl's law allows.
 #include <gflags/gflags.h>
-#include <glog/logging.h>
 
 #include <algorithm>
 #include <fstream>
@@ -14,7 +13,6 @@
 #include "bench/benchmark_flags.h"
 #include "bench/skip_benchmark.h"
 #include "comm/communicator_factory.h"
-#include "launcher/error_line.h"
 
 DEFINE_string(model, "", "checkpoint directory (required)");
 DEFINE_string(json, "", "file for the figures");
@@ -26,8 +24,6 @@ DEFINE_int64(repeat, 9, "timed runs of each case, all cases in turn");
 namespace skipper {
 namespace {
 
-constexpr int kExitError = 1;
-constexpr int kExitUsage = 2;
 constexpr int kMaxThreads = 1024;
 constexpr std::chrono::minutes kDeadline{10};
 
@@ -130,22 +126,5 @@ void run() {
 }  // namespace skipper
 
 int main(int argc, char** argv) {
-  google::InitGoogleLogging(argv[0]);
-  google::LogToStderr();
-  const std::vector<std::string> arguments(argv + 1, argv + argc);
-  try {
-    if (skipper::asks_for_help(arguments)) {
-      std::cout << skipper::benchmark_help(skipper::kIntroduction, __FILE__);
-      return 0;
-    }
-    skipper::parse_benchmark_flags(arguments, __FILE__);
-    skipper::run();
-    return 0;
-  } catch (const skipper::UsageError& e) {
-    std::cerr << "skip_perf: error: " << e.what() << "\n";
-    return skipper::kExitUsage;
-  } catch (const std::exception& e) {
-    std::cerr << "skip_perf: error: " << e.what() << "\n";
-    return skipper::kExitError;
-  }
+  return skipper::benchmark_main({"skip_perf", skipper::kIntroduction, __FILE__, skipper::run}, argc, argv);
 }
