@@ -3,14 +3,11 @@
 
 #include <cuda_runtime_api.h>
 
-#include <string>
+namespace skipper::cuda {
 
-#include "base/error.h"
+// Throws DeviceError unless `status` is cudaSuccess. Not inline: nvcc's front end cannot read base/error.h.
+void check_status(cudaError_t status, const char* expression);
 
-#define CUDA_CHECK(expression)                                                                           \
-  do {                                                                                                   \
-    const cudaError_t cuda_status = (expression);                                                        \
-    if (cuda_status != cudaSuccess) {                                                                    \
-      throw ::skipper::DeviceError(std::string(#expression) + ": " + cudaGetErrorString(cuda_status));   \
-    }                                                                                                    \
-  } while (false)
+}  // namespace skipper::cuda
+
+#define CUDA_CHECK(expression) ::skipper::cuda::check_status((expression), #expression)

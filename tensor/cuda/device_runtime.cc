@@ -11,6 +11,10 @@
 
 namespace skipper::cuda {
 
+void check_status(cudaError_t status, const char* expression) {
+  if (status != cudaSuccess) throw DeviceError(std::string(expression) + ": " + cudaGetErrorString(status));
+}
+
 int num_gpus() {
   int count = 0;
   // Without a driver the call fails and leaves `count` alone; that is "no GPU", not an error.
