@@ -1,0 +1,91 @@
+// Takes rows in GPU memory to the ranks of their experts and brings the weighted sums back.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "cluster/cluster_topology.h"
+#include "comm/nccl_communicator.h"
+#include "tensor/device_runtime.h"
+#include "tensor/dtype.h"
+#include "tensor/tensor.h"
+
+namespace skipper::cuda {
+
+enum class DispatchMode : uint8_t {
+  // The ranks tell one another their counts and send exactly the rows. The host waits for the counts once per layer.
+  kExactCounts,
+  // Every rank sends `capacity` rows to every other, whatever is in them. Nothing waits; can be captured into CUDA graphs.
+  kFixedSlots,
+};
+
+// The same on every rank of the group; chosen with the step.
+struct DispatchPlan {
+  DispatchMode mode = DispatchMode::kFixedSlots;
+  // Rows that have room on their way from one rank to another. A token goes to a rank once, so the rows of the step's largest
+  // rank always suffice; with fewer, rows that find no room are lost and DeviceDispatchBuffers::overflow becomes 1.
+  int64_t capacity = 0;
+};
+
+struct DeviceDispatchShape {
+  int64_t max_tokens = 0;  // rows of one rank in one micro-batch, and the largest capacity
+  int64_t hidden_size = 0;
+  int64_t top_k = 0;
+  int world_size = 1;
+  DType combine_dtype = DType::kF32;  // of partial sums on their way back
+};
+
+// Memory of one micro-batch, C = max_tokens, W = world_size; row [r · capacity + i] is row i from or to rank r.
+struct DeviceDispatchBuffers {
+  DeviceDispatchBuffers(const DeviceDispatchShape& shape, Device device);
+
+  DeviceDispatchShape shape;
+  Tensor overflow;  // [1] i32, sticky: the caller looks once per step and sets it to 0 again
+
+  // At the source.
+  Tensor num_sent;       // [W] i32
+  Tensor row_slot;       // [C, W] i32
+  Tensor token_of_row;   // [W · C] i32
+  Tensor sent_slot_ids;  // [W · C, k] i32
+  Tensor sent_weights;   // [W · C, k] f32
+  Tensor sent_rows;      // [W · C, H] bf16
+  Tensor returned_sums;  // [W · C, H] combine type
+
+  // At the destination.
+  Tensor num_arrived;       // [W] i32
+  Tensor arrived_slot_ids;  // [W · C, k] i32
+  Tensor arrived_weights;   // [W · C, k] f32
+  Tensor arrived_rows;      // [W · C, H] bf16
+  Tensor partial_sums;      // [W · C, H] combine type
+
+  Tensor host_counts;  // [2, W] i32 pinned: sent and arrived, of exact counts
+};
+
+// Bytes that one micro-batch put on the wire, padding and metadata included, by direction and hop.
+struct WireBytes {
+  int64_t by_direction_and_hop[2][3] = {};
+};
+
+// Engine thread only; all ranks make the same calls.
+class DeviceDispatcher {
+ public:
+  // All references outlive this object.
+  DeviceDispatcher(NcclCommunicator& data, const ClusterTopology& topology);
+
+  int rank() const { return data_.rank(); }
+  int world_size() const { return data_.size(); }
+
+  // After plan_outgoing() and pack_outgoing() at `plan.capacity`: rows, pairs and counts go to their ranks.
+  WireBytes dispatch(const DispatchPlan& plan, DeviceDispatchBuffers& buffers, Stream& stream);
+  // After the sums of all arrived rows lie in partial_sums: they go back to returned_sums. Of the same micro-batch.
+  void combine(const DispatchPlan& plan, DeviceDispatchBuffers& buffers, Stream& stream);
+
+  void set_context(const OperationContext& context) { data_.set_context(context); }
+
+ private:
+  NcclCommunicator& data_;
+  const ClusterTopology& topology_;
+  std::vector<PeerTransfer> transfers_;
+};
+
+}  // namespace skipper::cuda

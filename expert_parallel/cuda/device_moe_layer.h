@@ -1,0 +1,114 @@
+// The MoE layer of one rank on its GPU: route, skip, dispatch, experts, combine, as expert_parallel/moe_layer.h on the CPU.
+#pragma once
+
+#include <cstdint>
+
+#include "cluster/cluster_topology.h"
+#include "expert_parallel/cuda/device_dispatcher.h"
+#include "expert_parallel/cuda/device_skip_table.h"
+#include "expert_parallel/cuda/device_tallies.h"
+#include "expert_parallel/expert_placement.h"
+#include "kernels/cuda/decoder_rows.h"
+#include "kernels/cuda/device_matrix.h"
+#include "kernels/top_k_softmax.h"
+#include "tensor/device_runtime.h"
+#include "tensor/tensor.h"
+
+namespace skipper::cuda {
+
+struct DeviceMoeConfig {
+  int layer = 0;      // index among all decoder layers, for messages
+  int moe_layer = 0;  // index among the MoE layers
+  int64_t hidden_size = 0;
+  int64_t num_experts = 0;
+  int64_t top_k = 0;
+  int64_t intermediate_size = 0;
+  TopKNormalization normalization = TopKNormalization::kSumToOne;
+};
+
+struct DeviceMoeWeights {
+  Tensor router;           // [E, H] bf16 or f32
+  DeviceMatrices gate_up;  // [2 · I, H] of each expert of this rank, in slot order, as pack_device_gate_up() makes them
+  DeviceMatrices down;     // [H, I] of the same
+};
+
+// What the MoE layers of a rank share. All references outlive the layers.
+struct DeviceMoeContext {
+  const ExpertPlacement& placement;
+  const ClusterTopology& topology;
+  const DeviceSkipTable& skip_table;
+  DeviceTallies& tallies;
+  DeviceDispatcher* dispatcher = nullptr;  // null in a world of one
+};
+
+// TokenPolicies on the GPU. T rows; class 255 is padding, which meets no expert and is not counted.
+struct DeviceTokens {
+  Tensor token_class;  // [T] u8
+  Tensor level;        // [T] u8
+  Tensor phase;        // [T] u8
+  Tensor step_token;   // [T] i32, row of `usage`
+  Tensor usage;        // [tokens of the step, 4] i32, added to
+};
+
+struct DeviceMoeInput {
+  const NormedRows& x;         // [T, H], f32 and bf16
+  const DeviceTokens& tokens;  // [T]
+  DispatchPlan dispatch{};     // not read in a world of one
+};
+
+struct DeviceMoeBufferConfig {
+  int64_t max_tokens = 0;  // rows of one rank in one micro-batch, padding included
+  int64_t hidden_size = 0;
+  int64_t num_experts = 0;
+  int64_t top_k = 0;
+  int64_t intermediate_size = 0;
+  int max_local_experts = 0;
+  int world_size = 1;
+  DType expert_output_dtype = DType::kF32;  // of a row on its way from an expert to its weighted sum: f32 or bf16
+  DType combine_dtype = DType::kF32;        // of partial sums on their way back to their rank: f32 or bf16
+};
+
+// Memory of one micro-batch, shared by all MoE layers of a model; allocated once. C = max_tokens, W = world size, and
+// R = W · C · min(k, max_local_experts), the most rows that experts can get.
+struct DeviceMoeBuffers {
+  DeviceMoeBuffers(const DeviceMoeBufferConfig& config, Device device);
+
+  DeviceMoeBufferConfig config;
+  Tensor row_numbers;     // [C + 1] i32: 0, 1, 2, ...; of one rank: its count of rows, and the place of each row
+  Tensor logits;          // [C, E] f32
+  Tensor routed_ids;      // [C, k] i32
+  Tensor expert_ids;      // [C, k] i32, after skipping
+  Tensor expert_weights;  // [C, k] f32
+  DeviceDispatchBuffers dispatch;
+  Tensor row_offsets;    // [max_local_experts + 1] i32
+  Tensor row_index;      // [R] i32
+  Tensor row_of_pair;    // [W · C, k] i32
+  Tensor sorted_rows;    // [R, H] bf16
+  Tensor activated;      // [R, I] bf16
+  Tensor expert_output;  // [R, H] expert_output_dtype
+};
+
+// Engine thread only. All ranks call forward() together and with the same DispatchPlan, also with no rows. But for
+// DispatchMode::kExactCounts the host waits for nothing: forward() can be captured into a CUDA graph.
+class DeviceMoeLayer {
+ public:
+  DeviceMoeLayer(const DeviceMoeConfig& config, DeviceMoeWeights weights, const DeviceMoeContext& context);
+
+  // out = Σ over the experts that run of weight · expert(x), exactly 0 for a row without any.
+  // out [T, H] f32, overwritten: what is to be added to the residual stream
+  void forward(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const;
+
+ private:
+  void route(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const;
+  void forward_alone(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const;
+  void forward_across_ranks(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const;
+
+  DeviceMoeConfig config_;
+  DeviceMoeWeights weights_;
+  DeviceMoeContext context_;
+  Tensor rank_of_expert_;  // [E] i32
+  Tensor slot_of_expert_;  // [E] i32
+  Tensor hop_of_rank_;     // [W] i32
+};
+
+}  // namespace skipper::cuda
