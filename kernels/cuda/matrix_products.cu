@@ -1,0 +1,461 @@
+// One persistent kernel for all products: weights are the A operand of wgmma, from registers, and rows of activations its B
+// operand, from shared memory. So 64 outputs meet 8 to 256 rows with the same instruction, a weight is read once for all of
+// them, and codes are turned into BF16 on the way to the registers.
+//
+// A block is one producer warp, which keeps the pipeline's stages full through the copy engine, and one or two warpgroups, each
+// with its own 64 outputs; they share the rows. A stage holds one chunk of 64 inputs: the packed weights of each warpgroup and
+// the rows [tile_width][64]. Tiles (matrix, outputs, rows) are numbered matrix by matrix; block b takes tiles b, b + grid, ...
+// and the pipeline runs on from one tile to the next.
+#include <cuda_runtime.h>
+#include <glog/logging.h>
+
+#include <algorithm>
+
+#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/matrix_products.h"
+#include "kernels/cuda/product_plan.h"
+#include "kernels/cuda/tensor_map.h"
+#include "kernels/cuda/weight_fragments.cuh"
+#include "kernels/cuda/wgmma.cuh"
+#include "tensor/cuda/cuda_check.h"
+
+namespace skipper::cuda {
+namespace {
+
+constexpr int kMaxStages = 48;
+constexpr int kMaxMatrices = 1024;
+constexpr int kRowsPerBox = 64;  // of wide tiles; narrow ones are one box
+
+enum class Epilogue : int { kF32, kBF16, kSwiGlu };
+
+struct ProductArguments {
+  const int64_t* table;        // DeviceMatrices::table
+  const int32_t* row_offsets;  // null: one matrix, num_rows rows
+  void* y;
+  int num_matrices;
+  int num_rows;     // dense only
+  int num_outputs;  // N
+  int num_chunks;   // of K
+  int tile_width;
+  int num_stages;
+  int stage_bytes;
+  int rows_offset;  // of the rows in a stage
+  Epilogue epilogue;
+};
+
+struct SharedHeader {
+  uint64_t full[kMaxStages];
+  uint64_t empty[kMaxStages];
+  int first_tile[kMaxMatrices + 1];  // of each matrix; the last is the number of tiles
+};
+
+__device__ __forceinline__ MatrixEntry entry_of(const ProductArguments& a, int matrix) {
+  const int64_t address = a.table[2 * matrix], format = a.table[2 * matrix + 1];
+  return {reinterpret_cast<const uint8_t*>(address), static_cast<WeightKind>(format & 0xff), static_cast<int>(format >> 8)};
+}
+
+__device__ __forceinline__ int rows_of(const ProductArguments& a, int matrix) {
+  return a.row_offsets == nullptr ? a.num_rows : a.row_offsets[matrix + 1] - a.row_offsets[matrix];
+}
+
+// Position in the ring of stages.
+struct StageCursor {
+  int stage = 0;
+  uint32_t parity = 0;
+
+  __device__ __forceinline__ void advance(int num_stages) {
+    if (++stage == num_stages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// One tile of the output, in the order in which blocks take them.
+struct Tile {
+  MatrixEntry matrix;
+  int row_tile;  // first of the block's tiles of 64 outputs
+  int first_row;  // among the sorted rows
+  int num_rows;   // 1 .. tile_width
+};
+
+// Walks the tiles of one block, ascending.
+template <int kWarpgroups>
+class TileWalk {
+ public:
+  __device__ TileWalk(const ProductArguments& arguments, const int* first_tile)
+      : a_(arguments), first_tile_(first_tile), index_(static_cast<int>(blockIdx.x)) {}
+
+  __device__ bool next(Tile& tile) {
+    if (index_ >= first_tile_[a_.num_matrices]) return false;
+    while (index_ >= first_tile_[matrix_ + 1]) ++matrix_;
+    const int begin = a_.row_offsets == nullptr ? 0 : a_.row_offsets[matrix_];
+    const int rows = rows_of(a_, matrix_);
+    const int width_tiles = (rows + a_.tile_width - 1) / a_.tile_width;
+    const int local = index_ - first_tile_[matrix_];
+    const int offset = local % width_tiles * a_.tile_width;
+    tile = {entry_of(a_, matrix_), local / width_tiles * kWarpgroups, begin + offset, min(rows - offset, a_.tile_width)};
+    index_ += static_cast<int>(gridDim.x);
+    return true;
+  }
+
+ private:
+  const ProductArguments& a_;
+  const int* first_tile_;
+  int index_;
+  int matrix_ = 0;
+};
+
+// first_tile[m] = tiles before matrix m; by one warp.
+template <int kWarpgroups>
+__device__ void number_tiles(const ProductArguments& a, int* first_tile) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int block_tiles = (a.num_outputs + 64 * kWarpgroups - 1) / (64 * kWarpgroups);
+  int sum = 0;
+  for (int base = 0; base < a.num_matrices; base += 32) {
+    const int matrix = base + lane;
+    const int rows = matrix < a.num_matrices ? rows_of(a, matrix) : 0;
+    int inclusive = (rows + a.tile_width - 1) / a.tile_width * block_tiles;
+    for (int step = 1; step < 32; step *= 2) {
+      const int other = __shfl_up_sync(~0u, inclusive, step);
+      if (lane >= step) inclusive += other;
+    }
+    if (matrix < a.num_matrices) first_tile[matrix + 1] = sum + inclusive;
+    sum += __shfl_sync(~0u, inclusive, 31);
+  }
+  if (lane == 0) first_tile[0] = 0;
+}
+
+// The producer's loads of one stage.
+template <int kWarpgroups>
+struct StageLoader {
+  const ProductArguments& a;
+  const CUtensorMap& rows_map;
+  std::byte* stages;
+  SharedHeader& header;
+
+  __device__ std::byte* stage_at(const StageCursor& cursor) const { return stages + cursor.stage * a.stage_bytes; }
+  __device__ int boxes_of(const Tile& tile) const {
+    return a.tile_width <= kRowsPerBox ? 1 : (tile.num_rows + kRowsPerBox - 1) / kRowsPerBox;
+  }
+  __device__ int box_rows() const { return min(a.tile_width, kRowsPerBox); }
+
+  // Also announces the rows' bytes, which load_rows() brings.
+  __device__ void load_weights(const Tile& tile, int chunk, const StageCursor& cursor) const {
+    const int bytes = tile.matrix.chunk_bytes();
+    uint64_t* full = &header.full[cursor.stage];
+    arrive_expecting(full, kWarpgroups * bytes + boxes_of(tile) * box_rows() * 128);
+    const int last_tile = (a.num_outputs + 63) / 64 - 1;
+    for (int w = 0; w < kWarpgroups; ++w) {
+      // A warpgroup beyond the last outputs multiplies the last ones again, and does not store.
+      const int64_t row_tile = min(tile.row_tile + w, last_tile);
+      copy_bulk(stage_at(cursor) + w * (a.rows_offset / kWarpgroups), tile.matrix.memory + (row_tile * a.num_chunks + chunk) * bytes,
+                bytes, full);
+    }
+  }
+
+  __device__ void load_rows(const Tile& tile, int chunk, const StageCursor& cursor) const {
+    std::byte* rows = stage_at(cursor) + a.rows_offset;
+    for (int box = 0; box < boxes_of(tile); ++box) {
+      copy_box(rows + box * kRowsPerBox * 128, &rows_map, chunk * 64, tile.first_row + box * kRowsPerBox,
+               &header.full[cursor.stage]);
+    }
+  }
+};
+
+// Weights do not depend on the kernel before this one, so a dense product begins to read them before that has finished.
+template <int kWarpgroups>
+__device__ void produce(const StageLoader<kWarpgroups>& loader) {
+  const ProductArguments& a = loader.a;
+  TileWalk<kWarpgroups> walk(a, loader.header.first_tile);
+  StageCursor cursor;
+  Tile tile;
+  if (!walk.next(tile)) return;
+  int ahead = 0;
+  if (a.row_offsets == nullptr) {
+    ahead = min(a.num_stages, a.num_chunks);
+    StageCursor early;
+    for (int chunk = 0; chunk < ahead; ++chunk, early.advance(a.num_stages)) loader.load_weights(tile, chunk, early);
+    wait_for_earlier_kernels();
+  }
+  do {
+    for (int chunk = 0; chunk < a.num_chunks; ++chunk, cursor.advance(a.num_stages)) {
+      if (chunk >= ahead) {
+        wait_barrier(&loader.header.empty[cursor.stage], cursor.parity ^ 1);
+        loader.load_weights(tile, chunk, cursor);
+      }
+      loader.load_rows(tile, chunk, cursor);
+    }
+    ahead = 0;
+  } while (walk.next(tile));
+}
+
+// The sums of 64 outputs and kWidth rows: one instruction of up to 128 columns after the other.
+template <int kWidth>
+__device__ __forceinline__ void multiply_chunk(const WeightFragments& weights, uint64_t rows, bool is_first, float* sums) {
+  constexpr int kColumns = kWidth < 128 ? kWidth : (kWidth % 128 == 0 ? 128 : 64);
+#pragma unroll
+  for (int step = 0; step < kChunkSteps; ++step) {
+    const int accumulate = is_first && step == 0 ? 0 : 1;
+#pragma unroll
+    for (int column = 0; column < kWidth; column += kColumns) {
+      wgmma<kColumns>(sums + column / 2, weights.registers[step], rows + 2 * step + column * 8, accumulate);
+    }
+  }
+}
+
+// What a warpgroup reads for one tile.
+struct TileOperands {
+  const std::byte* stages;
+  SharedHeader& header;
+  int weights_offset;  // of this warpgroup in a stage
+  int group_size;
+};
+
+// One tile over all of K. While the tensor cores work on a chunk, the next one's weights come to the registers.
+template <WeightKind kind, int kWidth>
+__device__ __forceinline__ void sum_tile(const ProductArguments& a, const TileOperands& operands, StageCursor& cursor,
+                                         float* sums) {
+  const int thread = static_cast<int>(threadIdx.x) % kWarpgroupThreads;
+  const auto load = [&](const StageCursor& at, WeightFragments& fragments) {
+    wait_barrier(&operands.header.full[at.stage], at.parity);
+    const std::byte* chunk = operands.stages + at.stage * a.stage_bytes + operands.weights_offset;
+    load_fragments<kind>(reinterpret_cast<const uint8_t*>(chunk), thread, operands.group_size, fragments);
+  };
+  WeightFragments current;
+  load(cursor, current);
+  for (int chunk = 0; chunk < a.num_chunks; ++chunk) {
+    wgmma_fence();
+    const uint64_t rows = tile_descriptor(operands.stages + cursor.stage * a.stage_bytes + a.rows_offset);
+    multiply_chunk<kWidth>(current, rows, chunk == 0, sums);
+    wgmma_commit();
+    const StageCursor done = cursor;
+    cursor.advance(a.num_stages);
+    WeightFragments following;
+    if (chunk + 1 < a.num_chunks) load(cursor, following);
+    wgmma_wait<0>();
+    if (thread % 32 == 0) arrive(&operands.header.empty[done.stage]);
+    current = following;
+  }
+}
+
+__device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+
+// sums as wgmma leaves them: kernels/cuda/wgmma.cuh.
+template <int kWidth>
+__device__ __forceinline__ void store_tile(const ProductArguments& a, const Tile& tile, int row_tile, const float* sums) {
+  const int thread = static_cast<int>(threadIdx.x) % kWarpgroupThreads;
+  const int slab = thread / 32, g = thread % 32 / 4, c = thread % 4;
+  const int output = row_tile * 64 + slab * 16 + g;
+#pragma unroll
+  for (int i = 0; i < kWidth / 8; ++i) {
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const int column = 8 * i + 2 * c + j;
+      if (column >= tile.num_rows) continue;
+      const int64_t row = tile.first_row + column;
+      const float first = sums[4 * i + j], second = sums[4 * i + 2 + j];
+      if (a.epilogue == Epilogue::kSwiGlu) {
+        if (output >= a.num_outputs) continue;
+        auto* y = static_cast<__nv_bfloat16*>(a.y) + row * (a.num_outputs / 2);
+        y[row_tile * 32 + slab * 8 + g] = __float2bfloat16_rn(silu(first) * second);
+      } else if (a.epilogue == Epilogue::kF32) {
+        auto* y = static_cast<float*>(a.y) + row * a.num_outputs;
+        if (output < a.num_outputs) y[output] = first;
+        if (output + 8 < a.num_outputs) y[output + 8] = second;
+      } else {
+        auto* y = static_cast<__nv_bfloat16*>(a.y) + row * a.num_outputs;
+        if (output < a.num_outputs) y[output] = __float2bfloat16_rn(first);
+        if (output + 8 < a.num_outputs) y[output + 8] = __float2bfloat16_rn(second);
+      }
+    }
+  }
+}
+
+template <int kWidth>
+__device__ __forceinline__ void compute_tile(const ProductArguments& a, const Tile& tile, const TileOperands& operands,
+                                             StageCursor& cursor, int row_tile, float* sums) {
+  switch (tile.matrix.kind) {
+    case WeightKind::kInt8:
+      sum_tile<WeightKind::kInt8, kWidth>(a, operands, cursor, sums);
+      break;
+    case WeightKind::kInt4:
+      sum_tile<WeightKind::kInt4, kWidth>(a, operands, cursor, sums);
+      break;
+    default:
+      sum_tile<WeightKind::kBF16, kWidth>(a, operands, cursor, sums);
+      break;
+  }
+  if (row_tile * 64 < a.num_outputs) store_tile<kWidth>(a, tile, row_tile, sums);
+}
+
+// kMaxWidth decides the registers: 64 (narrow tiles) or 256 (wide ones). A tile with few rows takes narrow instructions.
+template <int kMaxWidth>
+__device__ __forceinline__ void dispatch_width(const ProductArguments& a, const Tile& tile, const TileOperands& operands,
+                                               StageCursor& cursor, int row_tile, float* sums) {
+  const auto compute = [&]<int kWidth>() { compute_tile<kWidth>(a, tile, operands, cursor, row_tile, sums); };
+  if constexpr (kMaxWidth == 64) {
+    if (tile.num_rows <= 8) return compute.template operator()<8>();
+    if (tile.num_rows <= 16) return compute.template operator()<16>();
+    if (tile.num_rows <= 32) return compute.template operator()<32>();
+    return compute.template operator()<64>();
+  } else {
+    if (tile.num_rows <= 64) return compute.template operator()<64>();
+    if (tile.num_rows <= 128) return compute.template operator()<128>();
+    if (tile.num_rows <= 192) return compute.template operator()<192>();
+    return compute.template operator()<256>();
+  }
+}
+
+template <int kWarpgroups, int kMaxWidth>
+__device__ __forceinline__ void consume(const ProductArguments& a, const std::byte* stages, SharedHeader& header) {
+  const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroupThreads;
+  TileWalk<kWarpgroups> walk(a, header.first_tile);
+  StageCursor cursor;
+  Tile tile;
+  float sums[kMaxWidth / 2];
+  while (walk.next(tile)) {
+    const TileOperands operands{stages, header, warpgroup * (a.rows_offset / kWarpgroups), tile.matrix.group_size};
+    dispatch_width<kMaxWidth>(a, tile, operands, cursor, tile.row_tile + warpgroup, sums);
+  }
+}
+
+// Wide tiles need more registers than an even share: the producer's warpgroup gives up its own.
+template <int kMaxWidth>
+constexpr int producer_threads() {
+  return kMaxWidth == 64 ? 32 : kWarpgroupThreads;
+}
+constexpr int kProducerRegisters = 40;
+constexpr int kConsumerRegisters = 232;
+
+template <int kWarpgroups, int kMaxWidth>
+__global__ void __launch_bounds__(producer_threads<kMaxWidth>() + kWarpgroups * kWarpgroupThreads, kWarpgroups == 1 ? 2 : 1)
+    product_kernel(const __grid_constant__ ProductArguments arguments, const __grid_constant__ CUtensorMap rows_map) {
+  extern __shared__ std::byte shared[];
+  // Swizzled tiles begin at multiples of 1024 bytes.
+  std::byte* stages = shared + (1024 - shared_address(shared) % 1024) % 1024;
+  __shared__ SharedHeader header;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const bool is_producer = warp >= kWarpgroups * 4;
+
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < arguments.num_stages; ++stage) {
+      init_barrier(&header.full[stage], 1);
+      init_barrier(&header.empty[stage], 4 * kWarpgroups);  // one of each warp that reads
+    }
+    fence_barrier_init();
+  }
+  allow_next_kernel();
+  if (arguments.row_offsets != nullptr) wait_for_earlier_kernels();
+  if (warp == kWarpgroups * 4) number_tiles<kWarpgroups>(arguments, header.first_tile);
+  __syncthreads();
+
+  if (is_producer) {
+    if constexpr (kMaxWidth > 64) give_up_registers<kProducerRegisters>();
+    if (threadIdx.x == kWarpgroups * kWarpgroupThreads) produce<kWarpgroups>({arguments, rows_map, stages, header});
+  } else {
+    if constexpr (kMaxWidth > 64) take_registers<kConsumerRegisters>();
+    consume<kWarpgroups, kMaxWidth>(arguments, stages, header);
+  }
+}
+
+struct Product {
+  const Tensor& x;
+  const DeviceMatrices& w;
+  Tensor& y;
+  const Tensor* row_offsets = nullptr;
+  int64_t num_rows = 0;  // dense: exact; grouped: the most
+  Epilogue epilogue = Epilogue::kF32;
+};
+
+size_t most_chunk_bytes(const DeviceMatrices& w) {
+  size_t most = 0;
+  for (const WeightFormat& format : w.formats) {
+    most = std::max(most, device_matrix_bytes(format, {kTileRows, kChunkInputs}));
+  }
+  return most;
+}
+
+template <int kWarpgroups, int kMaxWidth>
+void launch_product(const Product& product, const ProductPlan& plan, Stream& stream) {
+  const auto kernel = product_kernel<kWarpgroups, kMaxWidth>;
+  static const bool is_prepared = [kernel] {
+    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxSharedBytes));
+    return true;
+  }();
+  CHECK(is_prepared);
+  const int64_t num_columns = product.w.shape.num_columns;
+  const int chunk_room = static_cast<int>((most_chunk_bytes(product.w) + 127) / 128 * 128);
+  const int rows_offset = (kWarpgroups * chunk_room + 1023) / 1024 * 1024;
+  const int stage_bytes = rows_offset + (plan.tile_width * 128 + 1023) / 1024 * 1024;
+  const int num_stages = std::min(kMaxStages, (plan.shared_bytes - 1024) / stage_bytes);
+  CHECK_GE(num_stages, 2);
+  const ProductArguments arguments{.table = product.w.table.data<int64_t>(),
+                                   .row_offsets = product.row_offsets ? product.row_offsets->data<int32_t>() : nullptr,
+                                   .y = product.y.bytes(),
+                                   .num_matrices = product.w.num_matrices(),
+                                   .num_rows = static_cast<int>(product.num_rows),
+                                   .num_outputs = static_cast<int>(product.w.shape.num_rows),
+                                   .num_chunks = static_cast<int>((num_columns + kChunkInputs - 1) / kChunkInputs),
+                                   .tile_width = plan.tile_width,
+                                   .num_stages = num_stages,
+                                   .stage_bytes = stage_bytes,
+                                   .rows_offset = rows_offset,
+                                   .epilogue = product.epilogue};
+  const CUtensorMap rows_map = row_tiles_map(product.x, std::min(plan.tile_width, kRowsPerBox));
+  const LaunchShape shape{.blocks = dim3(plan.num_blocks),
+                          .threads = dim3(producer_threads<kMaxWidth>() + kWarpgroups * kWarpgroupThreads),
+                          .shared_bytes = static_cast<size_t>(num_stages * stage_bytes + 1024)};
+  cuda::launch(kernel, shape, stream, arguments, rows_map);
+}
+
+void run(const Product& product, const ProductPlan& plan, Stream& stream) {
+  if (product.num_rows == 0) return;
+  if (plan.tile_width > 64) return launch_product<2, 256>(product, plan, stream);
+  if (plan.warpgroups == 2) return launch_product<2, 64>(product, plan, stream);
+  launch_product<1, 64>(product, plan, stream);
+}
+
+void check_operands(const Product& product) {
+  const MatrixShape& shape = product.w.shape;
+  CHECK(product.x.dtype() == DType::kBF16 && product.x.dim(1) == shape.num_columns) << product.x.shape().to_string();
+  CHECK_EQ(shape.num_columns % 8, 0) << "rows are read in pieces of 16 bytes";
+  CHECK(product.x.device().kind == DeviceKind::kCuda && product.y.device() == product.x.device());
+  CHECK_LE(product.w.num_matrices(), kMaxMatrices);
+  if (product.epilogue == Epilogue::kSwiGlu) CHECK_EQ(shape.num_rows % 16, 0) << "gate and up lie in turns of eight rows";
+}
+
+Epilogue epilogue_of(const Tensor& y) {
+  CHECK(y.dtype() == DType::kF32 || y.dtype() == DType::kBF16);
+  return y.dtype() == DType::kF32 ? Epilogue::kF32 : Epilogue::kBF16;
+}
+
+void run_grouped(const SortedRows& rows, const DeviceMatrices& w, Tensor& y, Epilogue epilogue, Stream& stream) {
+  CHECK_EQ(rows.row_offsets.num_elements(), w.num_matrices() + 1);
+  CHECK_EQ(y.dim(1), epilogue == Epilogue::kSwiGlu ? w.shape.num_rows / 2 : w.shape.num_rows);
+  const Product product{rows.x, w, y, &rows.row_offsets, rows.x.dim(0), epilogue};
+  check_operands(product);
+  run(product, grouped_plan(w, rows.expected_rows), stream);
+}
+
+}  // namespace
+
+void linear(const Tensor& x, const DeviceMatrices& w, Tensor& y, Stream& stream) {
+  CHECK_EQ(y.dim(1), w.shape.num_rows);
+  CHECK_LE(y.dim(0), x.dim(0));
+  const Product product{x, w, y, nullptr, y.dim(0), epilogue_of(y)};
+  check_operands(product);
+  run(product, dense_plan(w, y.dim(0)), stream);
+}
+
+void expert_gate_up(const SortedRows& rows, const DeviceMatrices& w, Tensor& activated, Stream& stream) {
+  CHECK(activated.dtype() == DType::kBF16);
+  run_grouped(rows, w, activated, Epilogue::kSwiGlu, stream);
+}
+
+void expert_down(const SortedRows& rows, const DeviceMatrices& w, Tensor& y, Stream& stream) {
+  run_grouped(rows, w, y, epilogue_of(y), stream);
+}
+
+}  // namespace skipper::cuda
