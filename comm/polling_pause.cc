@@ -15,6 +15,10 @@ PollingPause PollingPause::within_step() {
 
 PollingPause PollingPause::idle() { return PollingPause({microseconds(0), microseconds(100), microseconds(2000)}); }
 
+PollingPause PollingPause::for_device() {
+  return PollingPause({microseconds(20), microseconds(20000), microseconds(200)});
+}
+
 void PollingPause::rest() {
   const auto time = waited();
   if (time < pacing_.busy_until) return;

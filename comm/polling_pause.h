@@ -1,20 +1,22 @@
-// What a rank does between two looks at an MPI request, so that waiting neither adds latency nor takes a core from others.
+// What a rank does between two looks at an MPI request or a GPU, so that waiting neither adds latency nor takes others' cores.
 #pragma once
 
 #include <chrono>
 
 namespace skipper {
 
-// MPI offers no event to sleep on: only looking again. Ranks may share cores, so spinning is bounded: first busy, then giving
-// way to other threads, then sleeps that grow.
+// MPI offers no event to sleep on, and NCCL none with a limit: only looking again. Ranks may share cores, so spinning is
+// bounded: first busy, then giving way to other threads, then sleeps that grow.
 //
 //               busy until   yield until   sleeps
 //   in a step   20 us        500 us        50 us growing to 200 us
 //   idle        -            100 us        50 us growing to 2 ms: under 2 % of a core, awake within 5 ms
+//   for a GPU   20 us        20 ms         50 us growing to 200 us: a late look leaves the GPU without work
 class PollingPause {
  public:
   static PollingPause within_step();
   static PollingPause idle();
+  static PollingPause for_device();
 
   // Called after a look that found nothing.
   void rest();

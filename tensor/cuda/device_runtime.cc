@@ -45,7 +45,11 @@ std::shared_ptr<std::byte> allocate(size_t num_bytes, int device_index) {
   return {static_cast<std::byte*>(memory), [](std::byte* p) { cudaFree(p); }};
 }
 
-void fill_zero(std::byte* data, size_t num_bytes) { CUDA_CHECK(cudaMemset(data, 0, num_bytes)); }
+// Waits, since our streams do not wait for the default one, in which this runs.
+void fill_zero(std::byte* data, size_t num_bytes) {
+  CUDA_CHECK(cudaMemset(data, 0, num_bytes));
+  CUDA_CHECK(cudaStreamSynchronize(nullptr));
+}
 
 void* create_stream(int device_index) {
   CUDA_CHECK(cudaSetDevice(device_index));
