@@ -1,22 +1,32 @@
 // Weight matrices in GPU memory in the order in which tensor cores take them: G matrices [N, K], one per expert.
 //
-// A matrix is cut into row tiles of 64 outputs and chunks of 64 inputs; N and K are padded with zeros. A row tile's chunks
-// follow one another, so that one block of threads reads one ascending stream. Within a chunk lie first the codes, by the
-// thread that multiplies with them (128 threads, 4 steps of 16 inputs each, as the A operand of wgmma m64nNk16 wants them), then
-// the scales of its groups:
+// A matrix is cut into row tiles of 64 outputs and chunks of 64 inputs; N and K are padded. It is
+// [row tile][chunk][bytes of a chunk], so that one block of threads reads one ascending stream. Within a chunk lie first the
+// codes, by the thread that multiplies with them (128 threads, 4 steps of 16 inputs each), then the scales of its groups:
 //
 //   format      codes of a chunk                                       scales
 //   bf16        8192 B: [step 4][thread 128][8 weights]                none
-//   int8-gN     4096 B: [half 2][thread 128][16 codes]                 [group][row 64] bf16, one group per chunk or two (g32)
+//   int8-gN     4096 B: [half 2][thread 128][step 2][8 codes]          [group][row 64] bf16, one group per chunk or two (g32)
 //   int4-gN     2048 B: [thread 128][step 4][8 codes]                  as int8
 //
-// Groups of 128 repeat their scale in both of their chunks. Product and fragment order: kernels/cuda/matrix_products.h.
+// The eight weights of a thread in a step are its A operand of wgmma m64nNk16. With warp = thread / 32, g = thread % 32 / 4 and
+// c = thread % 4 they are a[0..7], and lie in this order (int4 as the nibbles of a little-endian word, the lowest first:
+// a0 a2 a4 a6 a1 a3 a5 a7, so that (word >> 4·m) & 0x000f000f is the pair a[2m], a[2m + 1]):
+//
+//   a[0], a[1]: row 16·warp + g      inputs 16·step + 2·c and the next         a[4], a[5]: the same row, 8 inputs on
+//   a[2], a[3]: row 16·warp + g + 8  the same inputs                           a[6], a[7]: that row, 8 inputs on
+//
+// Codes are unsigned as in kernels/packed_matrix.h: weight = scale · (code − 128), or − 8 for int4. Groups of 128 repeat their
+// scale in both of their chunks. Padding is 0 in BF16 and the code that stands for 0 in integers; the scale of a row or group
+// that is all padding is 0. A chunk is a whole number of 128 bytes, so that every matrix begins at a multiple of 128.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "kernels/packed_matrix.h"
 #include "kernels/weight_format.h"
 #include "tensor/device_runtime.h"
 #include "tensor/tensor.h"
@@ -47,24 +57,35 @@ struct DeviceMatrices {
   size_t num_bytes() const { return memory.num_bytes(); }
 };
 
-// Uninitialised memory for the matrices; throws DeviceError without memory, InvalidRequest as device_matrix_bytes().
+// Uninitialised memory for the matrices and their table, complete when it returns; throws DeviceError without memory,
+// InvalidRequest as device_matrix_bytes(). Matrices in host memory can be packed, uploaded and read back as well.
 DeviceMatrices empty_device_matrices(std::span<const WeightFormat> formats, const MatrixShape& shape, Device device);
 
 // How gate and up lie in one matrix, so that one thread of a product holds both: rows in turn by eight, gate 0..7, up 0..7,
-// gate 8..15, ... I must be a multiple of 8.
+// gate 8..15, ... I must be a multiple of 8. The matrix has 2 · I rows.
 //
-// Packs host weights (bf16 or f32 [N, K]) on the host into `out`, device_matrix_bytes() of host memory: rounded to BF16, or
-// quantised as kernels/group_quantizer.h does. Throws InvalidRequest on a NaN or infinite weight of an integer format.
+// The four below work on the host and write all of `out`: device_matrix_bytes() of host memory, 16-byte aligned. They share no
+// state, so loaders may run them on many threads.
+
+// Codes and scales of a packed matrix in the order of the GPU, unchanged. Throws InvalidRequest as device_matrix_bytes().
+void repack_device_matrix(const PackedMatrix& packed, std::span<std::byte> out);
+// The same of gate and up [I, K] joined as kernels/expert_products.h has them: panels gate 0, up 0, gate 1, ...
+void repack_device_gate_up(const PackedMatrix& joined, int64_t intermediate_size, std::span<std::byte> out);
+// Host weights (bf16 or f32 [N, K]) rounded to BF16, or quantised as kernels/group_quantizer.h does. Throws InvalidRequest also
+// on a NaN or infinite weight of an integer format.
 void pack_device_matrix(const Tensor& w, const WeightFormat& format, std::span<std::byte> out);
-// The same of gate and up [I, K] each; the matrix has 2 · I rows.
 void pack_device_gate_up(const Tensor& gate, const Tensor& up, const WeightFormat& format, std::span<std::byte> out);
+
 // Copies packed bytes of matrix `index` to its place, in stream order. `packed` must live until the stream is synchronised.
 void upload_matrix(std::span<const std::byte> packed, int index, DeviceMatrices& matrices, Stream& stream);
 
-// Fills all matrices with values that look random, of the size of trained weights, without touching the host: for benchmarks.
+// Fills all matrices on a GPU, their padding included, with values that look random and have the size of trained weights
+// (within about ±1 / √K), for benchmarks. Returns when they are there: kernels may read weights before they wait for earlier
+// kernels (kernels/cuda/launch.cuh). Depends on the seed, the formats and the shape alone.
 void fill_random(DeviceMatrices& matrices, uint64_t seed, Stream& stream);
 
-// What matrix `index` stands for, read back: [N, K] f32 on the host.
+// What matrix `index` stands for, read back: [N, K] f32 on the host, scale · code not yet rounded to BF16. Gate and up in the
+// order of the matrix.
 Tensor read_back(const DeviceMatrices& matrices, int index, Stream& stream);
 
 }  // namespace skipper::cuda

@@ -150,8 +150,8 @@ struct StageLoader {
     for (int w = 0; w < kWarpgroups; ++w) {
       // A warpgroup beyond the last outputs multiplies the last ones again, and does not store.
       const int64_t row_tile = min(tile.row_tile + w, last_tile);
-      copy_bulk(stage_at(cursor) + w * (a.rows_offset / kWarpgroups), tile.matrix.memory + (row_tile * a.num_chunks + chunk) * bytes,
-                bytes, full);
+      const uint8_t* packed = tile.matrix.memory + (row_tile * a.num_chunks + chunk) * bytes;
+      copy_bulk(stage_at(cursor) + w * (a.rows_offset / kWarpgroups), packed, bytes, full);
     }
   }
 
@@ -191,16 +191,22 @@ __device__ void produce(const StageLoader<kWarpgroups>& loader) {
   } while (walk.next(tile));
 }
 
-// The sums of 64 outputs and kWidth rows: one instruction of up to 128 columns after the other.
+// The sums of 64 outputs and kWidth rows: one instruction of up to 128 columns after the other. (Registers: one array of sums for
+// all widths, and 192 as 128 + 64; otherwise ptxas keeps an array for each and lets every instruction wait for the last.)
 template <int kWidth>
 __device__ __forceinline__ void multiply_chunk(const WeightFragments& weights, uint64_t rows, bool is_first, float* sums) {
-  constexpr int kColumns = kWidth < 128 ? kWidth : (kWidth % 128 == 0 ? 128 : 64);
+  constexpr int kColumns = kWidth < 128 ? kWidth : 128;
+  constexpr int kRest = kWidth % kColumns;
 #pragma unroll
   for (int step = 0; step < kChunkSteps; ++step) {
     const int accumulate = is_first && step == 0 ? 0 : 1;
 #pragma unroll
-    for (int column = 0; column < kWidth; column += kColumns) {
+    for (int column = 0; column + kColumns <= kWidth; column += kColumns) {
       wgmma<kColumns>(sums + column / 2, weights.registers[step], rows + 2 * step + column * 8, accumulate);
+    }
+    if constexpr (kRest > 0) {
+      constexpr int kColumn = kWidth - kRest;
+      wgmma<kRest>(sums + kColumn / 2, weights.registers[step], rows + 2 * step + kColumn * 8, accumulate);
     }
   }
 }

@@ -1,4 +1,4 @@
-// What the tests of CUDA kernels share: a fixture that skips without a GPU, uploads and downloads, and how far results may be off.
+// What the tests of CUDA kernels share: a fixture that skips without a GPU, uploads, downloads, and how far results are off.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -166,7 +166,9 @@ TEST_P(ExpertProducts, DownMatchesTheDefinitionWithMixedFormats) {
     const Tensor expected = product(as_f32(x.slice(begin, end)), w.weights[e]);
     EXPECT_LT(relative_error(result.slice(begin, end), expected), 1e-5) << "expert " << e << " " << name_of(mixed[e]);
   }
-  for (int64_t r = num_rows; r < num_rows + 5; ++r) EXPECT_TRUE(std::isnan(result.row<float>(r)[0])) << "row " << r << " was written";
+  for (int64_t r = num_rows; r < num_rows + 5; ++r) {
+    EXPECT_TRUE(std::isnan(result.row<float>(r)[0])) << "row " << r << " was written";
+  }
 }
 
 TEST_P(ExpertProducts, GateUpMatchesTheDefinition) {
