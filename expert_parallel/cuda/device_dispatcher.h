@@ -6,6 +6,8 @@
 
 #include "cluster/cluster_topology.h"
 #include "comm/nccl_communicator.h"
+#include "expert_parallel/cuda/wire_bytes.h"
+#include "tensor/cuda/pinned_tensor.h"
 #include "tensor/device_runtime.h"
 #include "tensor/dtype.h"
 #include "tensor/tensor.h"
@@ -58,12 +60,7 @@ struct DeviceDispatchBuffers {
   Tensor arrived_rows;      // [W · C, H] bf16
   Tensor partial_sums;      // [W · C, H] combine type
 
-  Tensor host_counts;  // [2, W] i32 pinned: sent and arrived, of exact counts
-};
-
-// Bytes that one micro-batch put on the wire, padding and metadata included, by direction and hop.
-struct WireBytes {
-  int64_t by_direction_and_hop[2][3] = {};
+  PinnedTensor host_counts;  // [2, W] i32: sent and arrived, of exact counts
 };
 
 // Engine thread only; all ranks make the same calls.
@@ -75,17 +72,24 @@ class DeviceDispatcher {
   int rank() const { return data_.rank(); }
   int world_size() const { return data_.size(); }
 
-  // After plan_outgoing() and pack_outgoing() at `plan.capacity`: rows, pairs and counts go to their ranks.
-  WireBytes dispatch(const DispatchPlan& plan, DeviceDispatchBuffers& buffers, Stream& stream);
-  // After the sums of all arrived rows lie in partial_sums: they go back to returned_sums. Of the same micro-batch.
-  void combine(const DispatchPlan& plan, DeviceDispatchBuffers& buffers, Stream& stream);
+  // The step that the next calls belong to, for messages.
+  void set_step(int64_t step) { step_ = step; }
 
-  void set_context(const OperationContext& context) { data_.set_context(context); }
+  // After plan_outgoing() and pack_outgoing() at `plan.capacity`: rows, pairs and counts go to their ranks. Returns what this
+  // rank puts on the wire, the way back included.
+  WireBytes dispatch(int layer, const DispatchPlan& plan, DeviceDispatchBuffers& buffers, Stream& stream);
+  // After the sums of all arrived rows lie in partial_sums: they go back to returned_sums. Of the same micro-batch.
+  void combine(int layer, const DispatchPlan& plan, DeviceDispatchBuffers& buffers, Stream& stream);
 
  private:
+  void exchange_counts(DeviceDispatchBuffers& buffers, Stream& stream);
+  void queue_counts(DeviceDispatchBuffers& buffers);
+  WireBytes wire_bytes(const DispatchPlan& plan, const DeviceDispatchBuffers& buffers) const;
+
   NcclCommunicator& data_;
   const ClusterTopology& topology_;
   std::vector<PeerTransfer> transfers_;
+  int64_t step_ = -1;
 };
 
 }  // namespace skipper::cuda

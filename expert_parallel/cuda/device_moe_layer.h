@@ -101,6 +101,7 @@ class DeviceMoeLayer {
  private:
   void route(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const;
   void forward_alone(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const;
+  void send_rows(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const;
   void forward_across_ranks(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const;
 
   DeviceMoeConfig config_;

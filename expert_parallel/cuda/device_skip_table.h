@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "cluster/operating_point.h"
 #include "tensor/device_runtime.h"
@@ -32,17 +31,19 @@ class DeviceSkipTable {
   // leaves the old levels then.
   void upload(const LevelTable& levels, Stream& stream);
 
-  const Tensor& skip_rows(int moe_layer) const { return layers_[static_cast<size_t>(moe_layer)].skip_rows; }
-  const Tensor& expert_scale(int moe_layer) const { return layers_[static_cast<size_t>(moe_layer)].expert_scale; }
+  // [kMaxDeviceLevels · 3 · 2, sizeof(SkipRow)] u8: RouteInput::skip_rows of one layer.
+  Tensor skip_rows(int moe_layer) const { return skip_rows_.at(moe_layer); }
+  // [kMaxDeviceLevels, E] f32, 1 where a level has none.
+  Tensor expert_scale(int moe_layer) const { return expert_scale_.at(moe_layer); }
 
  private:
-  struct Layer {
-    Tensor skip_rows;     // [kMaxDeviceLevels · 3 · 2, sizeof(SkipRow)] u8
-    Tensor expert_scale;  // [kMaxDeviceLevels, E] f32, 1 where a level has none
-  };
+  void copy_to_gpu(Stream& stream);
 
   SkipTableShape shape_;
-  std::vector<Layer> layers_;
+  Tensor skip_rows_;     // of all layers
+  Tensor expert_scale_;
+  Tensor host_skip_rows_;
+  Tensor host_expert_scale_;
   bool is_uploaded_ = false;
   uint32_t version_ = 0;
 };

@@ -1,12 +1,12 @@
 // What the MoE layers of a GPU counted, kept there and fetched once per step.
 #pragma once
 
-#include <array>
 #include <cstdint>
-#include <memory>
+#include <vector>
 
 #include "expert_parallel/pair_counters.h"
 #include "expert_parallel/traffic_counters.h"
+#include "tensor/cuda/pinned_tensor.h"
 #include "tensor/device_runtime.h"
 #include "tensor/tensor.h"
 
@@ -17,7 +17,7 @@ namespace skipper::cuda {
 //   model.forward(...);            // any number of layers, graphs included
 //   tallies.queue_fetch(stream);
 //   stream.synchronize();
-//   tallies.add_news(pairs, traffic);
+//   tallies.add_news(row_bytes, pairs, traffic);
 //
 // Engine thread only.
 class DeviceTallies {
@@ -26,7 +26,7 @@ class DeviceTallies {
 
   // [2 phases, 3 classes, 2 outcomes] i64 of one layer: RouteOutput::pair_counts.
   Tensor pair_counts(int moe_layer) const { return pair_counts_.at(moe_layer); }
-  // [kNumTrafficTallies] i64, see traffic_tally.h.
+  // [kNumTrafficTallies] i64: traffic_tally.h. Nothing is sent, and so nothing counted, in a world of one.
   const Tensor& traffic() const { return traffic_; }
 
   // Copies all sums to the host, in stream order. Can be captured.
@@ -37,16 +37,20 @@ class DeviceTallies {
     int64_t dispatch = 0;
     int64_t combine = 0;
   };
-  // Adds what was counted since the last call, as of the last fetch, which must be complete.
+  // Adds what was counted since the last call, as of the last fetch, which must be complete. Unlike on the CPU, rows that come
+  // back are counted where they went out, which knows their class.
   void add_news(const RowBytes& row_bytes, PairCounters& pairs, TrafficCounters& traffic);
 
  private:
+  void add_pairs(PairCounters& pairs, TrafficCounters& traffic);
+  void add_traffic(const RowBytes& row_bytes, TrafficCounters& traffic);
+
   Tensor pair_counts_;  // [L, 2, 3, 2] i64
   Tensor traffic_;
-  Tensor fetched_pair_counts_;  // pinned
-  Tensor fetched_traffic_;      // pinned
-  Tensor known_pair_counts_;    // as of the last add_news
-  Tensor known_traffic_;
+  PinnedTensor fetched_pair_counts_;
+  PinnedTensor fetched_traffic_;
+  std::vector<int64_t> known_pair_counts_;  // as of the last add_news()
+  std::vector<int64_t> known_traffic_;
 };
 
 }  // namespace skipper::cuda

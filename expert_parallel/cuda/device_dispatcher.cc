@@ -1,0 +1,147 @@
+#include "expert_parallel/cuda/device_dispatcher.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+
+#include "expert_parallel/traffic_counters.h"
+
+// What goes from rank s to rank d at capacity C, in one exchange of messages that lie in slots, C rows apart:
+//
+//   message                sent from row d · C of     to row s · C of       rows: fixed slots / exact counts
+//   hidden rows            sent_rows                  arrived_rows          C / n(s → d)
+//   local experts          sent_slot_ids              arrived_slot_ids      C / n(s → d)
+//   their weights          sent_weights               arrived_weights       C / n(s → d)
+//   count n(s → d)         num_sent[d]                num_arrived[s]        in the same exchange / in one before, read by the host
+//   partial sums, back     partial_sums (row s · C)   returned_sums         C / n(s → d)
+//
+// Slots have the same places in both modes, so that kernels do not know which of them ran.
+
+namespace skipper::cuda {
+
+namespace {
+
+// Rows from or to a rank: `sent` true for those that this rank sends to the experts.
+enum class Way : int64_t { kSent = 0, kArrived = 1 };
+
+int64_t num_rows(const DispatchPlan& plan, const DeviceDispatchBuffers& buffers, Way way, int peer) {
+  if (plan.mode == DispatchMode::kFixedSlots) return plan.capacity;
+  const int32_t count = buffers.host_counts.tensor().at(static_cast<int64_t>(way)).data<int32_t>()[peer];
+  return std::min<int64_t>(count, plan.capacity);  // what found no room is not there
+}
+
+int64_t bytes_of_row(const Tensor& rows) { return rows.row_elements() * static_cast<int64_t>(size_of(rows.dtype())); }
+
+// One message per rank of tensors whose slots are `capacity` rows apart.
+struct SlotMessage {
+  const Tensor& send;
+  Tensor& receive;
+  Way sends = Way::kSent;
+  Way receives = Way::kArrived;
+};
+
+PeerTransfer slot_transfer(const SlotMessage& message, int peer, const DispatchPlan& plan,
+                           const DeviceDispatchBuffers& buffers) {
+  const int64_t row_bytes = bytes_of_row(message.send);
+  const int64_t slot = peer * plan.capacity * row_bytes;
+  const int64_t send_bytes = num_rows(plan, buffers, message.sends, peer) * row_bytes;
+  const int64_t receive_bytes = num_rows(plan, buffers, message.receives, peer) * row_bytes;
+  return {.peer = peer,
+          .send = {message.send.bytes() + slot, static_cast<size_t>(send_bytes)},
+          .receive = {message.receive.bytes() + slot, static_cast<size_t>(receive_bytes)}};
+}
+
+}  // namespace
+
+// Zeros, because fixed slots are sent also where no row was written.
+DeviceDispatchBuffers::DeviceDispatchBuffers(const DeviceDispatchShape& s, Device device)
+    : shape(s), overflow(Tensor::zeros({1}, DType::kI32, device)) {
+  const int64_t slots = s.world_size > 1 ? s.world_size * s.max_tokens : 0;
+  // Also a world of one rounds its sums through the combine format.
+  const bool rounds_alone = s.world_size == 1 && s.combine_dtype != DType::kF32;
+  const auto zeros = [&](const Shape& tensor, DType dtype) { return Tensor::zeros(tensor, dtype, device); };
+  num_sent = zeros({s.world_size}, DType::kI32);
+  row_slot = zeros({slots / s.world_size, s.world_size}, DType::kI32);
+  token_of_row = zeros({slots}, DType::kI32);
+  sent_slot_ids = zeros({slots, s.top_k}, DType::kI32);
+  sent_weights = zeros({slots, s.top_k}, DType::kF32);
+  sent_rows = zeros({slots, s.hidden_size}, DType::kBF16);
+  returned_sums = zeros({rounds_alone ? s.max_tokens : slots, s.hidden_size}, s.combine_dtype);
+  num_arrived = zeros({s.world_size}, DType::kI32);
+  arrived_slot_ids = zeros({slots, s.top_k}, DType::kI32);
+  arrived_weights = zeros({slots, s.top_k}, DType::kF32);
+  arrived_rows = zeros({slots, s.hidden_size}, DType::kBF16);
+  partial_sums = zeros({slots, s.hidden_size}, s.combine_dtype);
+  if (s.world_size > 1) host_counts = PinnedTensor({2, s.world_size}, DType::kI32);
+}
+
+DeviceDispatcher::DeviceDispatcher(NcclCommunicator& data, const ClusterTopology& topology) : data_(data), topology_(topology) {
+  CHECK_EQ(data.size(), topology.num_ranks());
+}
+
+WireBytes DeviceDispatcher::dispatch(int layer, const DispatchPlan& plan, DeviceDispatchBuffers& buffers, Stream& stream) {
+  CHECK(plan.capacity > 0 && plan.capacity <= buffers.shape.max_tokens) << plan.capacity;
+  data_.set_context({.step = step_, .layer = layer, .phase = "dispatch"});
+  transfers_.clear();
+  if (plan.mode == DispatchMode::kExactCounts) {
+    exchange_counts(buffers, stream);
+  } else {
+    queue_counts(buffers);
+  }
+  for (int peer = 0; peer < world_size(); ++peer) {
+    transfers_.push_back(slot_transfer({buffers.sent_rows, buffers.arrived_rows}, peer, plan, buffers));
+    transfers_.push_back(slot_transfer({buffers.sent_slot_ids, buffers.arrived_slot_ids}, peer, plan, buffers));
+    transfers_.push_back(slot_transfer({buffers.sent_weights, buffers.arrived_weights}, peer, plan, buffers));
+  }
+  data_.exchange(transfers_, stream);
+  return wire_bytes(plan, buffers);
+}
+
+void DeviceDispatcher::combine(int layer, const DispatchPlan& plan, DeviceDispatchBuffers& buffers, Stream& stream) {
+  data_.set_context({.step = step_, .layer = layer, .phase = "combine"});
+  transfers_.clear();
+  for (int peer = 0; peer < world_size(); ++peer) {
+    const SlotMessage back{buffers.partial_sums, buffers.returned_sums, Way::kArrived, Way::kSent};
+    transfers_.push_back(slot_transfer(back, peer, plan, buffers));
+  }
+  data_.exchange(transfers_, stream);
+}
+
+// The one place where the host waits for the GPU.
+void DeviceDispatcher::exchange_counts(DeviceDispatchBuffers& buffers, Stream& stream) {
+  queue_counts(buffers);
+  data_.exchange(transfers_, stream);
+  transfers_.clear();
+  const auto fetch = [&](const Tensor& counts, Way way) {
+    Tensor row = buffers.host_counts.tensor().at(static_cast<int64_t>(way));
+    copy_bytes({counts.bytes(), counts.device(), row.bytes(), row.device(), counts.num_bytes()}, stream);
+  };
+  fetch(buffers.num_sent, Way::kSent);
+  fetch(buffers.num_arrived, Way::kArrived);
+  data_.synchronize(stream);
+}
+
+void DeviceDispatcher::queue_counts(DeviceDispatchBuffers& buffers) {
+  for (int peer = 0; peer < world_size(); ++peer) {
+    transfers_.push_back({.peer = peer,
+                          .send = {buffers.num_sent.bytes() + peer * sizeof(int32_t), sizeof(int32_t)},
+                          .receive = {buffers.num_arrived.bytes() + peer * sizeof(int32_t), sizeof(int32_t)}});
+  }
+}
+
+WireBytes DeviceDispatcher::wire_bytes(const DispatchPlan& plan, const DeviceDispatchBuffers& buffers) const {
+  const int64_t row_bytes = bytes_of_row(buffers.sent_rows) + bytes_of_row(buffers.sent_slot_ids) +
+                            bytes_of_row(buffers.sent_weights);
+  WireBytes bytes;
+  for (int peer = 0; peer < world_size(); ++peer) {
+    const auto hop = static_cast<size_t>(topology_.hop(rank(), peer));
+    const auto add = [&](Direction direction, int64_t num_bytes) {
+      bytes.by_direction_and_hop[static_cast<size_t>(direction)][hop] += num_bytes;
+    };
+    add(Direction::kDispatch, num_rows(plan, buffers, Way::kSent, peer) * row_bytes + int64_t{sizeof(int32_t)});
+    add(Direction::kCombine, num_rows(plan, buffers, Way::kArrived, peer) * bytes_of_row(buffers.partial_sums));
+  }
+  return bytes;
+}
+
+}  // namespace skipper::cuda

@@ -1,0 +1,246 @@
+#include "expert_parallel/cuda/device_moe_layer.h"
+
+#include <cuda_runtime_api.h>
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include "expert_parallel/cuda/traffic_tally.h"
+#include "kernels/cuda/expert_rows.h"
+#include "kernels/cuda/matrix_products.h"
+#include "kernels/cuda/routing.h"
+#include "tensor/cuda/cuda_check.h"
+
+namespace skipper::cuda {
+
+namespace {
+
+// Waits, so the values may go.
+Tensor on_gpu(std::span<const int32_t> values, Device device) {
+  Tensor copy = Tensor::empty({static_cast<int64_t>(values.size())}, DType::kI32, device);
+  Stream stream(device);
+  copy_bytes({reinterpret_cast<const std::byte*>(values.data()), Device::host(), copy.bytes(), device, copy.num_bytes()}, stream);
+  stream.synchronize();
+  return copy;
+}
+
+Tensor first_integers(int64_t count, Device device) {
+  std::vector<int32_t> values(static_cast<size_t>(count));
+  std::iota(values.begin(), values.end(), 0);
+  return on_gpu(values, device);
+}
+
+// A field of the homes of a layer's experts.
+Tensor homes_on_gpu(std::span<const ExpertHome> homes, int32_t ExpertHome::*field, Device device) {
+  std::vector<int32_t> values;
+  for (const ExpertHome& home : homes) values.push_back(home.*field);
+  return on_gpu(values, device);
+}
+
+Tensor hops_on_gpu(const ClusterTopology& topology, int own_rank, Device device) {
+  std::vector<int32_t> hops;
+  for (int rank = 0; rank < topology.num_ranks(); ++rank) hops.push_back(static_cast<int32_t>(topology.hop(own_rank, rank)));
+  return on_gpu(hops, device);
+}
+
+int64_t most_expert_rows(const DeviceMoeBufferConfig& config) {
+  return config.world_size * config.max_tokens * std::min<int64_t>(config.top_k, config.max_local_experts);
+}
+
+DeviceDispatchShape dispatch_shape(const DeviceMoeBufferConfig& config) {
+  return {.max_tokens = config.max_tokens,
+          .hidden_size = config.hidden_size,
+          .top_k = config.top_k,
+          .world_size = config.world_size,
+          .combine_dtype = config.combine_dtype};
+}
+
+// Mean over the experts, as if tokens chose them evenly and skipped none; it chooses tiles, never bits.
+int64_t expected_rows_per_expert(int64_t num_tokens, const DeviceMoeConfig& config) {
+  return std::max<int64_t>(1, (num_tokens * config.top_k + config.num_experts - 1) / config.num_experts);
+}
+
+// Rows that reached this rank, from their arrival to their weighted sums.
+struct ExpertWork {
+  const ArrivedRows& arrived;
+  const Tensor& weights;  // [S · capacity, k] f32
+  int64_t expected_rows = 1;
+};
+
+void run_experts(const ExpertWork& work, const DeviceMoeWeights& weights, DeviceMoeBuffers& buffers, Tensor& sums,
+                 Stream& stream) {
+  const int64_t num_experts = weights.down.num_matrices();
+  const int64_t top_k = work.arrived.slot_ids.dim(1);
+  const int64_t num_rows = work.arrived.rows.dim(0) * std::min(top_k, num_experts);
+  Tensor row_offsets = buffers.row_offsets.first(num_experts + 1);
+  Tensor row_index = buffers.row_index.first(num_rows);
+  Tensor row_of_pair = buffers.row_of_pair.first(work.arrived.rows.dim(0));
+  const SortedExperts sorted{row_offsets, row_index, row_of_pair};
+  sort_by_expert(work.arrived, sorted, stream);
+
+  Tensor rows = buffers.sorted_rows.first(num_rows);
+  Tensor activated = buffers.activated.first(num_rows);
+  Tensor output = buffers.expert_output.first(num_rows);
+  gather_sorted(work.arrived.rows, sorted, rows, stream);
+  expert_gate_up({rows, row_offsets, work.expected_rows}, weights.gate_up, activated, stream);
+  expert_down({activated, row_offsets, work.expected_rows}, weights.down, output, stream);
+  weighted_pair_sums(work.arrived, sorted, work.weights, output, sums, stream);
+}
+
+}  // namespace
+
+DeviceMoeBuffers::DeviceMoeBuffers(const DeviceMoeBufferConfig& c, Device device)
+    : config(c), dispatch(dispatch_shape(c), device) {
+  const int64_t expert_rows = most_expert_rows(c);
+  const auto empty = [&](const Shape& shape, DType dtype) { return Tensor::empty(shape, dtype, device); };
+  row_numbers = first_integers(c.max_tokens + 1, device);
+  logits = empty({c.max_tokens, c.num_experts}, DType::kF32);
+  routed_ids = empty({c.max_tokens, c.top_k}, DType::kI32);
+  expert_ids = empty({c.max_tokens, c.top_k}, DType::kI32);
+  expert_weights = empty({c.max_tokens, c.top_k}, DType::kF32);
+  row_offsets = empty({c.max_local_experts + 1}, DType::kI32);
+  row_index = empty({expert_rows}, DType::kI32);
+  row_of_pair = empty({c.world_size * c.max_tokens, c.top_k}, DType::kI32);
+  sorted_rows = empty({expert_rows, c.hidden_size}, DType::kBF16);
+  activated = empty({expert_rows, c.intermediate_size}, DType::kBF16);
+  expert_output = empty({expert_rows, c.hidden_size}, c.expert_output_dtype);
+}
+
+DeviceMoeLayer::DeviceMoeLayer(const DeviceMoeConfig& config, DeviceMoeWeights weights, const DeviceMoeContext& context)
+    : config_(config), weights_(std::move(weights)), context_(context) {
+  const Device device = weights_.router.device();
+  const int own_rank = context.dispatcher == nullptr ? 0 : context.dispatcher->rank();
+  const auto homes = context.placement.homes(config.moe_layer);
+  CHECK_EQ(homes.size(), static_cast<size_t>(config.num_experts));
+  CHECK(context.dispatcher != nullptr || context.placement.world_size() == 1);
+  CHECK(weights_.router.shape() == Shape({config.num_experts, config.hidden_size})) << weights_.router.shape().to_string();
+  CHECK_EQ(weights_.gate_up.num_matrices(), weights_.down.num_matrices());
+  CHECK_EQ(weights_.down.num_matrices(), static_cast<int>(context.placement.experts_of(own_rank, config.moe_layer).size()));
+  rank_of_expert_ = homes_on_gpu(homes, &ExpertHome::rank, device);
+  slot_of_expert_ = homes_on_gpu(homes, &ExpertHome::slot, device);
+  hop_of_rank_ = hops_on_gpu(context.topology, own_rank, device);
+}
+
+void DeviceMoeLayer::forward(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const {
+  const int64_t num_tokens = out.dim(0);
+  CHECK_LE(num_tokens, buffers.config.max_tokens);
+  CHECK(input.x.f32.shape() == out.shape() && input.x.bf16.shape() == out.shape()) << out.shape().to_string();
+  if (context_.dispatcher == nullptr) {
+    forward_alone(input, buffers, out, stream);
+  } else {
+    forward_across_ranks(input, buffers, out, stream);
+  }
+}
+
+void DeviceMoeLayer::route(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const {
+  const int64_t num_tokens = input.x.f32.dim(0);
+  Tensor logits = buffers.logits.first(num_tokens);
+  router_logits(input.x.f32, weights_.router, logits, stream);
+
+  const Tensor skip_rows = context_.skip_table.skip_rows(config_.moe_layer);
+  const Tensor expert_scale = context_.skip_table.expert_scale(config_.moe_layer);
+  Tensor expert_ids = buffers.expert_ids.first(num_tokens);
+  Tensor routed_ids = buffers.routed_ids.first(num_tokens);
+  Tensor expert_weights = buffers.expert_weights.first(num_tokens);
+  Tensor usage = input.tokens.usage;
+  Tensor pair_counts = context_.tallies.pair_counts(config_.moe_layer);
+  route_tokens({.logits = logits,
+                .token_class = input.tokens.token_class,
+                .level = input.tokens.level,
+                .phase = input.tokens.phase,
+                .step_token = input.tokens.step_token,
+                .skip_rows = skip_rows,
+                .expert_scale = expert_scale,
+                .rank_of_expert = rank_of_expert_,
+                .hop_of_rank = hop_of_rank_,
+                .own_rank = context_.dispatcher == nullptr ? 0 : context_.dispatcher->rank(),
+                .world_size = static_cast<int>(hop_of_rank_.num_elements()),
+                .normalization = config_.normalization},
+               {.expert_ids = expert_ids,
+                .routed_ids = routed_ids,
+                .expert_weights = expert_weights,
+                .usage = usage,
+                .pair_counts = pair_counts},
+               stream);
+}
+
+// One rank's rows are where they arrive, and its experts' slots are their ids.
+void DeviceMoeLayer::forward_alone(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const {
+  const int64_t num_tokens = out.dim(0);
+  if (num_tokens == 0) return;
+  route(input, buffers, stream);
+  const Tensor expert_ids = buffers.expert_ids.first(num_tokens);
+  const Tensor weights = buffers.expert_weights.first(num_tokens);
+  const Tensor num_rows = buffers.row_numbers.slice(num_tokens, num_tokens + 1);
+  const ArrivedRows arrived{input.x.bf16, expert_ids, num_rows, num_tokens};
+  const ExpertWork work{arrived, weights, expected_rows_per_expert(num_tokens, config_)};
+  if (buffers.config.combine_dtype == DType::kF32) {
+    run_experts(work, weights_, buffers, out, stream);
+    return;
+  }
+  // Rounded as if they had come back from another rank.
+  Tensor sums = buffers.dispatch.returned_sums.first(num_tokens);
+  run_experts(work, weights_, buffers, sums, stream);
+  const Tensor row_slot = buffers.row_numbers.first(num_tokens).reshaped({num_tokens, 1});
+  add_returned(sums, row_slot, num_tokens, out, stream);
+}
+
+void DeviceMoeLayer::forward_across_ranks(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out,
+                                          Stream& stream) const {
+  const DispatchPlan& plan = input.dispatch;
+  if (plan.capacity == 0) return;  // no rank has a row
+  send_rows(input, buffers, stream);
+
+  const int64_t num_slots = plan.capacity * buffers.dispatch.shape.world_size;
+  const Tensor rows = buffers.dispatch.arrived_rows.first(num_slots);
+  const Tensor slot_ids = buffers.dispatch.arrived_slot_ids.first(num_slots);
+  const Tensor weights = buffers.dispatch.arrived_weights.first(num_slots);
+  Tensor partial_sums = buffers.dispatch.partial_sums.first(num_slots);
+  const ArrivedRows arrived{rows, slot_ids, buffers.dispatch.num_arrived, plan.capacity};
+  if (weights_.down.num_matrices() > 0) {
+    run_experts({arrived, weights, expected_rows_per_expert(num_slots, config_)}, weights_, buffers, partial_sums, stream);
+  }
+
+  context_.dispatcher->combine(config_.layer, plan, buffers.dispatch, stream);
+  const Tensor row_slot = buffers.dispatch.row_slot.first(out.dim(0));
+  add_returned(buffers.dispatch.returned_sums.first(num_slots), row_slot, plan.capacity, out, stream);
+}
+
+void DeviceMoeLayer::send_rows(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const {
+  const int64_t num_tokens = input.x.bf16.dim(0);
+  const int64_t capacity = input.dispatch.capacity;
+  DeviceDispatchBuffers& dispatch = buffers.dispatch;
+  route(input, buffers, stream);
+
+  const int64_t num_slots = capacity * dispatch.shape.world_size;
+  const Tensor expert_ids = buffers.expert_ids.first(num_tokens);
+  const Tensor expert_weights = buffers.expert_weights.first(num_tokens);
+  Tensor row_slot = dispatch.row_slot.first(num_tokens);
+  Tensor token_of_row = dispatch.token_of_row.first(num_slots);
+  Tensor slot_ids = dispatch.sent_slot_ids.first(num_slots);
+  Tensor weights = dispatch.sent_weights.first(num_slots);
+  Tensor rows = dispatch.sent_rows.first(num_slots);
+  const OutgoingOutput outgoing{dispatch.num_sent, row_slot, token_of_row, slot_ids, weights, dispatch.overflow};
+  if (num_tokens == 0) {  // kernels do nothing without rows
+    CUDA_CHECK(cudaMemsetAsync(dispatch.num_sent.bytes(), 0, dispatch.num_sent.num_bytes(),
+                               static_cast<cudaStream_t>(stream.native())));
+  }
+  plan_outgoing({.expert_ids = expert_ids,
+                 .expert_weights = expert_weights,
+                 .rank_of_expert = rank_of_expert_,
+                 .slot_of_expert = slot_of_expert_,
+                 .world_size = dispatch.shape.world_size,
+                 .capacity = capacity},
+                outgoing, stream);
+  pack_outgoing(input.x.bf16, outgoing, capacity, rows, stream);
+  const WireBytes wire_bytes = context_.dispatcher->dispatch(config_.layer, input.dispatch, dispatch, stream);
+
+  Tensor tallies = context_.tallies.traffic();
+  const Tensor routed_ids = buffers.routed_ids.first(num_tokens);
+  tally_traffic({routed_ids, expert_ids, input.tokens.token_class, rank_of_expert_, hop_of_rank_}, wire_bytes, tallies, stream);
+}
+
+}  // namespace skipper::cuda
