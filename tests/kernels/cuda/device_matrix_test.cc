@@ -1,4 +1,4 @@
-// Weights in GPU memory: their way there and back, and random ones made in place. Their order: tests/kernels/device_matrix_test.cc.
+// Weights in GPU memory: the way there and back, and random ones made in place. Their order: tests/kernels/device_matrix_test.cc.
 #include "kernels/cuda/device_matrix.h"
 
 #include <set>
