@@ -12,7 +12,7 @@
 //   hidden rows            sent_rows                  arrived_rows          C / n(s → d)
 //   local experts          sent_slot_ids              arrived_slot_ids      C / n(s → d)
 //   their weights          sent_weights               arrived_weights       C / n(s → d)
-//   count n(s → d)         num_sent[d]                num_arrived[s]        in the same exchange / in one before, read by the host
+//   count n(s → d)         num_sent[d]                num_arrived[s]        in the same exchange / before, read by the host
 //   partial sums, back     partial_sums (row s · C)   returned_sums         C / n(s → d)
 //
 // Slots have the same places in both modes, so that kernels do not know which of them ran.

@@ -112,23 +112,23 @@ DeviceMoeBuffers::DeviceMoeBuffers(const DeviceMoeBufferConfig& c, Device device
 DeviceMoeLayer::DeviceMoeLayer(const DeviceMoeConfig& config, DeviceMoeWeights weights, const DeviceMoeContext& context)
     : config_(config), weights_(std::move(weights)), context_(context) {
   const Device device = weights_.router.device();
-  const int own_rank = context.dispatcher == nullptr ? 0 : context.dispatcher->rank();
+  CHECK(is_alone() || context.dispatcher != nullptr);
+  own_rank_ = is_alone() ? 0 : context.dispatcher->rank();
   const auto homes = context.placement.homes(config.moe_layer);
   CHECK_EQ(homes.size(), static_cast<size_t>(config.num_experts));
-  CHECK(context.dispatcher != nullptr || context.placement.world_size() == 1);
   CHECK(weights_.router.shape() == Shape({config.num_experts, config.hidden_size})) << weights_.router.shape().to_string();
   CHECK_EQ(weights_.gate_up.num_matrices(), weights_.down.num_matrices());
-  CHECK_EQ(weights_.down.num_matrices(), static_cast<int>(context.placement.experts_of(own_rank, config.moe_layer).size()));
+  CHECK_EQ(weights_.down.num_matrices(), static_cast<int>(context.placement.experts_of(own_rank_, config.moe_layer).size()));
   rank_of_expert_ = homes_on_gpu(homes, &ExpertHome::rank, device);
   slot_of_expert_ = homes_on_gpu(homes, &ExpertHome::slot, device);
-  hop_of_rank_ = hops_on_gpu(context.topology, own_rank, device);
+  hop_of_rank_ = hops_on_gpu(context.topology, own_rank_, device);
 }
 
 void DeviceMoeLayer::forward(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const {
   const int64_t num_tokens = out.dim(0);
   CHECK_LE(num_tokens, buffers.config.max_tokens);
   CHECK(input.x.f32.shape() == out.shape() && input.x.bf16.shape() == out.shape()) << out.shape().to_string();
-  if (context_.dispatcher == nullptr) {
+  if (is_alone()) {
     forward_alone(input, buffers, out, stream);
   } else {
     forward_across_ranks(input, buffers, out, stream);
@@ -156,7 +156,7 @@ void DeviceMoeLayer::route(const DeviceMoeInput& input, DeviceMoeBuffers& buffer
                 .expert_scale = expert_scale,
                 .rank_of_expert = rank_of_expert_,
                 .hop_of_rank = hop_of_rank_,
-                .own_rank = context_.dispatcher == nullptr ? 0 : context_.dispatcher->rank(),
+                .own_rank = own_rank_,
                 .world_size = static_cast<int>(hop_of_rank_.num_elements()),
                 .normalization = config_.normalization},
                {.expert_ids = expert_ids,

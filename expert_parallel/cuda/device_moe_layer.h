@@ -38,7 +38,7 @@ struct DeviceMoeContext {
   const ClusterTopology& topology;
   const DeviceSkipTable& skip_table;
   DeviceTallies& tallies;
-  DeviceDispatcher* dispatcher = nullptr;  // null in a world of one
+  DeviceDispatcher* dispatcher = nullptr;  // not used in a world of one
 };
 
 // TokenPolicies on the GPU. T rows; class 255 is padding, which meets no expert and is not counted.
@@ -99,6 +99,7 @@ class DeviceMoeLayer {
   void forward(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const;
 
  private:
+  bool is_alone() const { return context_.placement.world_size() == 1; }
   void route(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const;
   void forward_alone(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const;
   void send_rows(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const;
@@ -107,6 +108,7 @@ class DeviceMoeLayer {
   DeviceMoeConfig config_;
   DeviceMoeWeights weights_;
   DeviceMoeContext context_;
+  int own_rank_ = 0;
   Tensor rank_of_expert_;  // [E] i32
   Tensor slot_of_expert_;  // [E] i32
   Tensor hop_of_rank_;     // [W] i32
