@@ -5,8 +5,6 @@
 #include <cooperative_groups.h>
 #include <glog/logging.h>
 
-#include <algorithm>
-
 #include "kernels/cuda/gpu_operands.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/row_vectors.cuh"
@@ -14,15 +12,9 @@
 namespace skipper::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = kRowThreads;
 
 unsigned blocks_for(int64_t items, int64_t per_block) { return static_cast<unsigned>((items + per_block - 1) / per_block); }
-
-// One block per row, no more threads than there is work in a row.
-LaunchShape row_per_block(int64_t num_rows, int64_t words_per_row) {
-  const int64_t threads = std::clamp<int64_t>((words_per_row + 31) / 32 * 32, 32, kThreads);
-  return {dim3(static_cast<unsigned>(num_rows)), dim3(static_cast<unsigned>(threads))};
-}
 
 // --- Rows that move ----------------------------------------------------------------------------------------------------------
 

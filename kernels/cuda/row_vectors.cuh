@@ -3,9 +3,20 @@
 
 #include <cuda_bf16.h>
 
+#include <algorithm>
 #include <cstdint>
 
+#include "kernels/cuda/launch.cuh"
+
 namespace skipper::cuda {
+
+inline constexpr int kRowThreads = 256;
+
+// One block per row of `num_vectors` fours or other words, no more threads than there is work in a row.
+inline LaunchShape row_per_block(int64_t num_rows, int64_t num_vectors) {
+  const int64_t threads = std::clamp<int64_t>((num_vectors + 31) / 32 * 32, 32, kRowThreads);
+  return {dim3(static_cast<unsigned>(num_rows)), dim3(static_cast<unsigned>(threads))};
+}
 
 // Four elements in registers, whatever they are in memory.
 struct Four {
@@ -15,6 +26,7 @@ struct Four {
 __device__ __forceinline__ Four operator+(const Four& a, const Four& b) {
   return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
 }
+__device__ __forceinline__ Four operator-(const Four& a, float b) { return {a.x - b, a.y - b, a.z - b, a.w - b}; }
 __device__ __forceinline__ Four operator*(const Four& a, const Four& b) {
   return {a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w};
 }
