@@ -49,6 +49,23 @@ void merge_patches(const Tensor& hidden, const PatchMergerWeights& weights, Tens
 
 }  // namespace
 
+void check_image(const ImagePatches& image, const VisionConfig& config) {
+  const int64_t merge = config.spatial_merge_size;
+  const std::string grid = std::to_string(image.grid_t) + " x " + std::to_string(image.grid_h) + " x " +
+                           std::to_string(image.grid_w) + " patches";
+  if (image.grid_t < 1 || image.grid_h < 1 || image.grid_w < 1 || image.grid_h % merge != 0 || image.grid_w % merge != 0) {
+    throw InvalidRequest("an image of " + grid + "; expected positive multiples of " + std::to_string(merge) +
+                             " down and across",
+                         "messages");
+  }
+  const int64_t expected = image.num_patches() * config.patch_elements();
+  if (static_cast<int64_t>(image.pixels.size()) != expected) {
+    throw InvalidRequest("an image of " + grid + " holds " + std::to_string(image.pixels.size()) + " values; expected " +
+                             std::to_string(expected),
+                         "messages");
+  }
+}
+
 // Working memory of one image with P patches.
 struct VisionEncoder::Buffers {
   Buffers(const ImagePatches& image, const VisionConfig& config)
@@ -85,7 +102,7 @@ VisionEncoder::VisionEncoder(const VisionConfig& config, VisionWeights weights)
 ImageFeatures VisionEncoder::encode(std::span<const ImagePatches> images, Stream& stream) const {
   int64_t total = 0;
   for (const ImagePatches& image : images) {
-    check(image);
+    check_image(image, config_);
     total += num_tokens(image, config_);
   }
   ImageFeatures features;
@@ -102,23 +119,6 @@ ImageFeatures VisionEncoder::encode(std::span<const ImagePatches> images, Stream
     begin = end;
   }
   return features;
-}
-
-void VisionEncoder::check(const ImagePatches& image) const {
-  const int64_t merge = config_.spatial_merge_size;
-  const std::string grid = std::to_string(image.grid_t) + " x " + std::to_string(image.grid_h) + " x " +
-                           std::to_string(image.grid_w) + " patches";
-  if (image.grid_t < 1 || image.grid_h < 1 || image.grid_w < 1 || image.grid_h % merge != 0 || image.grid_w % merge != 0) {
-    throw InvalidRequest("an image of " + grid + "; expected positive multiples of " + std::to_string(merge) +
-                             " down and across",
-                         "messages");
-  }
-  const int64_t expected = image.num_patches() * config_.patch_elements();
-  if (static_cast<int64_t>(image.pixels.size()) != expected) {
-    throw InvalidRequest("an image of " + grid + " holds " + std::to_string(image.pixels.size()) + " values; expected " +
-                             std::to_string(expected),
-                         "messages");
-  }
 }
 
 void VisionEncoder::encode_image(const ImagePatches& image, const Output& output, Stream& stream) const {

@@ -11,21 +11,22 @@
 
 namespace skipper {
 
+// Throws InvalidRequest for an image whose pixels do not fill its grid, or whose grid is no multiple of the merge size.
+void check_image(const ImagePatches& image, const VisionConfig& config);
+
 // Immutable after construction. Images are encoded one by one, so an image's features have the same bits whatever comes with
 // it. Working memory grows with the largest image and is freed at the end: encoding is rare and sizes differ.
 class VisionEncoder {
  public:
   VisionEncoder(const VisionConfig& config, VisionWeights weights);
 
-  // Rows in the order of the images. Throws InvalidRequest for an image whose pixels do not fill its grid, or whose grid is
-  // no multiple of the merge size.
+  // Rows in the order of the images. Throws InvalidRequest as check_image().
   ImageFeatures encode(std::span<const ImagePatches> images, Stream& stream) const;
 
  private:
   struct Buffers;
   struct Output;
 
-  void check(const ImagePatches& image) const;
   void encode_image(const ImagePatches& image, const Output& output, Stream& stream) const;
   void embed_patches(const ImagePatches& image, Buffers& buffers, Stream& stream) const;
   void run_block(const VisionBlockWeights& block, Buffers& buffers, Stream& stream) const;
