@@ -2,8 +2,8 @@
 // operand, from shared memory. So 64 outputs meet 8 to 256 rows with the same instruction, a weight is read once for all of
 // them, and codes are turned into BF16 on the way to the registers.
 //
-// A block is one producer warp, which keeps the pipeline's stages full through the copy engine, and one or two warpgroups, each
-// with its own 64 outputs; they share the rows. A stage holds one chunk of 64 inputs: the packed weights of each warpgroup and
+// A block is one producer warp, which keeps the pipeline's stages full through the copy engine, and one warpgroup, or two for wide
+// tiles, each with its own 64 outputs; they share the rows. A stage holds one chunk of 64 inputs: the packed weights of each warpgroup and
 // the rows [tile_width][64]. Tiles (matrix, outputs, rows) are numbered matrix by matrix; block b takes tiles b, b + grid, ...
 // and the pipeline runs on from one tile to the next.
 #include <cuda_runtime.h>
@@ -24,14 +24,15 @@ namespace skipper::cuda {
 namespace {
 
 constexpr int kMaxStages = 48;
-constexpr int kMaxMatrices = 1024;
+constexpr int kMaxMatrices = 512;
 constexpr int kRowsPerBox = 64;  // of wide tiles; narrow ones are one box
 
 enum class Epilogue : int { kF32, kBF16, kSwiGlu };
 
 struct ProductArguments {
   const int64_t* table;        // DeviceMatrices::table
-  const int32_t* row_offsets;  // null: one matrix, num_rows rows
+  const int32_t* row_offsets;  // null: dense, one matrix, num_rows rows
+  MatrixEntry dense;
   void* y;
   int num_matrices;
   int num_rows;     // dense only
@@ -48,15 +49,13 @@ struct SharedHeader {
   uint64_t full[kMaxStages];
   uint64_t empty[kMaxStages];
   int first_tile[kMaxMatrices + 1];  // of each matrix; the last is the number of tiles
+  int first_row[kMaxMatrices + 1];   // row_offsets
 };
 
 __device__ __forceinline__ MatrixEntry entry_of(const ProductArguments& a, int matrix) {
-  const int64_t address = a.table[2 * matrix], format = a.table[2 * matrix + 1];
-  return {reinterpret_cast<const uint8_t*>(address), static_cast<WeightKind>(format & 0xff), static_cast<int>(format >> 8)};
-}
-
-__device__ __forceinline__ int rows_of(const ProductArguments& a, int matrix) {
-  return a.row_offsets == nullptr ? a.num_rows : a.row_offsets[matrix + 1] - a.row_offsets[matrix];
+  if (a.row_offsets == nullptr) return a.dense;
+  const longlong2 entry = reinterpret_cast<const longlong2*>(a.table)[matrix];
+  return {reinterpret_cast<const uint8_t*>(entry.x), static_cast<WeightKind>(entry.y & 0xff), static_cast<int>(entry.y >> 8)};
 }
 
 // Position in the ring of stages.
@@ -84,16 +83,16 @@ struct Tile {
 template <int kWarpgroups>
 class TileWalk {
  public:
-  __device__ TileWalk(const ProductArguments& arguments, const int* first_tile)
-      : a_(arguments), first_tile_(first_tile), index_(static_cast<int>(blockIdx.x)) {}
+  __device__ TileWalk(const ProductArguments& arguments, const SharedHeader& header)
+      : a_(arguments), header_(header), index_(static_cast<int>(blockIdx.x)) {}
 
   __device__ bool next(Tile& tile) {
-    if (index_ >= first_tile_[a_.num_matrices]) return false;
-    while (index_ >= first_tile_[matrix_ + 1]) ++matrix_;
-    const int begin = a_.row_offsets == nullptr ? 0 : a_.row_offsets[matrix_];
-    const int rows = rows_of(a_, matrix_);
+    if (index_ >= header_.first_tile[a_.num_matrices]) return false;
+    while (index_ >= header_.first_tile[matrix_ + 1]) ++matrix_;
+    const int begin = header_.first_row[matrix_];
+    const int rows = header_.first_row[matrix_ + 1] - begin;
     const int width_tiles = (rows + a_.tile_width - 1) / a_.tile_width;
-    const int local = index_ - first_tile_[matrix_];
+    const int local = index_ - header_.first_tile[matrix_];
     const int offset = local % width_tiles * a_.tile_width;
     tile = {entry_of(a_, matrix_), local / width_tiles * kWarpgroups, begin + offset, min(rows - offset, a_.tile_width)};
     index_ += static_cast<int>(gridDim.x);
@@ -102,29 +101,41 @@ class TileWalk {
 
  private:
   const ProductArguments& a_;
-  const int* first_tile_;
+  const SharedHeader& header_;
   int index_;
   int matrix_ = 0;
 };
 
-// first_tile[m] = tiles before matrix m; by one warp.
+// Fills the header's first_row and first_tile; by one warp. A lane takes consecutive matrices, so that all its reads are under
+// way at once.
 template <int kWarpgroups>
-__device__ void number_tiles(const ProductArguments& a, int* first_tile) {
+__device__ void number_tiles(const ProductArguments& a, SharedHeader& header) {
+  constexpr int kPerLane = 4;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int block_tiles = (a.num_outputs + 64 * kWarpgroups - 1) / (64 * kWarpgroups);
   int sum = 0;
-  for (int base = 0; base < a.num_matrices; base += 32) {
-    const int matrix = base + lane;
-    const int rows = matrix < a.num_matrices ? rows_of(a, matrix) : 0;
-    int inclusive = (rows + a.tile_width - 1) / a.tile_width * block_tiles;
+  for (int base = lane * kPerLane; base - lane * kPerLane < a.num_matrices; base += 32 * kPerLane) {
+    int row[kPerLane + 1], tiles[kPerLane + 1] = {0};
+    for (int i = 0; i <= kPerLane; ++i) {
+      const int matrix = min(base + i, a.num_matrices);
+      row[i] = a.row_offsets == nullptr ? matrix * a.num_rows : a.row_offsets[matrix];
+    }
+    for (int i = 0; i < kPerLane; ++i) {
+      tiles[i + 1] = tiles[i] + (row[i + 1] - row[i] + a.tile_width - 1) / a.tile_width * block_tiles;
+    }
+    int inclusive = tiles[kPerLane];
     for (int step = 1; step < 32; step *= 2) {
       const int other = __shfl_up_sync(~0u, inclusive, step);
       if (lane >= step) inclusive += other;
     }
-    if (matrix < a.num_matrices) first_tile[matrix + 1] = sum + inclusive;
+    const int before = sum + inclusive - tiles[kPerLane];
+    for (int i = 0; i < kPerLane && base + i < a.num_matrices; ++i) {
+      header.first_tile[base + i + 1] = before + tiles[i + 1];
+      header.first_row[base + i + 1] = row[i + 1];
+    }
     sum += __shfl_sync(~0u, inclusive, 31);
   }
-  if (lane == 0) first_tile[0] = 0;
+  if (lane == 0) header.first_tile[0] = header.first_row[0] = 0;
 }
 
 // The producer's loads of one stage.
@@ -168,7 +179,7 @@ struct StageLoader {
 template <int kWarpgroups>
 __device__ void produce(const StageLoader<kWarpgroups>& loader) {
   const ProductArguments& a = loader.a;
-  TileWalk<kWarpgroups> walk(a, loader.header.first_tile);
+  TileWalk<kWarpgroups> walk(a, loader.header);
   StageCursor cursor;
   Tile tile;
   if (!walk.next(tile)) return;
@@ -219,78 +230,186 @@ struct TileOperands {
   int group_size;
 };
 
-// One tile over all of K. While the tensor cores work on a chunk, the next one's weights come to the registers.
+// The compiler does not see that wgmma goes on reading its registers: this keeps their values in place up to here, and has them
+// there before what follows.
+__device__ __forceinline__ void pin(WeightFragments& fragments) {
+#pragma unroll
+  for (int step = 0; step < kChunkSteps; ++step) {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) asm volatile("" : "+r"(fragments.registers[step][r])::"memory");
+  }
+}
+
+__device__ __forceinline__ void keep(const WeightFragments& fragments) {
+#pragma unroll
+  for (int step = 0; step < kChunkSteps; ++step) {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) asm volatile("" ::"r"(fragments.registers[step][r]) : "memory");
+  }
+}
+
+__device__ __forceinline__ void copy(const WeightFragments& from, WeightFragments& to) {
+#pragma unroll
+  for (int step = 0; step < kChunkSteps; ++step) {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) asm volatile("mov.b32 %0, %1;" : "=r"(to.registers[step][r]) : "r"(from.registers[step][r]));
+  }
+}
+
+// A warpgroup's part in the products of one tile.
 template <WeightKind kind, int kWidth>
+struct ChunkStep {
+  const ProductArguments& a;
+  const TileOperands& operands;
+  int thread;
+
+  // Waits for the stage and brings its weights to the registers.
+  __device__ __forceinline__ void load(const StageCursor& cursor, WeightFragments& fragments) const {
+    wait_barrier(&operands.header.full[cursor.stage], cursor.parity);
+    const std::byte* chunk = operands.stages + cursor.stage * a.stage_bytes + operands.weights_offset;
+    load_fragments<kind>(reinterpret_cast<const uint8_t*>(chunk), thread, operands.group_size, fragments);
+    pin(fragments);
+  }
+  // Sets the products of one chunk under way.
+  __device__ __forceinline__ void multiply(const StageCursor& cursor, bool is_first, const WeightFragments& fragments,
+                                           float* sums) const {
+    const uint64_t rows = tile_descriptor(operands.stages + cursor.stage * a.stage_bytes + a.rows_offset);
+    multiply_chunk<kWidth>(fragments, rows, is_first, sums);
+  }
+  // After the products that read it are complete.
+  __device__ __forceinline__ void release(int stage) const {
+    if (thread % 32 == 0) arrive(&operands.header.empty[stage]);
+  }
+};
+
+// Adds the products of `num_groups` groups of kGroup chunks. While the tensor cores work on a group, the next one's weights come
+// to the registers. (ptxas keeps that order only where a group is complete before the next one starts.)
+template <WeightKind kind, int kWidth, int kGroup>
+__device__ __forceinline__ void sum_groups(const ChunkStep<kind, kWidth>& step, int num_groups, bool is_start,
+                                           StageCursor& cursor, float* sums) {
+  const auto load = [&](StageCursor at, WeightFragments (&fragments)[kGroup]) {
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i, at.advance(step.a.num_stages)) step.load(at, fragments[i]);
+  };
+  WeightFragments current[kGroup];
+  load(cursor, current);
+  for (int group = 0; group < num_groups; ++group) {
+    StageCursor at = cursor;
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i, at.advance(step.a.num_stages)) {
+      step.multiply(at, is_start && group == 0 && i == 0, current[i], sums);
+    }
+    wgmma_commit();
+    WeightFragments following[kGroup] = {};
+    if (group + 1 < num_groups) load(at, following);
+    wgmma_wait<0>();
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i, cursor.advance(step.a.num_stages)) {
+      step.release(cursor.stage);
+      keep(current[i]);
+      copy(following[i], current[i]);
+    }
+  }
+}
+
+template <WeightKind kind, int kWidth, bool kIsWide>
 __device__ __forceinline__ void sum_tile(const ProductArguments& a, const TileOperands& operands, StageCursor& cursor,
                                          float* sums) {
-  const int thread = static_cast<int>(threadIdx.x) % kWarpgroupThreads;
-  const auto load = [&](const StageCursor& at, WeightFragments& fragments) {
-    wait_barrier(&operands.header.full[at.stage], at.parity);
-    const std::byte* chunk = operands.stages + at.stage * a.stage_bytes + operands.weights_offset;
-    load_fragments<kind>(reinterpret_cast<const uint8_t*>(chunk), thread, operands.group_size, fragments);
-  };
-  WeightFragments current;
-  load(cursor, current);
-  for (int chunk = 0; chunk < a.num_chunks; ++chunk) {
-    wgmma_fence();
-    const uint64_t rows = tile_descriptor(operands.stages + cursor.stage * a.stage_bytes + a.rows_offset);
-    multiply_chunk<kWidth>(current, rows, chunk == 0, sums);
-    wgmma_commit();
-    const StageCursor done = cursor;
-    cursor.advance(a.num_stages);
-    WeightFragments following;
-    if (chunk + 1 < a.num_chunks) load(cursor, following);
-    wgmma_wait<0>();
-    if (thread % 32 == 0) arrive(&operands.header.empty[done.stage]);
-    current = following;
+  const ChunkStep<kind, kWidth> step{a, operands, static_cast<int>(threadIdx.x) % kWarpgroupThreads};
+  if constexpr (kIsWide) {
+    sum_groups<kind, kWidth, 1>(step, a.num_chunks, true, cursor, sums);
+  } else {
+    // Products of few rows are short: two chunks at a time hide what lies between them.
+    const int num_pairs = a.num_chunks / 2;
+    if (num_pairs > 0) sum_groups<kind, kWidth, 2>(step, num_pairs, true, cursor, sums);
+    if (a.num_chunks % 2 != 0) sum_groups<kind, kWidth, 1>(step, 1, num_pairs == 0, cursor, sums);
   }
+#pragma unroll
+  for (int i = 0; i < kWidth / 2; ++i) asm volatile("" : "+f"(sums[i])::"memory");
 }
 
 __device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
 
-// sums as wgmma leaves them: kernels/cuda/wgmma.cuh.
+// An 8 × 8 matrix of BF16 over a warp, two neighbours of a row in each lane, turned.
+__device__ __forceinline__ uint32_t turned(__nv_bfloat162 pair) {
+  uint32_t result;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(bits_of(pair)));
+  return result;
+}
+
+// sums as wgmma leaves them: kernels/cuda/wgmma.cuh. Lanes hold neighbouring rows of activations; BF16 results are turned, so
+// that each lane stores neighbouring outputs of one row.
 template <int kWidth>
-__device__ __forceinline__ void store_tile(const ProductArguments& a, const Tile& tile, int row_tile, const float* sums) {
-  const int thread = static_cast<int>(threadIdx.x) % kWarpgroupThreads;
-  const int slab = thread / 32, g = thread % 32 / 4, c = thread % 4;
-  const int output = row_tile * 64 + slab * 16 + g;
+__device__ __forceinline__ void store_f32(const ProductArguments& a, const Tile& tile, int output, const float* sums) {
+  const int c = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
   for (int i = 0; i < kWidth / 8; ++i) {
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       const int column = 8 * i + 2 * c + j;
       if (column >= tile.num_rows) continue;
-      const int64_t row = tile.first_row + column;
-      const float first = sums[4 * i + j], second = sums[4 * i + 2 + j];
-      if (a.epilogue == Epilogue::kSwiGlu) {
-        if (output >= a.num_outputs) continue;
-        auto* y = static_cast<__nv_bfloat16*>(a.y) + row * (a.num_outputs / 2);
-        y[row_tile * 32 + slab * 8 + g] = __float2bfloat16_rn(silu(first) * second);
-      } else if (a.epilogue == Epilogue::kF32) {
-        auto* y = static_cast<float*>(a.y) + row * a.num_outputs;
-        if (output < a.num_outputs) y[output] = first;
-        if (output + 8 < a.num_outputs) y[output + 8] = second;
-      } else {
-        auto* y = static_cast<__nv_bfloat16*>(a.y) + row * a.num_outputs;
-        if (output < a.num_outputs) y[output] = __float2bfloat16_rn(first);
-        if (output + 8 < a.num_outputs) y[output + 8] = __float2bfloat16_rn(second);
-      }
+      auto* y = static_cast<float*>(a.y) + static_cast<int64_t>(tile.first_row + column) * a.num_outputs;
+      if (output < a.num_outputs) y[output] = sums[4 * i + j];
+      if (output + 8 < a.num_outputs) y[output + 8] = sums[4 * i + 2 + j];
+    }
+  }
+}
+
+// One turned pair per eight rows: outputs `output` and + 1 of row 8 · i + lane / 4.
+__device__ __forceinline__ void store_pair(const ProductArguments& a, const Tile& tile, int column, int output, int num_outputs,
+                                           uint32_t pair) {
+  if (column >= tile.num_rows || output >= num_outputs) return;
+  auto* y = static_cast<__nv_bfloat16*>(a.y) + static_cast<int64_t>(tile.first_row + column) * num_outputs + output;
+  if (num_outputs % 2 == 0) {
+    *reinterpret_cast<uint32_t*>(y) = pair;
+  } else {
+    y[0] = pair_of(pair).x;
+    if (output + 1 < num_outputs) y[1] = pair_of(pair).y;
+  }
+}
+
+// first_output: of the thread's warp, a multiple of 16.
+template <int kWidth>
+__device__ __forceinline__ void store_bf16(const ProductArguments& a, const Tile& tile, int first_output, const float* sums) {
+  const int g = static_cast<int>(threadIdx.x) % 32 / 4, c = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll
+  for (int i = 0; i < kWidth / 8; ++i) {
+    const float* sum = sums + 4 * i;
+    if (a.epilogue == Epilogue::kSwiGlu) {
+      const uint32_t pair = turned(__floats2bfloat162_rn(silu(sum[0]) * sum[2], silu(sum[1]) * sum[3]));
+      store_pair(a, tile, 8 * i + g, first_output / 2 + 2 * c, a.num_outputs / 2, pair);
+    } else {
+      const uint32_t low = turned(__floats2bfloat162_rn(sum[0], sum[1])), high = turned(__floats2bfloat162_rn(sum[2], sum[3]));
+      store_pair(a, tile, 8 * i + g, first_output + 2 * c, a.num_outputs, low);
+      store_pair(a, tile, 8 * i + g, first_output + 8 + 2 * c, a.num_outputs, high);
     }
   }
 }
 
 template <int kWidth>
+__device__ __forceinline__ void store_tile(const ProductArguments& a, const Tile& tile, int row_tile, const float* sums) {
+  const int thread = static_cast<int>(threadIdx.x) % kWarpgroupThreads;
+  const int first_output = row_tile * 64 + thread / 32 * 16;
+  if (a.epilogue == Epilogue::kF32) {
+    store_f32<kWidth>(a, tile, first_output + thread % 32 / 4, sums);
+  } else {
+    store_bf16<kWidth>(a, tile, first_output, sums);
+  }
+}
+
+template <int kWidth, bool kIsWide>
 __device__ __forceinline__ void compute_tile(const ProductArguments& a, const Tile& tile, const TileOperands& operands,
                                              StageCursor& cursor, int row_tile, float* sums) {
   switch (tile.matrix.kind) {
     case WeightKind::kInt8:
-      sum_tile<WeightKind::kInt8, kWidth>(a, operands, cursor, sums);
+      sum_tile<WeightKind::kInt8, kWidth, kIsWide>(a, operands, cursor, sums);
       break;
     case WeightKind::kInt4:
-      sum_tile<WeightKind::kInt4, kWidth>(a, operands, cursor, sums);
+      sum_tile<WeightKind::kInt4, kWidth, kIsWide>(a, operands, cursor, sums);
       break;
     default:
-      sum_tile<WeightKind::kBF16, kWidth>(a, operands, cursor, sums);
+      sum_tile<WeightKind::kBF16, kWidth, kIsWide>(a, operands, cursor, sums);
       break;
   }
   if (row_tile * 64 < a.num_outputs) store_tile<kWidth>(a, tile, row_tile, sums);
@@ -300,7 +419,7 @@ __device__ __forceinline__ void compute_tile(const ProductArguments& a, const Ti
 template <int kMaxWidth>
 __device__ __forceinline__ void dispatch_width(const ProductArguments& a, const Tile& tile, const TileOperands& operands,
                                                StageCursor& cursor, int row_tile, float* sums) {
-  const auto compute = [&]<int kWidth>() { compute_tile<kWidth>(a, tile, operands, cursor, row_tile, sums); };
+  const auto compute = [&]<int kWidth>() { compute_tile<kWidth, (kMaxWidth > 64)>(a, tile, operands, cursor, row_tile, sums); };
   if constexpr (kMaxWidth == 64) {
     if (tile.num_rows <= 8) return compute.template operator()<8>();
     if (tile.num_rows <= 16) return compute.template operator()<16>();
@@ -317,7 +436,7 @@ __device__ __forceinline__ void dispatch_width(const ProductArguments& a, const 
 template <int kWarpgroups, int kMaxWidth>
 __device__ __forceinline__ void consume(const ProductArguments& a, const std::byte* stages, SharedHeader& header) {
   const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroupThreads;
-  TileWalk<kWarpgroups> walk(a, header.first_tile);
+  TileWalk<kWarpgroups> walk(a, header);
   StageCursor cursor;
   Tile tile;
   float sums[kMaxWidth / 2];
@@ -336,7 +455,8 @@ constexpr int kProducerRegisters = 40;
 constexpr int kConsumerRegisters = 232;
 
 template <int kWarpgroups, int kMaxWidth>
-__global__ void __launch_bounds__(producer_threads<kMaxWidth>() + kWarpgroups * kWarpgroupThreads, kWarpgroups == 1 ? 2 : 1)
+__global__ void __launch_bounds__(producer_threads<kMaxWidth>() + kWarpgroups * kWarpgroupThreads,
+                                  kMaxWidth > 64 ? 1 : 3)
     product_kernel(const __grid_constant__ ProductArguments arguments, const __grid_constant__ CUtensorMap rows_map) {
   extern __shared__ std::byte shared[];
   // Swizzled tiles begin at multiples of 1024 bytes.
@@ -354,7 +474,7 @@ __global__ void __launch_bounds__(producer_threads<kMaxWidth>() + kWarpgroups * 
   }
   allow_next_kernel();
   if (arguments.row_offsets != nullptr) wait_for_earlier_kernels();
-  if (warp == kWarpgroups * 4) number_tiles<kWarpgroups>(arguments, header.first_tile);
+  if (warp == kWarpgroups * 4) number_tiles<kWarpgroups>(arguments, header);
   __syncthreads();
 
   if (is_producer) {
@@ -383,6 +503,12 @@ size_t most_chunk_bytes(const DeviceMatrices& w) {
   return most;
 }
 
+// As in the table, for products of one matrix: its place is known on the host, which saves the kernel a read.
+MatrixEntry dense_entry(const Product& product) {
+  const WeightFormat& format = product.w.formats.front();
+  return {reinterpret_cast<const uint8_t*>(product.w.memory.bytes()), format.kind, format.group_size};
+}
+
 template <int kWarpgroups, int kMaxWidth>
 void launch_product(const Product& product, const ProductPlan& plan, Stream& stream) {
   const auto kernel = product_kernel<kWarpgroups, kMaxWidth>;
@@ -396,9 +522,10 @@ void launch_product(const Product& product, const ProductPlan& plan, Stream& str
   const int rows_offset = (kWarpgroups * chunk_room + 1023) / 1024 * 1024;
   const int stage_bytes = rows_offset + (plan.tile_width * 128 + 1023) / 1024 * 1024;
   const int num_stages = std::min(kMaxStages, (plan.shared_bytes - 1024) / stage_bytes);
-  CHECK_GE(num_stages, 2);
+  CHECK_GE(num_stages, 4) << "too little shared memory for two groups of chunks";
   const ProductArguments arguments{.table = product.w.table.data<int64_t>(),
                                    .row_offsets = product.row_offsets ? product.row_offsets->data<int32_t>() : nullptr,
+                                   .dense = dense_entry(product),
                                    .y = product.y.bytes(),
                                    .num_matrices = product.w.num_matrices(),
                                    .num_rows = static_cast<int>(product.num_rows),
@@ -419,7 +546,6 @@ void launch_product(const Product& product, const ProductPlan& plan, Stream& str
 void run(const Product& product, const ProductPlan& plan, Stream& stream) {
   if (product.num_rows == 0) return;
   if (plan.tile_width > 64) return launch_product<2, 256>(product, plan, stream);
-  if (plan.warpgroups == 2) return launch_product<2, 64>(product, plan, stream);
   launch_product<1, 64>(product, plan, stream);
 }
 

@@ -29,14 +29,21 @@ int power_of_two_at_least(int64_t value, int least, int most) {
   return power;
 }
 
-ProductPlan wide(int tile_width) { return {.warpgroups = 2, .tile_width = tile_width, .num_blocks = num_multiprocessors()}; }
+ProductPlan wide(int tile_width) { return {.tile_width = tile_width, .num_blocks = num_multiprocessors()}; }
 
-// Narrow tiles read weights at the speed of memory when enough bytes are under way: one block with all of an SM's shared memory
-// where there are fewer tiles than SMs, else two that take turns at waiting.
-ProductPlan narrow(int warpgroups, int tile_width, int64_t num_tiles) {
-  const int sms = num_multiprocessors();
-  if (num_tiles <= sms) return {warpgroups, tile_width, static_cast<int>(num_tiles), kMaxSharedBytes};
-  return {warpgroups, tile_width, 2 * sms, kMaxSharedBytes / 2 - 4 * 1024};
+// Shared memory of an SM, less what the system and each block keep of it.
+int shared_bytes(int blocks_per_multiprocessor) { return 228 * 1024 / blocks_per_multiprocessor - 6 * 1024; }
+
+// Narrow tiles read weights at the speed of memory when enough bytes are under way. One block with all of an SM's shared memory
+// does where there are fewer tiles than SMs; else two take turns at waiting, and three where codes must become BF16 besides.
+ProductPlan narrow(const DeviceMatrices& w, int tile_width, int64_t num_tiles) {
+  const int64_t sms = num_multiprocessors();
+  const bool is_float = std::ranges::none_of(w.formats, [](const WeightFormat& format) { return format.is_integer(); });
+  const int64_t most = is_float ? 2 : 3;
+  const int64_t per_sm = std::clamp<int64_t>(tiles_of(num_tiles, sms), 1, most);
+  return {.tile_width = tile_width,
+          .num_blocks = static_cast<int>(std::min(num_tiles, per_sm * sms)),
+          .shared_bytes = shared_bytes(static_cast<int>(per_sm))};
 }
 
 }  // namespace
@@ -50,9 +57,7 @@ ProductPlan dense_plan(const DeviceMatrices& w, int64_t num_rows) {
     }
   }
   const int width = power_of_two_at_least(num_rows, 8, 64);
-  const int warpgroups = wide_row_tiles >= num_multiprocessors() ? 2 : 1;
-  const int64_t tiles = tiles_of(w.shape.num_rows, warpgroups * kTileRows) * tiles_of(num_rows, width);
-  return narrow(warpgroups, width, tiles);
+  return narrow(w, width, tiles_of(w.shape.num_rows, kTileRows) * tiles_of(num_rows, width));
 }
 
 ProductPlan grouped_plan(const DeviceMatrices& w, int64_t expected_rows) {
@@ -63,7 +68,7 @@ ProductPlan grouped_plan(const DeviceMatrices& w, int64_t expected_rows) {
   }
   const int width = power_of_two_at_least(3 * expected_rows, 8, 64);
   // How many experts have rows is not known here.
-  return narrow(1, width, static_cast<int64_t>(w.num_matrices()) * tiles_of(w.shape.num_rows, kTileRows));
+  return narrow(w, width, static_cast<int64_t>(w.num_matrices()) * tiles_of(w.shape.num_rows, kTileRows));
 }
 
 void override_product_plan(const std::optional<ProductPlan>& plan) { plan_of_benchmark = plan; }

@@ -7,12 +7,12 @@
 
 namespace skipper::cuda {
 
-// Dynamic shared memory of one block at most: what an SM has, less the kernel's own.
+// Dynamic shared memory of a block at most: what an SM has, less the kernel's own.
 inline constexpr int kMaxSharedBytes = 222 * 1024;
 
 struct ProductPlan {
-  int warpgroups = 1;  // of 64 outputs each; 2 for wide tiles
-  int tile_width = 8;  // rows of a tile: a power of two up to 64, or 128, 192, 256
+  // Rows of a tile: narrow ones of 8, 16, 32 or 64 rows and 64 outputs, wide ones of 128, 192 or 256 rows and 128 outputs.
+  int tile_width = 8;
   int num_blocks = 1;
   int shared_bytes = kMaxSharedBytes;  // for the stages of one block
 };
