@@ -36,6 +36,8 @@ class ModelRunner {
 
   // Forgets sequences without a step.
   void release(std::span<const uint64_t> sequence_ids);
+  // Predictions that scored prompts left here; between steps.
+  ReferenceStore& references() { return references_; }
 
  private:
   struct LocalSequence;

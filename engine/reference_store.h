@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "engine/generation_request.h"
@@ -21,8 +22,13 @@ class ReferenceStore {
   void start(uint64_t id) { references_[id] = {}; }
   // Rows come in order.
   void keep(uint64_t id, std::span<const float> logits);
+  // All rows of `id` at once, as references() of another store gave them.
+  void put(uint64_t id, std::vector<float> rows) { references_[id] = std::move(rows); }
   // Of the row-th kept. Throws Error when this rank does not have it.
   ReferenceDistance compare(uint64_t id, int64_t row, std::span<const float> logits) const;
+
+  // By id: rows one after the other.
+  const std::map<uint64_t, std::vector<float>>& references() const { return references_; }
 
  private:
   std::map<uint64_t, std::vector<float>> references_;  // [rows, vocabulary]

@@ -34,16 +34,27 @@ std::string answer_text(std::vector<int32_t> ids, const AnswerSettings& settings
 
 }  // namespace
 
+std::vector<uint8_t> answer_questions(const std::vector<EvalQuestion>& questions, const AnswerSettings& settings,
+                                      const MultimodalProcessor& processor, RequestDriver& driver,
+                                      const ProgressCallback& progress) {
+  const auto make = [&](size_t i) { return make_request(questions[i], settings, processor); };
+  const std::vector<DrivenResult> results = driver.run(questions.size(), make, progress);
+  std::vector<uint8_t> is_right;
+  for (size_t i = 0; i < questions.size(); ++i) {
+    is_right.push_back(answer_text(results[i].generated_ids, settings, processor.tokenizer()) == questions[i].answer ? 1 : 0);
+  }
+  return is_right;
+}
+
 std::map<std::string, TaskScore> measure_answers(const std::vector<EvalQuestion>& questions, const AnswerSettings& settings,
                                                  const MultimodalProcessor& processor, RequestDriver& driver,
                                                  const ProgressCallback& progress) {
-  const auto make = [&](size_t i) { return make_request(questions[i], settings, processor); };
-  const std::vector<DrivenResult> results = driver.run(questions.size(), make, progress);
+  const std::vector<uint8_t> is_right = answer_questions(questions, settings, processor, driver, progress);
   std::map<std::string, TaskScore> scores;
   for (size_t i = 0; i < questions.size(); ++i) {
     TaskScore& score = scores[questions[i].task];
     ++score.total;
-    if (answer_text(results[i].generated_ids, settings, processor.tokenizer()) == questions[i].answer) ++score.right;
+    score.right += is_right[i];
   }
   return scores;
 }

@@ -23,8 +23,13 @@ struct AnswerSettings {
   uint8_t level = 0;
 };
 
-// Asks every question through the chat template, picture first, greedily. An answer is right when its text before the end token,
-// stripped of white space, equals the expected one. Scores by task.
+// Asks every question through the chat template, picture first, greedily. 1 for each that is answered right: the text before the
+// end token, stripped of white space, equals the expected one.
+std::vector<uint8_t> answer_questions(const std::vector<EvalQuestion>& questions, const AnswerSettings& settings,
+                                      const MultimodalProcessor& processor, RequestDriver& driver,
+                                      const ProgressCallback& progress);
+
+// The same, as scores by task.
 std::map<std::string, TaskScore> measure_answers(const std::vector<EvalQuestion>& questions, const AnswerSettings& settings,
                                                  const MultimodalProcessor& processor, RequestDriver& driver,
                                                  const ProgressCallback& progress);

@@ -19,6 +19,8 @@ T sum_over(const std::vector<SampleMeasurement>& samples, Field field) {
   return sum;
 }
 
+void ignore_progress(size_t, size_t) {}
+
 SampleMeasurement measurement_of(size_t sample, const DrivenResult& result) {
   return {sample, result.distance.kl, result.prompt_nll, result.distance.num_flips, result.num_scored, result.usage};
 }
@@ -122,6 +124,14 @@ std::vector<Measurement> SkipEvaluator::run(const Run& run, const ProgressCallba
 }
 
 Measurement SkipEvaluator::measure_reference(DataSplit split, const ProgressCallback& progress) {
+  return run_unskipped(split, ReferenceUse::kKeep, progress);
+}
+
+Measurement SkipEvaluator::compare_reference(DataSplit split, const ProgressCallback& progress) {
+  return run_unskipped(split, ReferenceUse::kCompare, progress);
+}
+
+Measurement SkipEvaluator::run_unskipped(DataSplit split, ReferenceUse use, const ProgressCallback& progress) {
   const SampleSelection selection{.split = split};
   const auto longest = static_cast<size_t>(parts_.engine.config().max_model_len);
   for (const size_t i : selected(selection)) {
@@ -129,8 +139,8 @@ Measurement SkipEvaluator::measure_reference(DataSplit split, const ProgressCall
     is_left_out_[i] = 1;
     ++num_too_long_;
   }
-  Run keep{.samples = selected(selection), .reference = ReferenceUse::kKeep};
-  Measurement reference = std::move(run(keep, progress).front());
+  const Run unskipped{.samples = selected(selection), .reference = use};
+  Measurement reference = std::move(run(unskipped, progress).front());
   require_numbers(reference, parts_.samples);
   has_reference_[static_cast<size_t>(split)] = true;
   return reference;
@@ -148,10 +158,14 @@ std::vector<Measurement> SkipEvaluator::evaluate(std::span<const OperatingPoint>
 }
 
 PointMeasurement SkipEvaluator::measure_point(const OperatingPoint& point, DataSplit split, const StepTotals& totals) {
-  const auto silent = [](size_t, size_t) {};
-  if (!has_reference_[static_cast<size_t>(split)]) measure_reference(split, silent);
+  if (!has_reference_[static_cast<size_t>(split)]) measure_reference(split, ignore_progress);
+  return measure_samples(point, {.split = split}, totals).sums;
+}
+
+PointSamples SkipEvaluator::measure_samples(const OperatingPoint& point, const SampleSelection& selection,
+                                            const StepTotals& totals) {
   const StepTotals before = totals;
-  const Measurement measured = evaluate({&point, 1}, {.split = split}, silent).front();
+  Measurement measured = std::move(evaluate({&point, 1}, selection, ignore_progress).front());
   PointMeasurement result{.kl = measured.kl(), .num_flips = measured.num_flips(), .num_scored = measured.num_scored()};
   const TrafficCounters traffic = totals.traffic - before.traffic;
   result.pairs_run = traffic.pairs_run;
@@ -166,7 +180,7 @@ PointMeasurement SkipEvaluator::measure_point(const OperatingPoint& point, DataS
   }
   result.seconds = totals.seconds - before.seconds;
   result.num_steps = totals.num_steps - before.num_steps;
-  return result;
+  return {std::move(measured), result};
 }
 
 }  // namespace skipper

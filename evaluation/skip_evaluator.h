@@ -38,6 +38,12 @@ struct Measurement {
   SkipUsage usage() const;
 };
 
+// One point over some samples: each of them, and what the steps cost together by class and hop.
+struct PointSamples {
+  Measurement samples;
+  PointMeasurement sums;
+};
+
 // Which samples run. Points that act on vision tokens alone change nothing elsewhere.
 struct SampleSelection {
   DataSplit split = DataSplit::kSearch;
@@ -81,12 +87,17 @@ class SkipEvaluator {
   // Runs a split unskipped and keeps its predictions. Comes before evaluate(). Samples longer than the context are left out here
   // and there. Throws Error when none is left, or when a likelihood is not a number.
   Measurement measure_reference(DataSplit split, const ProgressCallback& progress);
+  // The same for predictions that the ranks hold already, of this model under other settings or over another number of ranks:
+  // how far the unskipped model is from them.
+  Measurement compare_reference(DataSplit split, const ProgressCallback& progress);
   // As levels of one table, at most 255: all samples of the selection at all points. One measurement for each point. A KL that is
   // not a number is left to the caller.
   std::vector<Measurement> evaluate(std::span<const OperatingPoint> points, const SampleSelection& selection,
                                     const ProgressCallback& progress);
+  // One point over some samples of a split whose reference is there. `totals` is what the engine's observer feeds.
+  PointSamples measure_samples(const OperatingPoint& point, const SampleSelection& selection, const StepTotals& totals);
   // One point over a whole split, with what it cost by class and hop; measures the reference of the split first when there is
-  // none yet. `totals` is what the engine's observer feeds.
+  // none yet.
   PointMeasurement measure_point(const OperatingPoint& point, DataSplit split, const StepTotals& totals);
 
   size_t num_selected(const SampleSelection& selection) const { return selected(selection).size(); }
@@ -98,6 +109,7 @@ class SkipEvaluator {
   void require_memory(int64_t bytes_per_rank) const;
   std::vector<size_t> selected(const SampleSelection& selection) const;
   GenerationRequest request_for(size_t sample);
+  Measurement run_unskipped(DataSplit split, ReferenceUse use, const ProgressCallback& progress);
   std::vector<Measurement> run(const Run& run, const ProgressCallback& progress);
 
   EvaluatorParts parts_;

@@ -47,6 +47,10 @@ DEFINE_int64(limit, -1, "at most so many samples, spread evenly; every fifth is 
 DEFINE_int64(text_windows, -1, "at most so many of the samples are windows of texts, the others questions (default 32)");
 DEFINE_string(bypass, "", "what the experts of a skipped layer return while alpha is measured: zero, or identity (default zero)");
 DEFINE_int64(reference_memory, -1, "MB on each rank for what the unskipped model predicts (default 2000)");
+DEFINE_string(points, "", "file with one operating point as JSON a line, or - for standard input (required)");
+DEFINE_bool(answers, false, "true: also whether each question is answered right at each point, by generating the answer");
+DEFINE_string(save_reference, "", "keep the unskipped model's predictions in this file, .rankN for each rank");
+DEFINE_string(reference, "", "compare with the predictions that --save_reference kept there, not with this run's own");
 DEFINE_string(audit_file, "", "file for the routing decisions of some requests, one JSON line each; .rankN for several ranks");
 DEFINE_double(audit_rate, -1.0, "share of the requests that are audited, 0 to 1 (default 0.01)");
 DEFINE_int64(audit_max_bytes, -1, "an audit file of this size takes no more lines (default 1073741824)");
@@ -95,6 +99,13 @@ const std::map<std::string, Command>& commands() {
         "  mpirun -n 4 skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
         "    --out frontier.json --objective bytes --methods all --html frontier.html\n"
         "  skipper serve --model models/demo --operating_point frontier.json --level 3\n"}},
+      {"measure",
+       {"measure operating points sample by sample: KL, flips, likelihood, pairs and bytes, as lines of JSON on standard output",
+        {"model", "data", "points", "answers", "limit", "text_windows", "reference", "save_reference", "reference_memory",
+         "config", "max_model_len", "experts", "dense", "threads"},
+        "  skipper measure --model models/demo --data models/demo/calibration --points points.jsonl > measured.jsonl\n"
+        "  mpirun -n 4 skipper measure --model models/demo --data models/demo/eval/vqa.jsonl --points - --answers true\n"
+        "\nA point is a line of an operating_point.json. Each is measured and answered before the next is read.\n"}},
       {"quantize",
        {"round weights to integers and write a checkpoint that serve and eval load; its operating points are its own",
         {"model", "experts", "dense", "out", "calibration", "calibration_limit", "threads"},
@@ -252,6 +263,10 @@ CommandLine read_flags() {
   line.kl = FLAGS_kl;
   line.threads = FLAGS_threads;
   line.imbalance_alarm = FLAGS_imbalance_alarm;
+  line.points = FLAGS_points;
+  line.answers = FLAGS_answers;
+  line.save_reference = FLAGS_save_reference;
+  line.reference = FLAGS_reference;
   line.audit = FLAGS_audit;
   line.ranks = FLAGS_ranks;
   line.audit_file = FLAGS_audit_file;
@@ -317,6 +332,12 @@ void check_required(const CommandLine& line, const Command& command) {
   if (takes("model") && line.model.empty()) throw UsageError("flag --model is missing; give the checkpoint directory");
   if (takes("audit") && line.audit.empty()) throw UsageError("flag --audit is missing; give the audit file to read");
   if (takes("data") && line.data.empty()) throw UsageError("flag --data is missing; give the directory of texts and questions");
+  if (takes("points") && line.points.empty()) {
+    throw UsageError("flag --points is missing; give the file of operating points, or - for standard input");
+  }
+  if (!line.reference.empty() && !line.save_reference.empty()) {
+    throw UsageError("flags --reference and --save_reference exclude each other; give one");
+  }
   if (takes("out") && line.out.empty()) throw UsageError("flag --out is missing; give the file or directory to make");
   if (takes("grid") && line.calibration.empty()) {
     throw UsageError("flag --calibration is missing; give calibration.json of 'skipper calibrate'");

@@ -40,6 +40,10 @@ struct CommandLine {
   std::string json;
   bool kl = false;         // eval
   int32_t threads = -1;
+  std::string points;          // measure
+  bool answers = false;        // measure
+  std::string save_reference;  // measure
+  std::string reference;       // measure
   std::string audit;       // replay: the file to read
   int32_t ranks = -1;
   std::string audit_file;  // serve, eval: the file to write

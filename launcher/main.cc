@@ -10,6 +10,7 @@
 #include "launcher/commands/calibrate_command.h"
 #include "launcher/commands/eval_command.h"
 #include "launcher/commands/frontier_command.h"
+#include "launcher/commands/measure_command.h"
 #include "launcher/commands/quantize_command.h"
 #include "launcher/commands/replay_command.h"
 #include "launcher/commands/serve_command.h"
@@ -27,6 +28,7 @@ int run(const skipper::CommandLine& line) {
   if (line.command == "calibrate") return skipper::run_calibrate(line);
   if (line.command == "eval") return skipper::run_eval(line);
   if (line.command == "frontier") return skipper::run_frontier_command(line);
+  if (line.command == "measure") return skipper::run_measure(line);
   if (line.command == "quantize") return skipper::run_quantize(line);
   if (!skipper::is_first_rank()) return 0;
   if (line.command == "replay") return skipper::run_replay(line);

@@ -58,6 +58,7 @@ class RankProcess {
   uint8_t level() const { return level_; }
   // After load().
   MultimodalModel& model() { return *model_; }
+  ModelRunner& runner() { return *runner_; }
   RequestQueue& queue() { return *queue_; }
   const HealthMonitor& health() const { return *health_; }
 

@@ -12,6 +12,7 @@
 #include "evaluation/skip_evaluator.h"
 #include "kernels/cpu/instruction_set.h"
 #include "launcher/command_options.h"
+#include "launcher/engine_phase.h"
 #include "launcher/progress_line.h"
 #include "launcher/rank_process.h"
 #include "launcher/startup_agreement.h"
@@ -82,22 +83,6 @@ CalibrationFiles open_files(const CommandLine& line, const RankProcess& process)
     std::fprintf(stderr, "going on with %zu measurements of %s.partial\n", files.log->size(), line.out.c_str());
   }
   return files;
-}
-
-// Rank 0 works while the others follow its steps; all leave together, with its error if there is one.
-void run_phase(RankProcess& process, Engine& engine, const std::function<void()>& work) {
-  run_together(process.startup(), [&] {
-    if (!process.is_leader()) return engine.run();
-    try {
-      work();
-    } catch (const CommError&) {
-      throw;
-    } catch (const Error&) {
-      engine.finish();
-      throw;
-    }
-    engine.finish();
-  });
 }
 
 // Counts are whole and far under 2^53, so that sums of doubles are exact.
