@@ -4,12 +4,13 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "expert_parallel/traffic_counters.h"
 
 // What goes from rank s to rank d at capacity C, in one exchange of messages that lie in slots, C rows apart:
 //
 //   message                sent from row d · C of     to row s · C of       rows: fixed slots / exact counts
-//   hidden rows            sent_rows                  arrived_rows          C / n(s → d)
+//   hidden rows            sent_rows                  arrived_payload       C / n(s → d)
 //   local experts          sent_slot_ids              arrived_slot_ids      C / n(s → d)
 //   their weights          sent_weights               arrived_weights       C / n(s → d)
 //   count n(s → d)         num_sent[d]                num_arrived[s]        in the same exchange / before, read by the host
@@ -21,7 +22,7 @@ namespace skipper::cuda {
 
 namespace {
 
-// Rows from or to a rank: `sent` true for those that this rank sends to the experts.
+// To the experts, seen from this rank.
 enum class Way : int64_t { kSent = 0, kArrived = 1 };
 
 int64_t num_rows(const DispatchPlan& plan, const DeviceDispatchBuffers& buffers, Way way, int peer) {
@@ -56,21 +57,28 @@ PeerTransfer slot_transfer(const SlotMessage& message, int peer, const DispatchP
 // Zeros, because fixed slots are sent also where no row was written.
 DeviceDispatchBuffers::DeviceDispatchBuffers(const DeviceDispatchShape& s, Device device)
     : shape(s), overflow(Tensor::zeros({1}, DType::kI32, device)) {
-  const int64_t slots = s.world_size > 1 ? s.world_size * s.max_tokens : 0;
-  // Also a world of one rounds its sums through the combine format.
-  const bool rounds_alone = s.world_size == 1 && s.combine_dtype != DType::kF32;
+  if (s.payload_format == PayloadFormat::kF32) {
+    throw InvalidFile("dispatch.payload_dtype is f32, which no GPU sends: their experts multiply BF16; take bf16, int8 or fp8");
+  }
+  const bool is_alone = s.world_size == 1;
+  const bool codes = is_coded(s.payload_format);
+  const int64_t slots = is_alone ? 0 : s.world_size * s.max_tokens;
+  // Also a world of one rounds rows and sums through the formats in which others send them.
+  const int64_t rounded_rows = is_alone && codes ? s.max_tokens : slots;
+  const int64_t rounded_sums = is_alone && s.combine_dtype != DType::kF32 ? s.max_tokens : slots;
   const auto zeros = [&](const Shape& tensor, DType dtype) { return Tensor::zeros(tensor, dtype, device); };
   num_sent = zeros({s.world_size}, DType::kI32);
   row_slot = zeros({slots / s.world_size, s.world_size}, DType::kI32);
   token_of_row = zeros({slots}, DType::kI32);
   sent_slot_ids = zeros({slots, s.top_k}, DType::kI32);
   sent_weights = zeros({slots, s.top_k}, DType::kF32);
-  sent_rows = zeros({slots, s.hidden_size}, DType::kBF16);
-  returned_sums = zeros({rounds_alone ? s.max_tokens : slots, s.hidden_size}, s.combine_dtype);
+  sent_rows = codes ? zeros({slots, coded_row_bytes(s.hidden_size)}, DType::kU8) : zeros({slots, s.hidden_size}, DType::kBF16);
+  returned_sums = zeros({rounded_sums, s.hidden_size}, s.combine_dtype);
   num_arrived = zeros({s.world_size}, DType::kI32);
   arrived_slot_ids = zeros({slots, s.top_k}, DType::kI32);
   arrived_weights = zeros({slots, s.top_k}, DType::kF32);
-  arrived_rows = zeros({slots, s.hidden_size}, DType::kBF16);
+  arrived_rows = zeros({rounded_rows, s.hidden_size}, DType::kBF16);
+  arrived_payload = codes ? zeros(sent_rows.shape(), DType::kU8) : arrived_rows;
   partial_sums = zeros({slots, s.hidden_size}, s.combine_dtype);
   if (s.world_size > 1) host_counts = PinnedTensor({2, s.world_size}, DType::kI32);
 }
@@ -89,7 +97,7 @@ WireBytes DeviceDispatcher::dispatch(int layer, const DispatchPlan& plan, Device
     queue_counts(buffers);
   }
   for (int peer = 0; peer < world_size(); ++peer) {
-    transfers_.push_back(slot_transfer({buffers.sent_rows, buffers.arrived_rows}, peer, plan, buffers));
+    transfers_.push_back(slot_transfer({buffers.sent_rows, buffers.arrived_payload}, peer, plan, buffers));
     transfers_.push_back(slot_transfer({buffers.sent_slot_ids, buffers.arrived_slot_ids}, peer, plan, buffers));
     transfers_.push_back(slot_transfer({buffers.sent_weights, buffers.arrived_weights}, peer, plan, buffers));
   }

@@ -7,6 +7,7 @@
 #include "cluster/cluster_topology.h"
 #include "comm/nccl_communicator.h"
 #include "expert_parallel/cuda/wire_bytes.h"
+#include "expert_parallel/payload_format.h"
 #include "tensor/cuda/pinned_tensor.h"
 #include "tensor/device_runtime.h"
 #include "tensor/dtype.h"
@@ -34,11 +35,13 @@ struct DeviceDispatchShape {
   int64_t hidden_size = 0;
   int64_t top_k = 0;
   int world_size = 1;
-  DType combine_dtype = DType::kF32;  // of partial sums on their way back
+  PayloadFormat payload_format = PayloadFormat::kBF16;  // of hidden rows on their way to the experts: BF16 or coded
+  DType combine_dtype = DType::kF32;                    // of partial sums on their way back
 };
 
-// Memory of one micro-batch, C = max_tokens, W = world_size; row [r · capacity + i] is row i from or to rank r.
+// Memory of one micro-batch, C = max_tokens, W = world_size; row r · capacity + i is row i from or to rank r.
 struct DeviceDispatchBuffers {
+  // Throws InvalidFile on a payload format that GPUs do not send (f32).
   DeviceDispatchBuffers(const DeviceDispatchShape& shape, Device device);
 
   DeviceDispatchShape shape;
@@ -50,13 +53,14 @@ struct DeviceDispatchBuffers {
   Tensor token_of_row;   // [W · C] i32
   Tensor sent_slot_ids;  // [W · C, k] i32
   Tensor sent_weights;   // [W · C, k] f32
-  Tensor sent_rows;      // [W · C, H] bf16
+  Tensor sent_rows;      // [W · C, H] bf16, or [W · C, coded row] u8
   Tensor returned_sums;  // [W · C, H] combine type
 
   // At the destination.
   Tensor num_arrived;       // [W] i32
   Tensor arrived_slot_ids;  // [W · C, k] i32
   Tensor arrived_weights;   // [W · C, k] f32
+  Tensor arrived_payload;   // as sent_rows; of BF16 the same memory as arrived_rows
   Tensor arrived_rows;      // [W · C, H] bf16
   Tensor partial_sums;      // [W · C, H] combine type
 

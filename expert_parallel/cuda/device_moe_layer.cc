@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "expert_parallel/cuda/coded_rows.h"
 #include "expert_parallel/cuda/traffic_tally.h"
 #include "kernels/cuda/expert_rows.h"
 #include "kernels/cuda/matrix_products.h"
@@ -55,6 +56,7 @@ DeviceDispatchShape dispatch_shape(const DeviceMoeBufferConfig& config) {
           .hidden_size = config.hidden_size,
           .top_k = config.top_k,
           .world_size = config.world_size,
+          .payload_format = config.payload_format,
           .combine_dtype = config.combine_dtype};
 }
 
@@ -175,7 +177,8 @@ void DeviceMoeLayer::forward_alone(const DeviceMoeInput& input, DeviceMoeBuffers
   const Tensor expert_ids = buffers.expert_ids.first(num_tokens);
   const Tensor weights = buffers.expert_weights.first(num_tokens);
   const Tensor num_rows = buffers.row_numbers.slice(num_tokens, num_tokens + 1);
-  const ArrivedRows arrived{input.x.bf16, expert_ids, num_rows, num_tokens};
+  const Tensor rows = rounded_rows(input.x, buffers, stream);
+  const ArrivedRows arrived{rows, expert_ids, num_rows, num_tokens};
   const ExpertWork work{arrived, weights, expected_rows_per_expert(num_tokens, config_)};
   if (buffers.config.combine_dtype == DType::kF32) {
     run_experts(work, weights_, buffers, out, stream);
@@ -188,6 +191,13 @@ void DeviceMoeLayer::forward_alone(const DeviceMoeInput& input, DeviceMoeBuffers
   add_returned(sums, row_slot, num_tokens, out, stream);
 }
 
+Tensor DeviceMoeLayer::rounded_rows(const NormedRows& x, DeviceMoeBuffers& buffers, Stream& stream) const {
+  if (!is_coded(buffers.config.payload_format)) return x.bf16;
+  Tensor rows = buffers.dispatch.arrived_rows.first(x.f32.dim(0));
+  round_through_codes(x.f32, row_code_of(buffers.config.payload_format), rows, stream);
+  return rows;
+}
+
 void DeviceMoeLayer::forward_across_ranks(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out,
                                           Stream& stream) const {
   const DispatchPlan& plan = input.dispatch;
@@ -195,11 +205,16 @@ void DeviceMoeLayer::forward_across_ranks(const DeviceMoeInput& input, DeviceMoe
   send_rows(input, buffers, stream);
 
   const int64_t num_slots = plan.capacity * buffers.dispatch.shape.world_size;
-  const Tensor rows = buffers.dispatch.arrived_rows.first(num_slots);
+  Tensor rows = buffers.dispatch.arrived_rows.first(num_slots);
   const Tensor slot_ids = buffers.dispatch.arrived_slot_ids.first(num_slots);
   const Tensor weights = buffers.dispatch.arrived_weights.first(num_slots);
   Tensor partial_sums = buffers.dispatch.partial_sums.first(num_slots);
   const ArrivedRows arrived{rows, slot_ids, buffers.dispatch.num_arrived, plan.capacity};
+  const PayloadFormat format = buffers.config.payload_format;
+  if (is_coded(format)) {
+    const Tensor coded = buffers.dispatch.arrived_payload.first(num_slots);
+    decode_arrived_rows({coded, buffers.dispatch.num_arrived, row_code_of(format)}, rows, stream);
+  }
   if (weights_.down.num_matrices() > 0) {
     run_experts({arrived, weights, expected_rows_per_expert(num_slots, config_)}, weights_, buffers, partial_sums, stream);
   }
@@ -235,7 +250,12 @@ void DeviceMoeLayer::send_rows(const DeviceMoeInput& input, DeviceMoeBuffers& bu
                  .world_size = dispatch.shape.world_size,
                  .capacity = capacity},
                 outgoing, stream);
-  pack_outgoing(input.x.bf16, outgoing, capacity, rows, stream);
+  const PayloadFormat format = buffers.config.payload_format;
+  if (is_coded(format)) {
+    pack_coded_rows(input.x.f32, outgoing, row_code_of(format), rows, stream);
+  } else {
+    pack_outgoing(input.x.bf16, outgoing, capacity, rows, stream);
+  }
   const WireBytes wire_bytes = context_.dispatcher->dispatch(config_.layer, input.dispatch, dispatch, stream);
 
   Tensor tallies = context_.tallies.traffic();

@@ -64,8 +64,9 @@ struct DeviceMoeBufferConfig {
   int64_t intermediate_size = 0;
   int max_local_experts = 0;
   int world_size = 1;
-  DType expert_output_dtype = DType::kF32;  // of a row on its way from an expert to its weighted sum: f32 or bf16
-  DType combine_dtype = DType::kF32;        // of partial sums on their way back to their rank: f32 or bf16
+  PayloadFormat payload_format = PayloadFormat::kBF16;  // of rows on their way to their experts: bf16, int8 or fp8
+  DType expert_output_dtype = DType::kF32;              // of rows on their way from an expert to their weighted sum: f32 or bf16
+  DType combine_dtype = DType::kF32;                    // of partial sums on their way back to their rank: f32 or bf16
 };
 
 // Memory of one micro-batch, shared by all MoE layers of a model; allocated once. C = max_tokens, W = world size, and
@@ -100,6 +101,8 @@ class DeviceMoeLayer {
 
  private:
   bool is_alone() const { return context_.placement.world_size() == 1; }
+  // The rows as experts get them when they do not travel.
+  Tensor rounded_rows(const NormedRows& x, DeviceMoeBuffers& buffers, Stream& stream) const;
   void route(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const;
   void forward_alone(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const;
   void send_rows(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const;

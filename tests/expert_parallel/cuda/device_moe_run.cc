@@ -19,6 +19,7 @@ DeviceMoeBufferConfig buffer_config(const DeviceMoeSetup& setup, const ExpertPla
           .intermediate_size = shape.intermediate_size,
           .max_local_experts = placement.max_local_experts(),
           .world_size = placement.world_size(),
+          .payload_format = setup.payload_format,
           .expert_output_dtype = setup.expert_output_dtype,
           .combine_dtype = setup.combine_dtype};
 }
@@ -117,7 +118,8 @@ void DeviceMoeRun::fetch_counts() {
   tallies_.queue_fetch(stream_);
   stream_.synchronize();
   const int64_t hidden_size = setup_.weights.shape.hidden_size;
-  tallies_.add_news({.dispatch = hidden_size * 2, .combine = hidden_size * static_cast<int64_t>(size_of(setup_.combine_dtype))},
+  tallies_.add_news({.dispatch = row_bytes(setup_.payload_format, hidden_size),
+                     .combine = hidden_size * static_cast<int64_t>(size_of(setup_.combine_dtype))},
                     pairs_, traffic_);
 }
 

@@ -16,6 +16,7 @@ struct DeviceMoeSetup {
   const MoeWeights& weights;
   std::vector<WeightFormat> expert_formats{};  // of all experts of the model; empty: BF16
   LevelTable levels = levels_with({});
+  PayloadFormat payload_format = PayloadFormat::kBF16;
   DType expert_output_dtype = DType::kF32;
   DType combine_dtype = DType::kF32;
   int64_t max_tokens = 64;

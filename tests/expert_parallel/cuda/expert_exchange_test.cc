@@ -75,6 +75,15 @@ TEST_F(ExpertExchangeTest, ExpertsOfDifferentFormatsGiveWhatOneRankGives) {
   expect_what_one_rank_computes(across, random_batch(29, kShape, size(), 24));
 }
 
+TEST_F(ExpertExchangeTest, CodedRowsGiveWhatOneRankGives) {
+  const MoeWeights weights = random_moe_weights(kShape, 41);
+  DeviceMoeSetup across = setup(weights);
+  for (const PayloadFormat format : {PayloadFormat::kInt8, PayloadFormat::kFp8}) {
+    across.payload_format = format;
+    expect_what_one_rank_computes(across, random_batch(33, kShape, size(), 42));
+  }
+}
+
 TEST_F(ExpertExchangeTest, RanksWithoutTokensTakePart) {
   const MoeWeights weights = random_moe_weights(kShape, 25);
   TokenBatch batch = random_batch(19, kShape, size(), 26);
