@@ -79,13 +79,12 @@ __device__ __forceinline__ void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
-// Describes a tile [rows][64] bf16 in shared memory, 128 bytes a row, swizzled by 128 bytes as tensor maps write it; the tile is
-// aligned to 1024 bytes. Sixteen inputs further: + 2; sixty-four rows further: + 512.
-__device__ __forceinline__ uint64_t tile_descriptor(const void* tile) {
-  constexpr uint64_t kStrideOfEightRows = 1024 >> 4;
-  constexpr uint64_t kSwizzle128 = 1;
-  const uint64_t address = (shared_address(tile) & 0x3ffff) >> 4;
-  return address | (uint64_t{1} << 16) | (kStrideOfEightRows << 32) | (kSwizzle128 << 62);
+// The low word of the descriptor of a tile [rows][64] bf16 in shared memory, 128 bytes a row, swizzled by 128 bytes as tensor maps
+// write it; the tile is aligned to 1024 bytes. Sixteen inputs further: + 2; sixty-four rows further: + 512. Through a shuffle, so
+// that the compiler knows it to be the same in the whole warp and keeps it where wgmma reads it; all threads must call.
+__device__ __forceinline__ uint32_t tile_descriptor(const void* tile) {
+  const uint32_t address = (shared_address(tile) & 0x3ffff) >> 4;
+  return __shfl_sync(~0u, address | (1u << 16), 0);
 }
 
 }  // namespace skipper::cuda

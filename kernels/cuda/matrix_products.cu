@@ -205,7 +205,7 @@ __device__ void produce(const StageLoader<kWarpgroups>& loader) {
 // The sums of 64 outputs and kWidth rows: one instruction of up to 128 columns after the other. (Registers: one array of sums for
 // all widths, and 192 as 128 + 64; otherwise ptxas keeps an array for each and lets every instruction wait for the last.)
 template <int kWidth>
-__device__ __forceinline__ void multiply_chunk(const WeightFragments& weights, uint64_t rows, bool is_first, float* sums) {
+__device__ __forceinline__ void multiply_chunk(const WeightFragments& weights, uint32_t rows, bool is_first, float* sums) {
   constexpr int kColumns = kWidth < 128 ? kWidth : 128;
   constexpr int kRest = kWidth % kColumns;
 #pragma unroll
@@ -270,11 +270,9 @@ struct ChunkStep {
     load_fragments<kind>(reinterpret_cast<const uint8_t*>(chunk), thread, operands.group_size, fragments);
     pin(fragments);
   }
-  // Sets the products of one chunk under way.
-  __device__ __forceinline__ void multiply(const StageCursor& cursor, bool is_first, const WeightFragments& fragments,
-                                           float* sums) const {
-    const uint64_t rows = tile_descriptor(operands.stages + cursor.stage * a.stage_bytes + a.rows_offset);
-    multiply_chunk<kWidth>(fragments, rows, is_first, sums);
+  // Describes the stage's rows of activations.
+  __device__ __forceinline__ uint32_t rows_of(const StageCursor& cursor) const {
+    return tile_descriptor(operands.stages + cursor.stage * a.stage_bytes + a.rows_offset);
   }
   // After the products that read it are complete.
   __device__ __forceinline__ void release(int stage) const {
@@ -295,11 +293,12 @@ __device__ __forceinline__ void sum_groups(const ChunkStep<kind, kWidth>& step, 
   load(cursor, current);
   for (int group = 0; group < num_groups; ++group) {
     StageCursor at = cursor;
+    uint32_t rows[kGroup];
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i, at.advance(step.a.num_stages)) rows[i] = step.rows_of(at);
     wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i, at.advance(step.a.num_stages)) {
-      step.multiply(at, is_start && group == 0 && i == 0, current[i], sums);
-    }
+    for (int i = 0; i < kGroup; ++i) multiply_chunk<kWidth>(current[i], rows[i], is_start && group == 0 && i == 0, sums);
     wgmma_commit();
     WeightFragments following[kGroup] = {};
     if (group + 1 < num_groups) load(at, following);
