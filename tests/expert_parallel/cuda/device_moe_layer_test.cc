@@ -14,7 +14,7 @@ namespace skipper::cuda {
 namespace {
 
 constexpr MoeShape kDemoShape{.hidden_size = 256, .intermediate_size = 96, .num_experts = 32, .top_k = 4};
-constexpr MoeShape kLargeShape{.hidden_size = 2048, .intermediate_size = 768, .num_experts = 11, .top_k = 8};
+constexpr MoeShape kLargeShape{.hidden_size = 2048, .intermediate_size = 768, .num_experts = 9, .top_k = 8};
 
 class DeviceMoeLayerTest : public GpuTest {
  protected:
@@ -44,7 +44,7 @@ TEST_F(DeviceMoeLayerTest, EqualsTheDefinitionInTheDemoShape) {
 
 TEST_F(DeviceMoeLayerTest, EqualsTheDefinitionInALargeShape) {
   const MoeWeights weights = random_moe_weights(kLargeShape, 2);
-  for (const size_t num_tokens : {1u, 13u}) expect_reference({.weights = weights}, num_tokens);
+  for (const size_t num_tokens : {1u, 5u}) expect_reference({.weights = weights}, num_tokens);
 }
 
 TEST_F(DeviceMoeLayerTest, EqualsTheDefinitionWhenExpertsHaveDifferentFormats) {
