@@ -79,9 +79,9 @@ __device__ __forceinline__ void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
-// The low word of the descriptor of a tile [rows][64] bf16 in shared memory, 128 bytes a row, swizzled by 128 bytes as tensor maps
-// write it; the tile is aligned to 1024 bytes. Sixteen inputs further: + 2; sixty-four rows further: + 512. Through a shuffle, so
-// that the compiler knows it to be the same in the whole warp and keeps it where wgmma reads it; all threads must call.
+// The low word of the descriptor of a tile [rows][64] bf16 in shared memory, 128 bytes a row, swizzled by 128 bytes as tensor
+// maps write it; the tile is aligned to 1024 bytes. Sixteen inputs further: + 2; sixty-four rows further: + 512. Through a
+// shuffle, so that the compiler knows it to be the same in the whole warp and keeps it where wgmma reads it; all threads call.
 __device__ __forceinline__ uint32_t tile_descriptor(const void* tile) {
   const uint32_t address = (shared_address(tile) & 0x3ffff) >> 4;
   return __shfl_sync(~0u, address | (1u << 16), 0);

@@ -2,9 +2,9 @@
 // operand, from shared memory. So 64 outputs meet 8 to 256 rows with the same instruction, a weight is read once for all of
 // them, and codes are turned into BF16 on the way to the registers.
 //
-// A block is one producer warp, which keeps the pipeline's stages full through the copy engine, and one warpgroup, or two for wide
-// tiles, each with its own 64 outputs; they share the rows. A stage holds one chunk of 64 inputs: the packed weights of each warpgroup and
-// the rows [tile_width][64]. Tiles (matrix, outputs, rows) are numbered matrix by matrix; block b takes tiles b, b + grid, ...
+// A block is one producer warp, which keeps the pipeline's stages full through the copy engine, and one warpgroup, or two for
+// wide tiles, each with its own 64 outputs; they share the rows. A stage holds one chunk of 64 inputs: the packed weights of each
+// warpgroup and the rows [tile_width][64]. Tiles (matrix, outputs, rows) are numbered matrix by matrix; block b takes tiles b, b + grid, ...
 // and the pipeline runs on from one tile to the next.
 #include <cuda_runtime.h>
 #include <glog/logging.h>
@@ -328,7 +328,8 @@ __device__ __forceinline__ void sum_tile(const ProductArguments& a, const TileOp
   for (int i = 0; i < kWidth / 2; ++i) asm volatile("" : "+f"(sums[i])::"memory");
 }
 
-__device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+// __fdividef(x, y) is 0 for y beyond 2^126, which is the limit for very negative x.
+__device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
 // An 8 × 8 matrix of BF16 over a warp, two neighbours of a row in each lane, turned.
 __device__ __forceinline__ uint32_t turned(__nv_bfloat162 pair) {
@@ -338,50 +339,52 @@ __device__ __forceinline__ uint32_t turned(__nv_bfloat162 pair) {
 }
 
 // sums as wgmma leaves them: kernels/cuda/wgmma.cuh. Lanes hold neighbouring rows of activations; BF16 results are turned, so
-// that each lane stores neighbouring outputs of one row.
+// that each lane stores neighbouring outputs of one row. Addresses are walked: a tile has up to 128 stores a thread.
 template <int kWidth>
 __device__ __forceinline__ void store_f32(const ProductArguments& a, const Tile& tile, int output, const float* sums) {
-  const int c = static_cast<int>(threadIdx.x) % 4;
+  const int column = static_cast<int>(threadIdx.x) % 4 * 2;
+  const int rows_left = tile.num_rows - column;
+  const bool has_low = output < a.num_outputs, has_high = output + 8 < a.num_outputs;
+  float* y = static_cast<float*>(a.y) + static_cast<int64_t>(tile.first_row + column) * a.num_outputs + output;
 #pragma unroll
-  for (int i = 0; i < kWidth / 8; ++i) {
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      const int column = 8 * i + 2 * c + j;
-      if (column >= tile.num_rows) continue;
-      auto* y = static_cast<float*>(a.y) + static_cast<int64_t>(tile.first_row + column) * a.num_outputs;
-      if (output < a.num_outputs) y[output] = sums[4 * i + j];
-      if (output + 8 < a.num_outputs) y[output + 8] = sums[4 * i + 2 + j];
-    }
+  for (int i = 0; i < kWidth / 8; ++i, y += 8 * static_cast<int64_t>(a.num_outputs)) {
+    float* next_row = y + a.num_outputs;
+    if (8 * i < rows_left && has_low) y[0] = sums[4 * i];
+    if (8 * i < rows_left && has_high) y[8] = sums[4 * i + 2];
+    if (8 * i + 1 < rows_left && has_low) next_row[0] = sums[4 * i + 1];
+    if (8 * i + 1 < rows_left && has_high) next_row[8] = sums[4 * i + 3];
   }
 }
 
-// One turned pair per eight rows: outputs `output` and + 1 of row 8 · i + lane / 4.
-__device__ __forceinline__ void store_pair(const ProductArguments& a, const Tile& tile, int column, int output, int num_outputs,
-                                           uint32_t pair) {
-  if (column >= tile.num_rows || output >= num_outputs) return;
-  auto* y = static_cast<__nv_bfloat16*>(a.y) + static_cast<int64_t>(tile.first_row + column) * num_outputs + output;
-  if (num_outputs % 2 == 0) {
+// Two neighbouring outputs; `left` of them are inside the matrix.
+__device__ __forceinline__ void store_pair(__nv_bfloat16* y, int left, bool is_aligned, uint32_t pair) {
+  if (left >= 2 && is_aligned) {
     *reinterpret_cast<uint32_t*>(y) = pair;
   } else {
-    y[0] = pair_of(pair).x;
-    if (output + 1 < num_outputs) y[1] = pair_of(pair).y;
+    if (left >= 1) y[0] = pair_of(pair).x;
+    if (left >= 2) y[1] = pair_of(pair).y;
   }
 }
 
 // first_output: of the thread's warp, a multiple of 16.
-template <int kWidth>
+template <int kWidth, bool kIsSwiGlu>
 __device__ __forceinline__ void store_bf16(const ProductArguments& a, const Tile& tile, int first_output, const float* sums) {
   const int g = static_cast<int>(threadIdx.x) % 32 / 4, c = static_cast<int>(threadIdx.x) % 4;
+  const int num_outputs = kIsSwiGlu ? a.num_outputs / 2 : a.num_outputs;
+  const int output = (kIsSwiGlu ? first_output / 2 : first_output) + 2 * c;
+  const int left = num_outputs - output, rows_left = tile.num_rows - g;
+  const bool is_aligned = num_outputs % 2 == 0;
+  auto* y = static_cast<__nv_bfloat16*>(a.y) + static_cast<int64_t>(tile.first_row + g) * num_outputs + output;
 #pragma unroll
-  for (int i = 0; i < kWidth / 8; ++i) {
+  for (int i = 0; i < kWidth / 8; ++i, y += 8 * static_cast<int64_t>(num_outputs)) {
     const float* sum = sums + 4 * i;
-    if (a.epilogue == Epilogue::kSwiGlu) {
+    if constexpr (kIsSwiGlu) {
       const uint32_t pair = turned(__floats2bfloat162_rn(silu(sum[0]) * sum[2], silu(sum[1]) * sum[3]));
-      store_pair(a, tile, 8 * i + g, first_output / 2 + 2 * c, a.num_outputs / 2, pair);
+      if (8 * i < rows_left) store_pair(y, left, is_aligned, pair);
     } else {
       const uint32_t low = turned(__floats2bfloat162_rn(sum[0], sum[1])), high = turned(__floats2bfloat162_rn(sum[2], sum[3]));
-      store_pair(a, tile, 8 * i + g, first_output + 2 * c, a.num_outputs, low);
-      store_pair(a, tile, 8 * i + g, first_output + 8 + 2 * c, a.num_outputs, high);
+      if (8 * i < rows_left) store_pair(y, left, is_aligned, low);
+      if (8 * i < rows_left) store_pair(y + 8, left - 8, is_aligned, high);
     }
   }
 }
@@ -392,8 +395,10 @@ __device__ __forceinline__ void store_tile(const ProductArguments& a, const Tile
   const int first_output = row_tile * 64 + thread / 32 * 16;
   if (a.epilogue == Epilogue::kF32) {
     store_f32<kWidth>(a, tile, first_output + thread % 32 / 4, sums);
+  } else if (a.epilogue == Epilogue::kBF16) {
+    store_bf16<kWidth, false>(a, tile, first_output, sums);
   } else {
-    store_bf16<kWidth>(a, tile, first_output, sums);
+    store_bf16<kWidth, true>(a, tile, first_output, sums);
   }
 }
 
