@@ -64,17 +64,74 @@ std::vector<MethodPoint> tail_masses(const MethodInputs& inputs) {
 const SkipScores& plain_scores(const MethodInputs& inputs) { return inputs.equal; }
 const SkipScores& calibrated_scores(const MethodInputs& inputs) { return inputs.calibrated; }
 
+ThresholdLists score_thresholds(const SkipScores& scores, int count) {
+  return {threshold_grid(scores.scores[0], count), threshold_grid(scores.scores[1], count)};
+}
+
+// A destination's score is alpha · Σ p², and (alpha · p)² / alpha for one pair: what thresholds of pairs make of it. The highest
+// takes every destination: Σ p² is at most 1.
+ThresholdLists destination_thresholds(const SkipScores& scores, int count) {
+  ThresholdLists lists = score_thresholds(scores, count);
+  for (size_t c = 0; c < kNumSkippableClasses; ++c) {
+    const auto num_layers = static_cast<float>(scores.alpha[c].size());
+    for (float& threshold : lists[c]) threshold *= threshold * num_layers;
+  }
+  return lists;
+}
+
+// Shares of a token's whole mass.
+ThresholdLists mass_thresholds(const SkipScores&, int count) {
+  ThresholdLists lists;
+  for (std::vector<float>& list : lists) {
+    for (int i = 0; i <= count; ++i) list.push_back(static_cast<float>(i) / static_cast<float>(count));
+  }
+  return lists;
+}
+
+OperatingPoint pair_point(const SkipScores& scores, const ClassThresholds& tau) {
+  return score_point(scores.alpha, tau[0], tau[1]);
+}
+
+OperatingPoint local_exempt_point(const SkipScores& scores, const ClassThresholds& tau) {
+  OperatingPoint point = pair_point(scores, tau);
+  point.exempt_local = true;
+  return point;
+}
+
+OperatingPoint destination_point(const SkipScores& scores, const ClassThresholds& tau_dst) {
+  OperatingPoint point = score_point(scores.alpha, 0.0f, 0.0f);
+  for (size_t c = 0; c < kNumSkippableClasses; ++c) {
+    for (const Hop hop : {Hop::kNode, Hop::kNetwork}) point.tau_dst[c][static_cast<size_t>(hop)] = tau_dst[c];
+  }
+  return point;
+}
+
+OperatingPoint mass_point(const SkipScores& scores, const ClassThresholds& beta) {
+  OperatingPoint point = score_point(scores.alpha, 0.0f, 0.0f);
+  point.pair_rule = PairRule::kTailMass;
+  for (size_t c = 0; c < kNumSkippableClasses; ++c) point.beta[c].assign(point.alpha[c].size(), beta[c]);
+  return point;
+}
+
 std::vector<FrontierMethod> make_table() {
   constexpr auto kFamily = MethodKind::kFamily;
   constexpr auto kSearched = MethodKind::kSearched;
+  const SearchedRule plain{plain_scores, score_thresholds, pair_point};
+  const SearchedRule calibrated{calibrated_scores, score_thresholds, pair_point};
+  const SearchedRule adaptive{plain_scores, mass_thresholds, mass_point};
+  const SearchedRule local_exempt{calibrated_scores, score_thresholds, local_exempt_point};
+  const SearchedRule destination{calibrated_scores, destination_thresholds, destination_point, true};
   return {
-      {"reduced_k", "reduced k", "experts kept", kFamily, fewer_experts, nullptr},
-      {"reduced_k_renormalized", "reduced k, renormalised", "experts kept", kFamily, fewer_experts_renormalized, nullptr},
-      {"single", "one threshold on p", "threshold", kFamily, plain_thresholds, nullptr},
-      {"tail_mass", "tail mass (NAEE)", "mass", kFamily, tail_masses, nullptr},
-      {"gmlg", "GMLG: one threshold on alpha p", "threshold", kFamily, layer_weighted_thresholds, nullptr},
-      {"dmt", "DMT: text and vision thresholds on p", "target", kSearched, nullptr, plain_scores},
-      {kLadderMethod, "GMLG + DMT, calibrated alpha", "target", kSearched, nullptr, calibrated_scores},
+      {"reduced_k", "reduced k", "experts kept", kFamily, fewer_experts},
+      {"reduced_k_renormalized", "reduced k, renormalised", "experts kept", kFamily, fewer_experts_renormalized},
+      {"single", "one threshold on p", "threshold", kFamily, plain_thresholds},
+      {"tail_mass", "tail mass (NAEE)", "mass", kFamily, tail_masses},
+      {"adaptive_k", "tail mass by class (adaptive k)", "target", kSearched, nullptr, adaptive},
+      {"gmlg", "GMLG: one threshold on alpha p", "threshold", kFamily, layer_weighted_thresholds},
+      {"dmt", "DMT: text and vision thresholds on p", "target", kSearched, nullptr, plain},
+      {"local_exempt", "GMLG + DMT, local pairs spared", "target", kSearched, nullptr, local_exempt, 2},
+      {"destination", "destination rule", "target", kSearched, nullptr, destination, 2},
+      {kLadderMethod, "GMLG + DMT, calibrated alpha", "target", kSearched, nullptr, calibrated},
   };
 }
 
@@ -116,6 +173,11 @@ std::vector<FrontierMethod> parse_methods(const std::string& text) {
   }
   chosen.push_back(ladder_method());
   return chosen;
+}
+
+std::vector<FrontierMethod> methods_for_ranks(std::vector<FrontierMethod> methods, int num_ranks) {
+  std::erase_if(methods, [num_ranks](const FrontierMethod& method) { return method.least_ranks > num_ranks; });
+  return methods;
 }
 
 OperatingPoint score_point(const ClassAlpha& alpha, float tau_text, float tau_vision) {

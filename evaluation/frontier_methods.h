@@ -39,13 +39,28 @@ struct MethodPoint {
   OperatingPoint point;
 };
 
+// The thresholds of each class that a search tries, ascending from 0.
+using ThresholdLists = std::array<std::vector<float>, kNumSkippableClasses>;
+
+// The two thresholds of one point.
+using ClassThresholds = std::array<float, kNumSkippableClasses>;
+
+// How a searched method becomes operating points.
+struct SearchedRule {
+  const SkipScores& (*scores)(const MethodInputs&) = nullptr;
+  ThresholdLists (*thresholds)(const SkipScores&, int count) = nullptr;
+  OperatingPoint (*point)(const SkipScores&, const ClassThresholds&) = nullptr;
+  bool is_destination_rule = false;  // has no other thresholds of destinations beside its own
+};
+
 struct FrontierMethod {
   std::string name;            // on the command line
   std::string title;           // in a legend
   std::string parameter;       // what the numbers are
   MethodKind kind = MethodKind::kFamily;
   std::vector<MethodPoint> (*points)(const MethodInputs&) = nullptr;  // kFamily
-  const SkipScores& (*scores)(const MethodInputs&) = nullptr;         // kSearched
+  SearchedRule rule = {};                                             // kSearched
+  int least_ranks = 1;         // what depends on where experts are says nothing on fewer
 };
 
 // The table, in the order of a legend. The method whose points become the ladder is "gmlg_dmt".
@@ -55,6 +70,9 @@ const FrontierMethod& ladder_method();
 // "all", or names with commas between; the ladder's method is always among the result. Throws InvalidRequest naming the unknown
 // one and the nearest.
 std::vector<FrontierMethod> parse_methods(const std::string& text);
+
+// Without the methods that need more ranks than there are.
+std::vector<FrontierMethod> methods_for_ranks(std::vector<FrontierMethod> methods, int num_ranks);
 
 // A point of the pair rule with these thresholds on alpha · p.
 OperatingPoint score_point(const ClassAlpha& alpha, float tau_text, float tau_vision);

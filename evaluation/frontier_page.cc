@@ -13,7 +13,8 @@ constexpr double kWidth = 760.0, kHeight = 420.0;
 constexpr double kLeft = 70.0, kRight = 20.0, kTop = 20.0, kBottom = 50.0;  // margins
 constexpr double kPercent = 100.0;
 // Distinct on white and on near black; told apart by dashes too.
-constexpr std::array<const char*, 7> kColours = {"#4e79a7", "#a0765a", "#8c8c8c", "#b07aa1", "#e0a030", "#3f9f6f", "#e0524f"};
+constexpr std::array<const char*, 10> kColours = {"#4e79a7", "#a0765a", "#8c8c8c", "#b07aa1", "#7f7fd5", "#e0a030", "#3f9f6f",
+                                                  "#2ca8b8", "#c4618c", "#e0524f"};
 constexpr std::array<const char*, 3> kDashes = {"", "6 3", "2 3"};
 
 constexpr const char* kStyle = R"(

@@ -97,20 +97,22 @@ class GainScale {
 
 // The thresholds of a searched method: text × vision, for each threshold of the destination rule.
 struct ThresholdSpace {
+  const SearchedRule& rule;
   const SkipScores& scores;
-  std::array<std::vector<float>, kNumSkippableClasses> tau;
+  ThresholdLists tau;
   std::vector<float> tau_dst = {0.0f};
 
-  ThresholdSpace(const SkipScores& skip_scores, const FrontierSettings& settings) : scores(skip_scores) {
-    for (size_t c = 0; c < kNumSkippableClasses; ++c) tau[c] = threshold_grid(scores.scores[c], settings.grid);
-    add_destination_thresholds(settings.num_destination_thresholds);
+  ThresholdSpace(const SearchedRule& searched, const MethodInputs& inputs, const FrontierSettings& settings)
+      : rule(searched), scores(rule.scores(inputs)), tau(rule.thresholds(scores, settings.grid)) {
+    if (!rule.is_destination_rule) add_destination_thresholds(settings.num_destination_thresholds);
   }
 
   GridSize size() const { return {static_cast<int>(tau[kText].size()), static_cast<int>(tau[kVision].size())}; }
 
   OperatingPoint point(GridIndex index, float destination_threshold) const {
-    OperatingPoint point = score_point(scores.alpha, tau[kText][static_cast<size_t>(index.text)],
-                                       tau[kVision][static_cast<size_t>(index.vision)]);
+    OperatingPoint point =
+        rule.point(scores, {tau[kText][static_cast<size_t>(index.text)], tau[kVision][static_cast<size_t>(index.vision)]});
+    if (destination_threshold == 0.0f) return point;
     for (auto& by_hop : point.tau_dst) {
       for (const Hop hop : {Hop::kNode, Hop::kNetwork}) by_hop[static_cast<size_t>(hop)] = destination_threshold;
     }
@@ -262,7 +264,7 @@ FrontierResult run_frontier(const MethodInputs& inputs, const FrontierSettings& 
       result.curves.push_back({method, measure_family(method.points(inputs), measurements)});
       continue;
     }
-    const ThresholdSpace space(method.scores(inputs), settings);
+    const ThresholdSpace space(method.rule, inputs, settings);
     ThresholdSearch search(space, settings, measurements);
     result.curves.push_back({method, search.run()});
     result.num_search_points += search.num_evaluated();

@@ -35,8 +35,8 @@ DEFINE_string(json, "", "file for the results as JSON");
 DEFINE_bool(kl, false, "true: also how far predictions are from level 0's, KL and flips; with a level above 0");
 DEFINE_string(objective, "pairs", "what each level saves a share of: pairs, bytes (of at least 2 ranks), or time (modelled)");
 DEFINE_string(methods, "",
-              "measured beside the searched ladder: all, or some of reduced_k, reduced_k_renormalized, single, tail_mass, gmlg, "
-              "dmt with commas between (default: none)");
+              "measured beside the searched ladder: all, or some of reduced_k, reduced_k_renormalized, single, tail_mass, "
+              "adaptive_k, gmlg, dmt, and from 2 ranks local_exempt, destination, with commas between (default: none)");
 DEFINE_string(html, "", "file for a page with the curves of all methods that were measured");
 DEFINE_int32(grid, -1,
              "thresholds of each class that the search tries, besides 0; 100 is finest, each costs about two passes over the "

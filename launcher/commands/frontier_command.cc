@@ -104,10 +104,12 @@ PointEvaluator cached_evaluator(MeasurementCache& cache, SkipEvaluator& evaluato
 FrontierResult search(const CommandLine& line, FrontierFiles& files, RankProcess& process, const LedEngine& led) {
   const EvaluatorSettings settings{.num_ranks = process.world_size(), .vocab_size = process.model_config().vocab_size};
   SkipEvaluator evaluator({led.engine, process.queue(), process.processor(), files.samples}, settings);
+  FrontierSettings frontier = settings_from(line);
+  frontier.methods = methods_for_ranks(std::move(frontier.methods), process.world_size());
   std::fprintf(stderr, "searching on %zu samples, measuring on %zu held out\n",
                num_samples_of(files.samples, DataSplit::kSearch), num_samples_of(files.samples, DataSplit::kHeldOut));
   ProgressLine progress("frontier, passes over the data");
-  return run_frontier(method_inputs(files.calibration, process.model_config()), settings_from(line),
+  return run_frontier(method_inputs(files.calibration, process.model_config()), frontier,
                       cached_evaluator(*files.cache, evaluator, led.totals), std::ref(progress));
 }
 

@@ -13,7 +13,7 @@ import skipper_process
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
-METHODS = 7
+METHODS = 10
 NUM_BUCKETS = 40
 # A few dozen questions and a coarse grid: the search, not its result, is tested.
 SMALL = ["--limit", "50", "--grid", "6"]
@@ -104,7 +104,7 @@ def check_page(page, charts):
 def check_two_ranks(arguments, calibration, folder):
     """By bytes on two ranks, with all methods and the page."""
     out, page = os.path.join(folder, "bytes.json"), os.path.join(folder, "page.html")
-    extra = ["--objective", "bytes", "--methods", "all", "--html", page, "--destination_grid", "1", "--grid", "3"]
+    extra = ["--objective", "bytes", "--methods", "all", "--html", page, "--destination_grid", "1", "--grid", "2"]
     result = skipper_process.run(arguments.binary, flags(arguments, calibration, out, extra), ranks=2, timeout=300)
     if result.returncode != 0:
         return [f"two ranks: status {result.returncode}\n{result.stderr}"]

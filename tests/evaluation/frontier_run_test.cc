@@ -245,6 +245,38 @@ TEST(FrontierMethods, EveryFamilySkipsMoreAlongItsParameterOrLess) {
   }
 }
 
+TEST(FrontierMethods, SearchedOnesBeginAtNothingAndEndAtAllTheyCanSkip) {
+  const MethodInputs inputs = FakeModel(2).inputs();
+  for (const FrontierMethod& method : frontier_methods()) {
+    if (method.kind != MethodKind::kSearched) continue;
+    const SkipScores& scores = method.rule.scores(inputs);
+    const ThresholdLists lists = method.rule.thresholds(scores, 5);
+    for (const std::vector<float>& list : lists) {
+      EXPECT_EQ(list.size(), 6u) << method.name;
+      EXPECT_TRUE(std::is_sorted(list.begin(), list.end())) << method.name;
+    }
+    EXPECT_TRUE(method.rule.point(scores, {lists[0].front(), lists[1].front()}).skips_nothing()) << method.name;
+    const OperatingPoint all = method.rule.point(scores, {lists[0].back(), lists[1].back()});
+    for (size_t c = 0; c < kNumSkippableClasses; ++c) {
+      // No score is over the largest alpha, no sum of p² and no tail over 1.
+      const float largest = *std::max_element(all.alpha[c].begin(), all.alpha[c].end());
+      const bool takes_tails = all.pair_rule == PairRule::kTailMass && all.beta[c].front() == 1.0f;
+      const bool takes_destinations = all.tau_dst[c][static_cast<size_t>(Hop::kNetwork)] > 0.0f;
+      const double most = scores.scores[c].quantile(1.0);
+      EXPECT_TRUE(takes_tails || takes_destinations || all.tau[c] > most) << method.name;
+      EXPECT_LE(most, largest) << method.name;
+    }
+    EXPECT_EQ(all.depends_on_placement(), method.least_ranks > 1) << method.name;
+  }
+}
+
+TEST(FrontierMethods, WhatDependsOnPlacementNeedsSeveralRanks) {
+  const size_t on_one = methods_for_ranks(parse_methods("all"), 1).size();
+  EXPECT_EQ(on_one + 2, frontier_methods().size());
+  EXPECT_EQ(methods_for_ranks(parse_methods("all"), 2).size(), frontier_methods().size());
+  EXPECT_EQ(methods_for_ranks(parse_methods("destination"), 1).front().name, "gmlg_dmt");
+}
+
 TEST(FrontierMethods, NamesChooseAndTheNearestIsSuggested) {
   EXPECT_EQ(parse_methods("all").size(), frontier_methods().size());
   const std::vector<FrontierMethod> chosen = parse_methods("dmt,gmlg_dmt,reduced_k");
@@ -314,11 +346,12 @@ size_t count_of(const std::string& text, const std::string& part) {
 TEST(FrontierPage, DrawsACurvePerMethodAndChartAndEscapesNames) {
   for (const int num_ranks : {1, 2}) {
     const FakeModel model(num_ranks);
-    const FrontierResult result =
-        run_frontier(model.inputs(), settings_for(FrontierObjective::kPairs, "all"), model.evaluator(), ignore_progress);
+    FrontierSettings settings = settings_for(FrontierObjective::kPairs, "all");
+    settings.methods = methods_for_ranks(std::move(settings.methods), 1);
+    const FrontierResult result = run_frontier(model.inputs(), settings, model.evaluator(), ignore_progress);
     const std::string page = to_page(result, {"a<b>&\"c\"", "data", num_ranks});
     EXPECT_EQ(count_of(page, "class=\"chart\""), static_cast<size_t>(num_ranks)) << "one rank exchanges no bytes";
-    EXPECT_EQ(count_of(page, "class=\"curve\""), frontier_methods().size() * static_cast<size_t>(num_ranks));
+    EXPECT_EQ(count_of(page, "class=\"curve\""), settings.methods.size() * static_cast<size_t>(num_ranks));
     EXPECT_EQ(count_of(page, "a<b>"), 0u);
     EXPECT_THAT(page, HasSubstr("a&lt;b&gt;&amp;&quot;c&quot;"));
     EXPECT_EQ(count_of(page, "http"), 1u + static_cast<size_t>(num_ranks)) << "nothing but the names of XHTML and SVG";
