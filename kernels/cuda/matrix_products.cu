@@ -3,9 +3,9 @@
 // them, and codes are turned into BF16 on the way to the registers.
 //
 // A block is one producer warp, which keeps the pipeline's stages full through the copy engine, and one warpgroup, or two for
-// wide tiles, each with its own 64 outputs; they share the rows. A stage holds one chunk of 64 inputs: the packed weights of each
-// warpgroup and the rows [tile_width][64]. Tiles (matrix, outputs, rows) are numbered matrix by matrix; block b takes tiles b,
-// b + grid, ... and the pipeline runs on from one tile to the next.
+// wide tiles, each with its own 64 outputs; they share the rows. A stage holds one chunk of 64 inputs, or two of narrow tiles:
+// the packed weights of each warpgroup and the rows [tile_width][64]. Tiles (matrix, outputs, rows) are numbered matrix by matrix;
+// block b takes tiles b, b + grid, ... and the pipeline runs on from one tile to the next.
 #include <cuda_runtime.h>
 #include <glog/logging.h>
 
@@ -15,6 +15,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/matrix_products.h"
 #include "kernels/cuda/product_plan.h"
+#include "kernels/cuda/product_tile.cuh"
 #include "kernels/cuda/tensor_map.h"
 #include "kernels/cuda/weight_fragments.cuh"
 #include "kernels/cuda/wgmma.cuh"
@@ -27,23 +28,9 @@ constexpr int kMaxStages = 48;
 constexpr int kMaxMatrices = 512;
 constexpr int kRowsPerBox = 64;  // of wide tiles; narrow ones are one box
 
-enum class Epilogue : int { kF32, kBF16, kSwiGlu };
-
-struct ProductArguments {
-  const int64_t* table;        // DeviceMatrices::table
-  const int32_t* row_offsets;  // null: dense, one matrix, num_rows rows
-  MatrixEntry dense;
-  void* y;
-  int num_matrices;
-  int num_rows;     // dense only
-  int num_outputs;  // N
-  int num_chunks;   // of K
-  int tile_width;
-  int num_stages;
-  int stage_bytes;
-  int rows_offset;  // of the rows in a stage
-  Epilogue epilogue;
-};
+// Products of few rows are short: two chunks at a time halve the time between them.
+template <bool kIsWide>
+constexpr int kChunksPerStage = kIsWide ? 1 : 2;
 
 struct SharedHeader {
   uint64_t full[kMaxStages];
@@ -69,14 +56,6 @@ struct StageCursor {
       parity ^= 1;
     }
   }
-};
-
-// One tile of the output, in the order in which blocks take them.
-struct Tile {
-  MatrixEntry matrix;
-  int row_tile;  // first of the block's tiles of 64 outputs
-  int first_row;  // among the sorted rows
-  int num_rows;   // 1 .. tile_width
 };
 
 // Walks the tiles of one block, ascending.
@@ -138,68 +117,92 @@ __device__ void number_tiles(const ProductArguments& a, SharedHeader& header) {
   if (lane == 0) header.first_tile[0] = header.first_row[0] = 0;
 }
 
-// The producer's loads of one stage.
-template <int kWarpgroups>
-struct StageLoader {
-  const ProductArguments& a;
-  const CUtensorMap& rows_map;
-  std::byte* stages;
-  SharedHeader& header;
-
-  __device__ std::byte* stage_at(const StageCursor& cursor) const { return stages + cursor.stage * a.stage_bytes; }
-  __device__ int boxes_of(const Tile& tile) const {
-    return a.tile_width <= kRowsPerBox ? 1 : (tile.num_rows + kRowsPerBox - 1) / kRowsPerBox;
-  }
-  __device__ int box_rows() const { return min(a.tile_width, kRowsPerBox); }
-
-  // Also announces the rows' bytes, which load_rows() brings.
-  __device__ void load_weights(const Tile& tile, int chunk, const StageCursor& cursor) const {
-    const int bytes = tile.matrix.chunk_bytes();
-    uint64_t* full = &header.full[cursor.stage];
-    arrive_expecting(full, kWarpgroups * bytes + boxes_of(tile) * box_rows() * 128);
+// The producer's loads of one tile. One thread issues them all, and for few rows its speed is the product's: what does not change
+// from chunk to chunk is worked out before.
+template <int kWarpgroups, int kGroup>
+class TileLoader {
+ public:
+  __device__ TileLoader(const ProductArguments& a, const CUtensorMap& rows_map, std::byte* stages, uint64_t* full,
+                        const Tile& tile)
+      : rows_map_(rows_map), a_(a), stages_(stages), full_(full), chunk_bytes_(tile.matrix.chunk_bytes()) {
+    // A warpgroup beyond the last outputs multiplies the last ones again, and does not store.
     const int last_tile = (a.num_outputs + 63) / 64 - 1;
     for (int w = 0; w < kWarpgroups; ++w) {
-      // A warpgroup beyond the last outputs multiplies the last ones again, and does not store.
       const int64_t row_tile = min(tile.row_tile + w, last_tile);
-      const uint8_t* packed = tile.matrix.memory + (row_tile * a.num_chunks + chunk) * bytes;
-      copy_bulk(stage_at(cursor) + w * (a.rows_offset / kWarpgroups), packed, bytes, full);
+      weights_[w] = tile.matrix.memory + row_tile * a.num_chunks * chunk_bytes_;
+    }
+    first_row_ = tile.first_row;
+    num_boxes_ = a.tile_width <= kRowsPerBox ? 1 : (tile.num_rows + kRowsPerBox - 1) / kRowsPerBox;
+    bytes_per_chunk_ = kWarpgroups * chunk_bytes_ + num_boxes_ * min(a.tile_width, kRowsPerBox) * 128;
+  }
+
+  // Also announces the bytes of load_rows(). Groups ascend.
+  __device__ __forceinline__ void load_weights(int group, int stage) {
+    const int count = chunks_of(group);
+    uint64_t* full = full_ + stage;
+    arrive_expecting(full, count * bytes_per_chunk_);
+    std::byte* destination = stages_ + stage * a_.stage_bytes;
+#pragma unroll
+    for (int w = 0; w < kWarpgroups; ++w) {
+      copy_bulk(destination + w * (a_.rows_offset / kWarpgroups), weights_[w], count * chunk_bytes_, full);
+      weights_[w] += kGroup * chunk_bytes_;
     }
   }
 
-  __device__ void load_rows(const Tile& tile, int chunk, const StageCursor& cursor) const {
-    std::byte* rows = stage_at(cursor) + a.rows_offset;
-    for (int box = 0; box < boxes_of(tile); ++box) {
-      copy_box(rows + box * kRowsPerBox * 128, &rows_map, chunk * 64, tile.first_row + box * kRowsPerBox,
-               &header.full[cursor.stage]);
+  __device__ __forceinline__ void load_rows(int group, int stage) const {
+    std::byte* destination = stages_ + stage * a_.stage_bytes + a_.rows_offset;
+    const int count = chunks_of(group);
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {
+      if (i >= count) break;
+      const int column = (group * kGroup + i) * 64;
+      copy_box(destination + i * a_.rows_bytes, &rows_map_, column, first_row_, full_ + stage);
+#pragma unroll 1
+      for (int box = 1; box < num_boxes_; ++box) {
+        copy_box(destination + i * a_.rows_bytes + box * kRowsPerBox * 128, &rows_map_, column, first_row_ + box * kRowsPerBox,
+                 full_ + stage);
+      }
     }
   }
+
+ private:
+  __device__ __forceinline__ int chunks_of(int group) const { return min(kGroup, a_.num_chunks - group * kGroup); }
+
+  const CUtensorMap& rows_map_;
+  const ProductArguments& a_;
+  std::byte* stages_;
+  uint64_t* full_;
+  int chunk_bytes_, first_row_, num_boxes_, bytes_per_chunk_;
+  const uint8_t* weights_[kWarpgroups];
 };
 
 // Weights do not depend on the kernel before this one, so a dense product begins to read them before that has finished.
-template <int kWarpgroups>
-__device__ void produce(const StageLoader<kWarpgroups>& loader) {
-  const ProductArguments& a = loader.a;
-  TileWalk<kWarpgroups> walk(a, loader.header);
+template <int kWarpgroups, int kGroup>
+__device__ void produce(const ProductArguments& a, const CUtensorMap& rows_map, std::byte* stages, SharedHeader& header) {
+  TileWalk<kWarpgroups> walk(a, header);
   StageCursor cursor;
   Tile tile;
-  if (!walk.next(tile)) return;
-  int ahead = 0;
-  if (a.row_offsets == nullptr) {
-    ahead = min(a.num_stages, a.num_chunks);
-    StageCursor early;
-    for (int chunk = 0; chunk < ahead; ++chunk, early.advance(a.num_stages)) loader.load_weights(tile, chunk, early);
-    wait_for_earlier_kernels();
-  }
-  do {
-    for (int chunk = 0; chunk < a.num_chunks; ++chunk, cursor.advance(a.num_stages)) {
-      if (chunk >= ahead) {
-        wait_barrier(&loader.header.empty[cursor.stage], cursor.parity ^ 1);
-        loader.load_weights(tile, chunk, cursor);
-      }
-      loader.load_rows(tile, chunk, cursor);
+  const int num_groups = (a.num_chunks + kGroup - 1) / kGroup;
+  bool is_early = a.row_offsets == nullptr;
+  while (walk.next(tile)) {
+    TileLoader<kWarpgroups, kGroup> loader(a, rows_map, stages, header.full, tile);
+    int group = 0;
+    if (is_early) {
+      const int ahead = min(a.num_stages, num_groups);
+#pragma unroll 1
+      for (int stage = 0; stage < ahead; ++stage) loader.load_weights(stage, stage);
+      wait_for_earlier_kernels();
+#pragma unroll 1
+      for (; group < ahead; ++group, cursor.advance(a.num_stages)) loader.load_rows(group, cursor.stage);
+      is_early = false;
     }
-    ahead = 0;
-  } while (walk.next(tile));
+#pragma unroll 1
+    for (; group < num_groups; ++group, cursor.advance(a.num_stages)) {
+      wait_barrier(&header.empty[cursor.stage], cursor.parity ^ 1);
+      loader.load_weights(group, cursor.stage);
+      loader.load_rows(group, cursor.stage);
+    }
+  }
 }
 
 // The sums of 64 outputs and kWidth rows: one instruction of up to 128 columns after the other. (Registers: one array of sums for
@@ -227,6 +230,7 @@ struct TileOperands {
   const std::byte* stages;
   SharedHeader& header;
   int weights_offset;  // of this warpgroup in a stage
+  int chunk_bytes;
   int group_size;
 };
 
@@ -258,21 +262,26 @@ __device__ __forceinline__ void copy(const WeightFragments& from, WeightFragment
 
 // A warpgroup's part in the products of one tile.
 template <WeightKind kind, int kWidth>
-struct ChunkStep {
+struct StageStep {
   const ProductArguments& a;
   const TileOperands& operands;
   int thread;
 
-  // Waits for the stage and brings its weights to the registers.
-  __device__ __forceinline__ void load(const StageCursor& cursor, WeightFragments& fragments) const {
+  // Waits for the stage and brings the weights of its first kCount chunks to the registers.
+  template <int kCount>
+  __device__ __forceinline__ void load(const StageCursor& cursor, WeightFragments (&fragments)[kCount]) const {
     wait_barrier(&operands.header.full[cursor.stage], cursor.parity);
-    const std::byte* chunk = operands.stages + cursor.stage * a.stage_bytes + operands.weights_offset;
-    load_fragments<kind>(reinterpret_cast<const uint8_t*>(chunk), thread, operands.group_size, fragments);
-    pin(fragments);
+    const std::byte* chunks = operands.stages + cursor.stage * a.stage_bytes + operands.weights_offset;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const std::byte* chunk = chunks + i * operands.chunk_bytes;
+      load_fragments<kind>(reinterpret_cast<const uint8_t*>(chunk), thread, operands.group_size, fragments[i]);
+      pin(fragments[i]);
+    }
   }
-  // Describes the stage's rows of activations.
-  __device__ __forceinline__ uint32_t rows_of(const StageCursor& cursor) const {
-    return tile_descriptor(operands.stages + cursor.stage * a.stage_bytes + a.rows_offset);
+  // Describes a chunk's rows of activations.
+  __device__ __forceinline__ uint32_t rows_of(const StageCursor& cursor, int chunk) const {
+    return tile_descriptor(operands.stages + cursor.stage * a.stage_bytes + a.rows_offset + chunk * a.rows_bytes);
   }
   // After the products that read it are complete.
   __device__ __forceinline__ void release(int stage) const {
@@ -280,34 +289,34 @@ struct ChunkStep {
   }
 };
 
-// Adds the products of `num_groups` groups of kGroup chunks. While the tensor cores work on a group, the next one's weights come
-// to the registers. (ptxas keeps that order only where a group is complete before the next one starts.)
-template <WeightKind kind, int kWidth, int kGroup>
-__device__ __forceinline__ void sum_groups(const ChunkStep<kind, kWidth>& step, int num_groups, bool is_start,
+// Adds the products of `num_stages` stages with kCount chunks each. While the tensor cores work on a stage, the next one's
+// weights come to the registers. (ptxas keeps that order only where a stage is complete before the next one starts.)
+template <WeightKind kind, int kWidth, int kCount>
+__device__ __forceinline__ void sum_stages(const StageStep<kind, kWidth>& step, int num_stages, bool is_start,
                                            StageCursor& cursor, float* sums) {
-  const auto load = [&](StageCursor at, WeightFragments (&fragments)[kGroup]) {
+  WeightFragments current[kCount];
+  step.load(cursor, current);
+#pragma unroll 1
+  for (int i = 0; i < num_stages; ++i) {
+    uint32_t rows[kCount];
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i, at.advance(step.a.num_stages)) step.load(at, fragments[i]);
-  };
-  WeightFragments current[kGroup];
-  load(cursor, current);
-  for (int group = 0; group < num_groups; ++group) {
-    StageCursor at = cursor;
-    uint32_t rows[kGroup];
-#pragma unroll
-    for (int i = 0; i < kGroup; ++i, at.advance(step.a.num_stages)) rows[i] = step.rows_of(at);
+    for (int chunk = 0; chunk < kCount; ++chunk) rows[chunk] = step.rows_of(cursor, chunk);
     wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i) multiply_chunk<kWidth>(current[i], rows[i], is_start && group == 0 && i == 0, sums);
+    for (int chunk = 0; chunk < kCount; ++chunk) {
+      multiply_chunk<kWidth>(current[chunk], rows[chunk], is_start && i == 0 && chunk == 0, sums);
+    }
     wgmma_commit();
-    WeightFragments following[kGroup] = {};
-    if (group + 1 < num_groups) load(at, following);
+    const int stage = cursor.stage;
+    cursor.advance(step.a.num_stages);
+    WeightFragments following[kCount] = {};
+    if (i + 1 < num_stages) step.load(cursor, following);
     wgmma_wait<0>();
+    step.release(stage);
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i, cursor.advance(step.a.num_stages)) {
-      step.release(cursor.stage);
-      keep(current[i]);
-      copy(following[i], current[i]);
+    for (int chunk = 0; chunk < kCount; ++chunk) {
+      keep(current[chunk]);
+      copy(following[chunk], current[chunk]);
     }
   }
 }
@@ -315,91 +324,15 @@ __device__ __forceinline__ void sum_groups(const ChunkStep<kind, kWidth>& step, 
 template <WeightKind kind, int kWidth, bool kIsWide>
 __device__ __forceinline__ void sum_tile(const ProductArguments& a, const TileOperands& operands, StageCursor& cursor,
                                          float* sums) {
-  const ChunkStep<kind, kWidth> step{a, operands, static_cast<int>(threadIdx.x) % kWarpgroupThreads};
-  if constexpr (kIsWide) {
-    sum_groups<kind, kWidth, 1>(step, a.num_chunks, true, cursor, sums);
-  } else {
-    // Products of few rows are short: two chunks at a time hide what lies between them.
-    const int num_pairs = a.num_chunks / 2;
-    if (num_pairs > 0) sum_groups<kind, kWidth, 2>(step, num_pairs, true, cursor, sums);
-    if (a.num_chunks % 2 != 0) sum_groups<kind, kWidth, 1>(step, 1, num_pairs == 0, cursor, sums);
+  const StageStep<kind, kWidth> step{a, operands, static_cast<int>(threadIdx.x) % kWarpgroupThreads};
+  constexpr int kGroup = kChunksPerStage<kIsWide>;
+  const int num_full = a.num_chunks / kGroup;
+  if (num_full > 0) sum_stages<kind, kWidth, kGroup>(step, num_full, true, cursor, sums);
+  if constexpr (kGroup > 1) {
+    if (a.num_chunks % kGroup != 0) sum_stages<kind, kWidth, 1>(step, 1, num_full == 0, cursor, sums);
   }
 #pragma unroll
   for (int i = 0; i < kWidth / 2; ++i) asm volatile("" : "+f"(sums[i])::"memory");
-}
-
-// __fdividef(x, y) is 0 for y beyond 2^126, which is the limit for very negative x.
-__device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
-
-// An 8 × 8 matrix of BF16 over a warp, two neighbours of a row in each lane, turned.
-__device__ __forceinline__ uint32_t turned(__nv_bfloat162 pair) {
-  uint32_t result;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(bits_of(pair)));
-  return result;
-}
-
-// sums as wgmma leaves them: kernels/cuda/wgmma.cuh. Lanes hold neighbouring rows of activations; BF16 results are turned, so
-// that each lane stores neighbouring outputs of one row. Addresses are walked: a tile has up to 128 stores a thread.
-template <int kWidth>
-__device__ __forceinline__ void store_f32(const ProductArguments& a, const Tile& tile, int output, const float* sums) {
-  const int column = static_cast<int>(threadIdx.x) % 4 * 2;
-  const int rows_left = tile.num_rows - column;
-  const bool has_low = output < a.num_outputs, has_high = output + 8 < a.num_outputs;
-  float* y = static_cast<float*>(a.y) + static_cast<int64_t>(tile.first_row + column) * a.num_outputs + output;
-#pragma unroll
-  for (int i = 0; i < kWidth / 8; ++i, y += 8 * static_cast<int64_t>(a.num_outputs)) {
-    float* next_row = y + a.num_outputs;
-    if (8 * i < rows_left && has_low) y[0] = sums[4 * i];
-    if (8 * i < rows_left && has_high) y[8] = sums[4 * i + 2];
-    if (8 * i + 1 < rows_left && has_low) next_row[0] = sums[4 * i + 1];
-    if (8 * i + 1 < rows_left && has_high) next_row[8] = sums[4 * i + 3];
-  }
-}
-
-// Two neighbouring outputs; `left` of them are inside the matrix.
-__device__ __forceinline__ void store_pair(__nv_bfloat16* y, int left, bool is_aligned, uint32_t pair) {
-  if (left >= 2 && is_aligned) {
-    *reinterpret_cast<uint32_t*>(y) = pair;
-  } else {
-    if (left >= 1) y[0] = pair_of(pair).x;
-    if (left >= 2) y[1] = pair_of(pair).y;
-  }
-}
-
-// first_output: of the thread's warp, a multiple of 16.
-template <int kWidth, bool kIsSwiGlu>
-__device__ __forceinline__ void store_bf16(const ProductArguments& a, const Tile& tile, int first_output, const float* sums) {
-  const int g = static_cast<int>(threadIdx.x) % 32 / 4, c = static_cast<int>(threadIdx.x) % 4;
-  const int num_outputs = kIsSwiGlu ? a.num_outputs / 2 : a.num_outputs;
-  const int output = (kIsSwiGlu ? first_output / 2 : first_output) + 2 * c;
-  const int left = num_outputs - output, rows_left = tile.num_rows - g;
-  const bool is_aligned = num_outputs % 2 == 0;
-  auto* y = static_cast<__nv_bfloat16*>(a.y) + static_cast<int64_t>(tile.first_row + g) * num_outputs + output;
-#pragma unroll
-  for (int i = 0; i < kWidth / 8; ++i, y += 8 * static_cast<int64_t>(num_outputs)) {
-    const float* sum = sums + 4 * i;
-    if constexpr (kIsSwiGlu) {
-      const uint32_t pair = turned(__floats2bfloat162_rn(silu(sum[0]) * sum[2], silu(sum[1]) * sum[3]));
-      if (8 * i < rows_left) store_pair(y, left, is_aligned, pair);
-    } else {
-      const uint32_t low = turned(__floats2bfloat162_rn(sum[0], sum[1])), high = turned(__floats2bfloat162_rn(sum[2], sum[3]));
-      if (8 * i < rows_left) store_pair(y, left, is_aligned, low);
-      if (8 * i < rows_left) store_pair(y + 8, left - 8, is_aligned, high);
-    }
-  }
-}
-
-template <int kWidth>
-__device__ __forceinline__ void store_tile(const ProductArguments& a, const Tile& tile, int row_tile, const float* sums) {
-  const int thread = static_cast<int>(threadIdx.x) % kWarpgroupThreads;
-  const int first_output = row_tile * 64 + thread / 32 * 16;
-  if (a.epilogue == Epilogue::kF32) {
-    store_f32<kWidth>(a, tile, first_output + thread % 32 / 4, sums);
-  } else if (a.epilogue == Epilogue::kBF16) {
-    store_bf16<kWidth, false>(a, tile, first_output, sums);
-  } else {
-    store_bf16<kWidth, true>(a, tile, first_output, sums);
-  }
 }
 
 template <int kWidth, bool kIsWide>
@@ -445,7 +378,8 @@ __device__ __forceinline__ void consume(const ProductArguments& a, const std::by
   Tile tile;
   float sums[kMaxWidth / 2];
   while (walk.next(tile)) {
-    const TileOperands operands{stages, header, warpgroup * (a.rows_offset / kWarpgroups), tile.matrix.group_size};
+    const TileOperands operands{stages, header, warpgroup * (a.rows_offset / kWarpgroups), tile.matrix.chunk_bytes(),
+                                tile.matrix.group_size};
     dispatch_width<kMaxWidth>(a, tile, operands, cursor, tile.row_tile + warpgroup, sums);
   }
 }
@@ -483,7 +417,8 @@ __global__ void __launch_bounds__(producer_threads<kMaxWidth>() + kWarpgroups * 
 
   if (is_producer) {
     if constexpr (kMaxWidth > 64) give_up_registers<kProducerRegisters>();
-    if (threadIdx.x == kWarpgroups * kWarpgroupThreads) produce<kWarpgroups>({arguments, rows_map, stages, header});
+    constexpr int kGroup = kChunksPerStage<(kMaxWidth > 64)>;
+    if (threadIdx.x == kWarpgroups * kWarpgroupThreads) produce<kWarpgroups, kGroup>(arguments, rows_map, stages, header);
   } else {
     if constexpr (kMaxWidth > 64) take_registers<kConsumerRegisters>();
     consume<kWarpgroups, kMaxWidth>(arguments, stages, header);
@@ -523,10 +458,12 @@ void launch_product(const Product& product, const ProductPlan& plan, Stream& str
   CHECK(is_prepared);
   const int64_t num_columns = product.w.shape.num_columns;
   const int chunk_room = static_cast<int>((most_chunk_bytes(product.w) + 127) / 128 * 128);
-  const int rows_offset = (kWarpgroups * chunk_room + 1023) / 1024 * 1024;
-  const int stage_bytes = rows_offset + (plan.tile_width * 128 + 1023) / 1024 * 1024;
+  constexpr int kGroup = kChunksPerStage<(kMaxWidth > 64)>;
+  const int rows_offset = (kWarpgroups * kGroup * chunk_room + 1023) / 1024 * 1024;
+  const int rows_bytes = plan.tile_width * 128;  // a multiple of 1024
+  const int stage_bytes = rows_offset + kGroup * rows_bytes;
   const int num_stages = std::min(kMaxStages, (plan.shared_bytes - 1024) / stage_bytes);
-  CHECK_GE(num_stages, 4) << "too little shared memory for two groups of chunks";
+  CHECK_GE(num_stages, 2);
   const ProductArguments arguments{.table = product.w.table.data<int64_t>(),
                                    .row_offsets = product.row_offsets ? product.row_offsets->data<int32_t>() : nullptr,
                                    .dense = dense_entry(product),
@@ -539,6 +476,7 @@ void launch_product(const Product& product, const ProductPlan& plan, Stream& str
                                    .num_stages = num_stages,
                                    .stage_bytes = stage_bytes,
                                    .rows_offset = rows_offset,
+                                   .rows_bytes = rows_bytes,
                                    .epilogue = product.epilogue};
   const CUtensorMap rows_map = row_tiles_map(product.x, std::min(plan.tile_width, kRowsPerBox));
   const LaunchShape shape{.blocks = dim3(plan.num_blocks),
