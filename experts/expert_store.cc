@@ -76,7 +76,7 @@ PackedMatrix ExpertStore::with_activations(PackedMatrix matrix) const {
   return matrix;
 }
 
-int ExpertStore::num_local_experts(int layer) const { return static_cast<int>(layer_at(layer).down.size()); }
+int ExpertStore::num_local_experts(int layer) const { return static_cast<int>(slots(layer).size()); }
 
 size_t ExpertStore::num_bytes() const { return mapped_bytes() + bytes_of_tier(config_, ExpertTier::kHost); }
 
@@ -127,6 +127,12 @@ std::span<const PackedMatrix> ExpertStore::gate_up(int layer) const {
 std::span<const PackedMatrix> ExpertStore::down(int layer) const {
   CHECK(frozen_) << "expert weights are used before they are loaded";
   return layer_at(layer).down;
+}
+
+void ExpertStore::release(int layer) {
+  CHECK(frozen_) << "expert weights are released before they are loaded";
+  layer_at(layer);
+  layers_[static_cast<size_t>(layer)] = {};
 }
 
 const ExpertStore::Layer& ExpertStore::layer_at(int layer) const {

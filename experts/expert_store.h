@@ -49,7 +49,7 @@ struct ExpertMatrices {
 };
 
 // One piece of memory per layer for its experts of kHost. Filled by the loader, then frozen: immutable and thread-safe from
-// there on.
+// there on, but for release().
 class ExpertStore {
  public:
   // Allocates the memory; its bytes are uninitialised. Throws DeviceError when there is none.
@@ -79,6 +79,9 @@ class ExpertStore {
   // All experts of one layer in slot order; only after freeze().
   std::span<const PackedMatrix> gate_up(int layer) const;
   std::span<const PackedMatrix> down(int layer) const;
+
+  // Frees the matrices of a layer that lie elsewhere by now, in GPU memory; what they were stays known.
+  void release(int layer);
 
  private:
   struct Layer {

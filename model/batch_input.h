@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/image_patches.h"
+#include "model/step_output.h"
 #include "tensor/tensor.h"
 
 namespace skipper {
@@ -38,6 +39,7 @@ struct BatchInput {
   Tensor logit_rows;        // [L] i32 ascending, the tokens whose logits are read; of the others the last layer computes K, V
 
   std::vector<VisionSpan> vision_spans;  // image placeholders among the tokens, ascending
+  LogitUse logit_use = LogitUse::kLogits;
 
   int64_t num_tokens() const { return token_ids.num_elements(); }
 };

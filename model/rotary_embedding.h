@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "model/model_config.h"
@@ -19,11 +20,13 @@ class RotaryEmbedding {
   // positions [T, 3] i32, host · angles [T, dim / 2] f32, host, radians
   void angles(const Tensor& positions, Tensor& angles) const;
 
- private:
   struct Frequency {
     float inverse = 0.0f;  // radians per position
     int axis = 0;          // 0 temporal, 1 height, 2 width
   };
+  std::span<const Frequency> frequencies() const { return frequencies_; }  // [dim / 2]
+
+ private:
   std::vector<Frequency> frequencies_;
 };
 

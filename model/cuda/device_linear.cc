@@ -68,9 +68,13 @@ Tensor join_biases(std::span<const PackedLinear> parts, int64_t num_rows) {
 
 }  // namespace
 
+PackedMatrix as_multiplied(const PackedMatrix& packed) {
+  return packed.format.kind == WeightKind::kF32 ? pack(unpack(packed), WeightFormat{}) : packed;
+}
+
 DeviceLinear upload_linear(std::span<const PackedLinear> parts, Stream& stream) {
   CHECK(!parts.empty());
-  const PackedMatrix packed = join_rows(parts);
+  const PackedMatrix packed = as_multiplied(join_rows(parts));
   const MatrixShape shape{packed.num_rows, packed.num_columns};
   DeviceLinear result{empty_device_matrices({&packed.format, 1}, shape, stream.device()), {}};
   Tensor staging = Tensor::empty({static_cast<int64_t>(device_matrix_bytes(packed.format, shape))}, DType::kU8);

@@ -15,6 +15,9 @@ struct DeviceLinear {
   Tensor bias;            // [N] f32, or undefined: what reads the product adds it
 };
 
+// Weights in f32 rounded to BF16, as which they are multiplied; others as they are.
+PackedMatrix as_multiplied(const PackedMatrix& packed);
+
 // The parts' rows one below the other as one matrix, so that one product gives all their outputs side by side: queries, keys
 // and values. All parts have K inputs, one format, and either all a bias or none. Blocks until the copy is done.
 // Throws InvalidRequest when formats differ, when a part but the last is no multiple of 16 rows, as device_matrix_bytes() does.

@@ -1,0 +1,447 @@
+#include "model/cuda/decoder.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <numeric>
+#include <string>
+
+#include "base/error.h"
+#include "kernels/cuda/matrix_products.h"
+#include "kernels/cuda/vision_rows.h"
+#include "model/rotary_embedding.h"
+
+namespace skipper::cuda {
+namespace {
+
+// Of the steps of bounds of positions; a shorter bound would save nothing.
+constexpr int64_t kLeastPositions = kSplitPositions;
+
+int64_t padded_positions(int64_t num_positions) {
+  return std::max(kLeastPositions, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(num_positions))));
+}
+
+// A sequence of a decode step has one row, whose logits are read.
+int64_t most_decode_rows(const StepLimits& limits) {
+  return padded_rows(std::min({limits.max_tokens, limits.max_logit_rows, limits.max_sequences}));
+}
+
+int64_t most_rows(const StepLimits& limits) { return std::max(limits.max_tokens, most_decode_rows(limits)); }
+int64_t most_logit_rows(const StepLimits& limits) { return std::max(limits.max_logit_rows, most_decode_rows(limits)); }
+
+void require_shape(bool is_possible, const std::string& what) {
+  if (!is_possible) throw InvalidRequest("model: " + what + "; serve it with --device cpu", "model");
+}
+
+void check_model(const ModelConfig& model) {
+  const AttentionConfig& attention = model.attention;
+  const int64_t head_dim = attention.kv.key_dim;
+  require_shape(head_dim == 64 || head_dim == 128,
+                "heads of " + std::to_string(head_dim) + " elements do not run on a GPU, which takes 64 or 128");
+  require_shape(attention.kv.value_dim == head_dim && model.rotary.dim == head_dim,
+                "heads whose values or rotated parts are not as wide as their keys do not run on a GPU");
+  require_shape(model.hidden_size % 8 == 0 && model.moe.intermediate_size % 8 == 0,
+                "rows of " + std::to_string(model.hidden_size) + " and " + std::to_string(model.moe.intermediate_size) +
+                    " elements do not run on a GPU, which takes multiples of 8");
+  require_shape(model.moe.top_k <= 16 && model.moe.num_experts <= 1024,
+                "more than 16 of 1024 experts do not run on a GPU");
+}
+
+int own_rank(const DecoderContext& context) { return context.data == nullptr ? 0 : context.data->rank(); }
+
+DeviceMoeBufferConfig moe_buffer_config(const ModelConfig& model, const DecoderConfig& config, const DecoderContext& context) {
+  int max_local_experts = 0;
+  for (int layer = 0; layer < model.num_moe_layers(); ++layer) {
+    const auto count = static_cast<int>(context.placement.experts_of(own_rank(context), layer).size());
+    max_local_experts = std::max(max_local_experts, count);
+  }
+  return {.max_tokens = most_rows(config.limits),
+          .hidden_size = model.hidden_size,
+          .num_experts = model.moe.num_experts,
+          .top_k = model.moe.top_k,
+          .intermediate_size = model.moe.intermediate_size,
+          .max_local_experts = max_local_experts,
+          .world_size = context.placement.world_size(),
+          .payload_format = config.formats.payload_format,
+          .combine_dtype = config.formats.combine_dtype};
+}
+
+// Every tensor of a step is largest in one of these.
+std::vector<StepShape> largest_shapes(const StepLimits& limits, int64_t least_block_size) {
+  const auto blocks_of = [&](int64_t positions) { return (positions + least_block_size - 1) / least_block_size; };
+  const int64_t decode_rows = most_decode_rows(limits);
+  return {{.num_rows = limits.max_tokens,
+           .num_logit_rows = limits.max_logit_rows,
+           .num_sequences = std::min(limits.max_tokens, limits.max_sequences),
+           .num_blocks = blocks_of(limits.max_positions)},
+          {.num_rows = decode_rows,
+           .num_logit_rows = decode_rows,
+           .num_sequences = decode_rows,
+           .num_blocks = blocks_of(padded_positions(limits.max_positions))}};
+}
+
+DeviceMoeConfig moe_config(const ModelConfig& model, int layer, int moe_layer) {
+  return {.layer = layer,
+          .moe_layer = moe_layer,
+          .hidden_size = model.hidden_size,
+          .num_experts = model.moe.num_experts,
+          .top_k = model.moe.top_k,
+          .intermediate_size = model.moe.intermediate_size,
+          .normalization = model.moe.normalization};
+}
+
+// The first `count` rows of x as [count, width].
+Tensor as_matrix(const Tensor& x, int64_t count) {
+  const Tensor rows = x.first(count);
+  return rows.reshaped({count, x.shape()[1] * x.shape()[2]});
+}
+
+void copy(const Tensor& from, Tensor to, Stream& stream) {
+  copy_bytes({from.bytes(), from.device(), to.bytes(), to.device(), from.num_bytes()}, stream);
+}
+
+}  // namespace
+
+int64_t padded_rows(int64_t num_rows) {
+  for (const int64_t rows : {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192}) {
+    if (num_rows <= rows) return rows;
+  }
+  constexpr int64_t kLargeStep = 128;
+  return (num_rows + kLargeStep - 1) / kLargeStep * kLargeStep;
+}
+
+// Working memory on the GPU for the largest step: T rows, of which L go through the end of the last layer.
+struct Decoder::Buffers {
+  Buffers(const ModelConfig& model, const StepLimits& limits, Stream& stream);
+
+  Tensor hidden;      // [T, H] f32
+  Tensor normed_f32;  // [T, H] f32
+  Tensor normed;      // [T, H] bf16
+  Tensor cos_sin;     // [T, D] f32
+  Tensor qkv;         // [T, (heads + 2 · kv_heads) · D] f32
+  Tensor q;           // [T, heads, D] bf16
+  Tensor attended;    // [T, heads, D] bf16
+  Tensor delta;       // [T, H] f32
+  Tensor activated;   // [T, I] bf16, of dense layers
+  Tensor wanted_hidden;    // [L, H] f32
+  Tensor wanted_attended;  // [L, heads, D] bf16
+  Tensor logits;           // [L, V] f32
+  Tensor greedy;           // [L] i32
+  Tensor rotary_axis;       // [D / 2] i32
+  Tensor rotary_frequency;  // [D / 2] f32
+  Tensor row_numbers;       // [T] i32: 0, 1, ...
+};
+
+Decoder::Buffers::Buffers(const ModelConfig& model, const StepLimits& limits, Stream& stream) {
+  const int64_t num_rows = most_rows(limits), num_logit_rows = most_logit_rows(limits);
+  const int64_t heads = model.attention.num_heads, head_dim = model.attention.kv.key_dim;
+  const auto empty = [&](const Shape& shape, DType dtype) { return Tensor::empty(shape, dtype, stream.device()); };
+  hidden = empty({num_rows, model.hidden_size}, DType::kF32);
+  normed_f32 = empty(hidden.shape(), DType::kF32);
+  normed = empty(hidden.shape(), DType::kBF16);
+  cos_sin = empty({num_rows, head_dim}, DType::kF32);
+  qkv = empty({num_rows, (heads + 2 * model.attention.kv.kv_heads) * head_dim}, DType::kF32);
+  q = empty({num_rows, heads, head_dim}, DType::kBF16);
+  attended = empty(q.shape(), DType::kBF16);
+  delta = empty(hidden.shape(), DType::kF32);
+  const bool has_dense_layers = model.num_moe_layers() < model.num_layers();
+  activated = empty({has_dense_layers ? num_rows : 0, model.dense_intermediate_size}, DType::kBF16);
+  wanted_hidden = empty({num_logit_rows, model.hidden_size}, DType::kF32);
+  wanted_attended = empty({num_logit_rows, heads, head_dim}, DType::kBF16);
+  logits = empty({num_logit_rows, model.vocab_size}, DType::kF32);
+  greedy = empty({num_logit_rows}, DType::kI32);
+
+  Tensor axis = Tensor::empty({head_dim / 2}, DType::kI32), frequency = Tensor::empty({head_dim / 2}, DType::kF32);
+  const RotaryEmbedding rotary(model.rotary);
+  for (size_t i = 0; i < rotary.frequencies().size(); ++i) {
+    axis.data<int32_t>()[i] = rotary.frequencies()[i].axis;
+    frequency.data<float>()[i] = rotary.frequencies()[i].inverse;
+  }
+  rotary_axis = upload(axis, stream);
+  rotary_frequency = upload(frequency, stream);
+  Tensor numbers = Tensor::empty({num_rows}, DType::kI32);
+  std::iota(numbers.data<int32_t>(), numbers.data<int32_t>() + num_rows, 0);
+  row_numbers = upload(numbers, stream);
+}
+
+Decoder::Decoder(const ModelConfig& model, DecoderWeights weights, const DecoderConfig& config, const DecoderContext& context,
+                 Stream& stream)
+    : model_((check_model(model), model)),
+      weights_(std::move(weights)),
+      config_(config),
+      context_(context),
+      skip_table_({model.num_moe_layers(), model.moe.num_experts}, stream.device()),
+      tallies_(model.num_moe_layers(), stream.device()),
+      moe_buffers_(moe_buffer_config(model, config, context), stream.device()),
+      attention_scratch_(most_decode_rows(config.limits), padded_positions(config.limits.max_positions),
+                         model.attention.num_heads, model.attention.kv.key_dim, stream.device()),
+      inputs_(largest_shapes(config.limits, kKvPanelPositions), stream.device()),
+      buffers_(std::make_unique<Buffers>(model, config.limits, stream)),
+      host_usage_({most_rows(config.limits), kNumUsageColumns}, DType::kI32),
+      host_greedy_({most_logit_rows(config.limits)}, DType::kI32),
+      row_bytes_{row_bytes(config.formats.payload_format, model.hidden_size),
+                 model.hidden_size * static_cast<int64_t>(size_of(config.formats.combine_dtype))} {
+  CHECK_EQ(weights_.layers.size(), static_cast<size_t>(model.num_layers()));
+  if (context.data != nullptr) dispatcher_.emplace(*context.data, context.topology);
+  const DeviceMoeContext moe{context.placement, context.topology, skip_table_, tallies_, dispatcher_ ? &*dispatcher_ : nullptr};
+  int moe_layer = 0;
+  for (int layer = 0; layer < static_cast<int>(model.num_layers()); ++layer) {
+    const DeviceLayerWeights& layer_weights = weights_.layers[static_cast<size_t>(layer)];
+    std::optional<DeviceMoeLayer>& slot = moe_layers_.emplace_back();
+    if (!model.is_moe_layer(layer)) continue;
+    slot.emplace(moe_config(model, layer, moe_layer++),
+                 DeviceMoeWeights{layer_weights.router, layer_weights.gate_up, layer_weights.down}, moe);
+  }
+}
+
+Decoder::~Decoder() = default;
+
+Tensor Decoder::device_logits() const { return buffers_->logits.first(num_logit_rows_); }
+
+void Decoder::set_step(int64_t step) {
+  if (dispatcher_) dispatcher_->set_step(step);
+}
+
+StepOutput Decoder::forward(const BatchInput& batch, KvCache& cache, Stream& stream) {
+  skip_table_.upload(context_.levels, stream);
+  const Agreement agreement = agree(batch, cache.block_size(), stream);
+  num_logit_rows_ = batch.logit_rows.num_elements();
+  if (!agreement.is_idle) {
+    const StepTensors inputs = inputs_.upload(batch, agreement.shape, stream);
+    const Step step{agreement, inputs, batch.vision_spans, cache, stream};
+    if (agreement.is_decode && config_.graphs == GraphUse::kDecodeSteps) {
+      run_graph(step);
+    } else {
+      queue_step(step);
+    }
+  }
+  return fetch(batch.logit_use, stream);
+}
+
+void Decoder::check_batch(const BatchInput& batch, const StepShape& shape) const {
+  CHECK_LE(shape.num_rows, config_.limits.max_tokens);
+  CHECK_LE(shape.num_logit_rows, config_.limits.max_logit_rows);
+  CHECK_LE(shape.num_sequences, config_.limits.max_sequences);
+  CHECK_LE(shape.max_positions, config_.limits.max_positions);
+  CHECK(batch.rotary_positions.shape() == Shape({shape.num_rows, 3})) << batch.rotary_positions.shape().to_string();
+}
+
+// Ranks whose steps differ must still make the same exchanges.
+Decoder::Agreement Decoder::agree(const BatchInput& batch, int64_t block_size, Stream& stream) {
+  struct Facts {
+    int64_t num_rows;
+    int64_t num_logit_rows;
+    int64_t is_decode;
+  };
+  StepShape shape = shape_of(batch, block_size);
+  check_batch(batch, shape);
+  const bool is_decode = shape.max_queries == 1 && shape.num_logit_rows == shape.num_rows && batch.vision_spans.empty();
+  std::vector<Facts> facts{{shape.num_rows, shape.num_logit_rows, is_decode ? 1 : 0}};
+  if (context_.agreement != nullptr) {
+    const Facts own = facts.front();
+    facts.resize(static_cast<size_t>(context_.agreement->size()));
+    context_.agreement->all_gather({reinterpret_cast<const std::byte*>(&own), sizeof(own)},
+                                   {reinterpret_cast<std::byte*>(facts.data()), facts.size() * sizeof(Facts)}, stream);
+  }
+  Agreement result{.is_decode = true, .shape = shape};
+  for (const Facts& rank : facts) {
+    result.is_decode = result.is_decode && rank.is_decode != 0;
+    result.tokens.capacity = std::max(result.tokens.capacity, rank.num_rows);
+    result.logit_rows.capacity = std::max(result.logit_rows.capacity, rank.num_logit_rows);
+  }
+  result.is_idle = result.tokens.capacity == 0;
+  if (!result.is_decode) {
+    // Prompts are worth a wait: sending exactly the rows saves more.
+    result.tokens.mode = result.logit_rows.mode = DispatchMode::kExactCounts;
+  } else if (config_.graphs == GraphUse::kDecodeSteps) {
+    const int64_t rows = padded_rows(result.tokens.capacity), positions = padded_positions(shape.max_positions);
+    result.tokens.capacity = result.logit_rows.capacity = rows;
+    result.shape = {rows, rows, rows, (positions + block_size - 1) / block_size, 1, positions};
+  }
+  return result;
+}
+
+// A shape runs once on its own, so that all its kernels are loaded when they are recorded.
+void Decoder::run_graph(const Step& step) {
+  forget_graphs_of_other_caches(step.cache);
+  const StepShape& shape = step.agreement.shape;
+  const auto [found, is_new] = graphs_.try_emplace({shape.num_rows, shape.max_positions});
+  if (is_new) return queue_step(step);
+  if (!found->second) found->second.emplace(step.stream, [&] { queue_step(step); });
+  found->second->launch(step.stream);
+}
+
+void Decoder::forget_graphs_of_other_caches(KvCache& cache) {
+  std::vector<const std::byte*> memory;
+  for (int64_t layer = 0; layer < model_.num_layers(); ++layer) memory.push_back(cache.layer(layer).k.bytes());
+  if (memory == recorded_cache_) return;
+  graphs_.clear();
+  recorded_cache_ = std::move(memory);
+}
+
+void Decoder::queue_step(const Step& step) {
+  embed(step);
+  LayerRows tokens = token_rows(step);
+  rms_norm(tokens.hidden, norm(weights_.layers.front().input_norm), tokens.normed, step.stream);
+  const int64_t last = model_.num_layers() - 1;
+  for (int64_t layer = 0; layer < last; ++layer) {
+    attend(step, layer, tokens);
+    feed_forward(step, layer, tokens);
+    end_layer(step, layer, tokens);
+  }
+  // Later tokens read every token's K and V of the last layer, but its output only matters where logits are read.
+  attend(step, last, tokens);
+  LayerRows wanted = wanted_rows(step, tokens);
+  feed_forward(step, last, wanted);
+  queue_logits(step, wanted);
+  queue_copies(step);
+}
+
+// Token embeddings, with image features in the placeholders' stead, and the angles of all layers.
+void Decoder::embed(const Step& step) {
+  Tensor hidden = buffers_->hidden.first(step.agreement.shape.num_rows);
+  embed_tokens(step.inputs.token_ids, weights_.embedding, hidden, step.stream);
+  for (const VisionSpan& span : step.images) splice(step, span.features->embeddings, span, SpliceKind::kReplace);
+  Tensor cos_sin = buffers_->cos_sin.first(step.agreement.shape.num_rows);
+  rotary_cos_sin(step.inputs.rotary, {buffers_->rotary_axis, buffers_->rotary_frequency}, cos_sin, step.stream);
+}
+
+// Rows of a span take their features, which may lie on the host.
+void Decoder::splice(const Step& step, const Tensor& features, const VisionSpan& span, SpliceKind kind) {
+  const Tensor wanted = features.slice(span.first_feature, span.first_feature + span.num_tokens);
+  const Tensor on_gpu = wanted.on_gpu() ? wanted : upload(wanted, step.stream);
+  Tensor placeholders = buffers_->hidden.slice(span.first_token, span.first_token + span.num_tokens);
+  splice_rows(on_gpu, buffers_->row_numbers.first(span.num_tokens), kind, placeholders, step.stream);
+  if (!wanted.on_gpu()) step.stream.synchronize();  // before the copy goes
+}
+
+Decoder::LayerRows Decoder::token_rows(const Step& step) {
+  const int64_t count = step.agreement.shape.num_rows;
+  return {.hidden = buffers_->hidden.first(count),
+          .attended = as_matrix(buffers_->attended, count),
+          .normed = {buffers_->normed_f32.first(count), buffers_->normed.first(count)},
+          .delta = buffers_->delta.first(count),
+          .policies = step.inputs.rows,
+          .dispatch = step.agreement.tokens};
+}
+
+Decoder::LayerRows Decoder::wanted_rows(const Step& step, const LayerRows& tokens) {
+  const int64_t count = step.agreement.shape.num_logit_rows;
+  LayerRows rows{.hidden = buffers_->wanted_hidden.first(count),
+                 .attended = as_matrix(buffers_->wanted_attended, count),
+                 .normed = {tokens.normed.f32.first(count), tokens.normed.bf16.first(count)},
+                 .delta = tokens.delta.first(count),
+                 .policies = step.inputs.logit_rows,
+                 .dispatch = step.agreement.logit_rows};
+  if (count == tokens.hidden.dim(0)) {
+    rows.hidden = tokens.hidden;
+    rows.attended = tokens.attended;
+    return rows;
+  }
+  gather_rows(tokens.hidden, step.inputs.logit_index, rows.hidden, step.stream);
+  gather_rows(tokens.attended, step.inputs.logit_index, rows.attended, step.stream);
+  return rows;
+}
+
+// K and V of rows.normed to the cache, and rows.attended.
+void Decoder::attend(const Step& step, int64_t layer, const LayerRows& rows) {
+  const DeviceLayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
+  const StepShape& shape = step.agreement.shape;
+  PagedKv& kv = step.cache.layer(layer);
+  Tensor qkv = buffers_->qkv.first(shape.num_rows), q = buffers_->q.first(shape.num_rows);
+  const Tensor cos_sin = buffers_->cos_sin.first(shape.num_rows);
+  linear(rows.normed.bf16, weights.qkv.weight, qkv, step.stream);
+  split_heads({qkv, weights.qkv.bias, weights.q_norm, weights.k_norm, model_.rms_norm_epsilon, cos_sin, step.inputs.slots},
+              {q, kv.k, kv.v}, step.stream);
+  Tensor attended = buffers_->attended.first(shape.num_rows);
+  paged_attention({.q = q,
+                   .k_cache = kv.k,
+                   .v_cache = kv.v,
+                   .query_offsets = step.inputs.query_offsets,
+                   .first_position = step.inputs.first_position,
+                   .block_tables = step.inputs.block_tables,
+                   .block_size = step.cache.block_size(),
+                   .scale = 1.0f / std::sqrt(static_cast<float>(model_.attention.kv.key_dim)),
+                   .max_queries = shape.max_queries,
+                   .max_positions = shape.max_positions},
+                  attention_scratch_, attended, step.stream);
+}
+
+// hidden += attended · oᵀ; delta = feed_forward(norm(hidden)).
+void Decoder::feed_forward(const Step& step, int64_t layer, LayerRows& rows) {
+  const DeviceLayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
+  linear(rows.attended, weights.o.weight, rows.delta, step.stream);
+  if (weights.o.bias.defined()) add_bias(weights.o.bias, rows.delta, step.stream);
+  add_rms_norm(rows.delta, norm(weights.post_attention_norm), rows.hidden, rows.normed, step.stream);
+  if (const std::optional<DeviceMoeLayer>& moe = moe_layers_[static_cast<size_t>(layer)]) {
+    const RowTensors& policies = rows.policies;
+    const DeviceTokens tokens{policies.token_class, policies.level, policies.phase, policies.step_token, step.inputs.usage};
+    return moe->forward({rows.normed, tokens, rows.dispatch}, moe_buffers_, rows.delta, step.stream);
+  }
+  // A dense network is one expert to which all rows go.
+  const int64_t num_rows = rows.hidden.dim(0);
+  Tensor activated = buffers_->activated.first(num_rows);
+  const int64_t expected_rows = std::max<int64_t>(num_rows, 1);
+  expert_gate_up({rows.normed.bf16, rows.policies.offsets, expected_rows}, weights.gate_up, activated, step.stream);
+  expert_down({activated, rows.policies.offsets, expected_rows}, weights.down, rows.delta, step.stream);
+}
+
+// hidden += delta, and what the next layer's attention reads. DeepStack (Meng et al. 2024): features of early vision blocks join
+// the residual stream after the first layers.
+void Decoder::end_layer(const Step& step, int64_t layer, LayerRows& rows) {
+  const NormWeights next = norm(weights_.layers[static_cast<size_t>(layer) + 1].input_norm);
+  NormedRows normed{{}, rows.normed.bf16};
+  add_rms_norm(rows.delta, next, rows.hidden, normed, step.stream);
+  bool has_features = false;
+  for (const VisionSpan& span : step.images) {
+    if (static_cast<size_t>(layer) >= span.features->deepstack.size()) continue;
+    splice(step, span.features->deepstack[static_cast<size_t>(layer)], span, SpliceKind::kAdd);
+    has_features = true;
+  }
+  if (has_features) rms_norm(rows.hidden, next, normed, step.stream);
+}
+
+void Decoder::queue_logits(const Step& step, LayerRows& rows) {
+  NormedRows normed{{}, rows.normed.bf16};
+  add_rms_norm(rows.delta, norm(weights_.final_norm), rows.hidden, normed, step.stream);
+  Tensor logits = buffers_->logits.first(rows.hidden.dim(0)), greedy = buffers_->greedy.first(rows.hidden.dim(0));
+  linear(normed.bf16, weights_.head, logits, step.stream);
+  greedy_tokens(logits, greedy, step.stream);
+}
+
+// What every step brings home. Logits come on demand.
+void Decoder::queue_copies(const Step& step) {
+  const StepShape& shape = step.agreement.shape;
+  copy(buffers_->greedy.first(shape.num_logit_rows), host_greedy_.tensor(), step.stream);
+  copy(step.inputs.usage, host_usage_.tensor(), step.stream);
+  tallies_.queue_fetch(step.stream);
+}
+
+StepOutput Decoder::fetch(LogitUse use, Stream& stream) {
+  StepOutput output;
+  if (use == LogitUse::kGreedyTokens) {
+    output.greedy_tokens = host_greedy_.tensor().first(num_logit_rows_);
+  } else {
+    output.logits = logits_on_host(num_logit_rows_);
+    copy(device_logits(), output.logits, stream);
+  }
+  if (context_.data != nullptr) {
+    context_.data->synchronize(stream);
+  } else {
+    stream.synchronize();
+  }
+  tallies_.add_news(row_bytes_, context_.pairs, context_.traffic);
+  return output;
+}
+
+Tensor Decoder::logits_on_host(int64_t num_rows) {
+  if (!host_logits_.tensor().defined() || host_logits_.tensor().dim(0) < num_rows) {
+    const uint64_t grown = std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(num_rows, 1)));
+    host_logits_ = PinnedTensor({static_cast<int64_t>(grown), model_.vocab_size}, DType::kF32);
+  }
+  return host_logits_.tensor().first(num_rows);
+}
+
+}  // namespace skipper::cuda

@@ -1,0 +1,152 @@
+// The decoder of one rank on its GPU: embed, splice image features, layers, norm, logits, as model/multimodal_model.h says.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "cluster/cluster_topology.h"
+#include "cluster/operating_point.h"
+#include "comm/communicator.h"
+#include "comm/nccl_communicator.h"
+#include "expert_parallel/cuda/device_moe_layer.h"
+#include "expert_parallel/dispatch_config.h"
+#include "expert_parallel/expert_placement.h"
+#include "expert_parallel/pair_counters.h"
+#include "expert_parallel/traffic_counters.h"
+#include "kernels/cuda/decoder_rows.h"
+#include "kernels/cuda/paged_attention.h"
+#include "model/batch_input.h"
+#include "model/cuda/decoder_weights.h"
+#include "model/cuda/step_inputs.h"
+#include "model/kv_cache.h"
+#include "model/model_config.h"
+#include "model/step_limits.h"
+#include "model/step_output.h"
+#include "tensor/cuda/captured_graph.h"
+#include "tensor/cuda/pinned_tensor.h"
+
+namespace skipper::cuda {
+
+// Decode steps run as CUDA graphs; without them every kernel is launched on its own, with the same bits. For debugging.
+enum class GraphUse : uint8_t { kDecodeSteps, kNone };
+
+struct DecoderConfig {
+  StepLimits limits;  // with max_sequences and max_positions
+  DispatchConfig formats = {};
+  GraphUse graphs = GraphUse::kDecodeSteps;
+};
+
+// What the decoder shares with the rest of its rank. All references outlive it.
+struct DecoderContext {
+  const ExpertPlacement& placement;
+  const ClusterTopology& topology;
+  const LevelTable& levels;
+  PairCounters& pairs;
+  TrafficCounters& traffic;
+  // How ranks agree on the shape of a step, and how their GPUs exchange rows. Null in a world of one.
+  Communicator* agreement = nullptr;
+  NcclCommunicator* data = nullptr;
+};
+
+// Rows of a decode step are padded up to the next of these, so that a few graphs serve all: 1, 2, 4, 8, 16, 24, 32, 48, 64, 96,
+// 128, 192, 256, and multiples of 128 from there.
+int64_t padded_rows(int64_t num_rows);
+
+// Engine thread only. All ranks call forward() together, also with no tokens.
+class Decoder {
+ public:
+  // Throws InvalidRequest for a shape that the kernels do not take, DeviceError without memory.
+  Decoder(const ModelConfig& model, DecoderWeights weights, const DecoderConfig& config, const DecoderContext& context,
+          Stream& stream);
+  ~Decoder();
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
+
+  // One step; image features of the batch may lie on the host or on the GPU. Returns when the result is on the host. A row's
+  // bits depend neither on the other rows, nor on how its sequence was cut into steps, nor on graphs.
+  StepOutput forward(const BatchInput& batch, KvCache& cache, Stream& stream);
+
+  // Of the last step's rows: logits [L, V] f32 on the GPU.
+  Tensor device_logits() const;
+  // [>= T, kNumUsageColumns] i32, host: see MultimodalModel.
+  Tensor token_usage() const { return host_usage_.tensor(); }
+  int64_t bytes_per_sent_row() const { return row_bytes_.dispatch + row_bytes_.combine; }
+  // The step that the next forward belongs to, for messages.
+  void set_step(int64_t step);
+  int num_graphs() const { return static_cast<int>(graphs_.size()); }
+
+ private:
+  struct Buffers;
+  // The shape of a step on this rank, and what all ranks do the same.
+  struct Agreement {
+    bool is_decode = false;       // one token of each sequence, on every rank
+    bool is_idle = false;         // no token on any rank
+    StepShape shape;              // padded where a graph runs
+    DispatchPlan tokens{};        // of all rows
+    DispatchPlan logit_rows{};    // of those whose logits are read
+  };
+  struct Step {
+    const Agreement& agreement;
+    const StepTensors& inputs;
+    std::span<const VisionSpan> images;
+    KvCache& cache;
+    Stream& stream;
+  };
+  // Rows on their way through a layer: all tokens of the step, or in the last layer those whose logits are read. Views.
+  struct LayerRows {
+    Tensor hidden;    // [n, H] f32, residual stream
+    Tensor attended;  // [n, heads · D] bf16
+    NormedRows normed;
+    Tensor delta;     // [n, H] f32, what a sublayer adds to the residual stream
+    const RowTensors& policies;
+    DispatchPlan dispatch;
+  };
+
+  Agreement agree(const BatchInput& batch, int64_t block_size, Stream& stream);
+  void check_batch(const BatchInput& batch, const StepShape& shape) const;
+  void run_graph(const Step& step);
+  void forget_graphs_of_other_caches(KvCache& cache);
+  StepOutput fetch(LogitUse use, Stream& stream);
+  Tensor logits_on_host(int64_t num_rows);
+
+  // Everything that a graph records.
+  void queue_step(const Step& step);
+  void embed(const Step& step);
+  LayerRows token_rows(const Step& step);
+  LayerRows wanted_rows(const Step& step, const LayerRows& tokens);
+  void attend(const Step& step, int64_t layer, const LayerRows& rows);
+  void feed_forward(const Step& step, int64_t layer, LayerRows& rows);
+  void end_layer(const Step& step, int64_t layer, LayerRows& rows);
+  void splice(const Step& step, const Tensor& features, const VisionSpan& span, SpliceKind kind);
+  void queue_logits(const Step& step, LayerRows& rows);
+  void queue_copies(const Step& step);
+  NormWeights norm(const Tensor& weight) const { return {weight, model_.rms_norm_epsilon}; }
+
+  ModelConfig model_;
+  DecoderWeights weights_;
+  DecoderConfig config_;
+  DecoderContext context_;
+  DeviceSkipTable skip_table_;
+  DeviceTallies tallies_;
+  std::optional<DeviceDispatcher> dispatcher_;
+  DeviceMoeBuffers moe_buffers_;
+  std::vector<std::optional<DeviceMoeLayer>> moe_layers_;  // by decoder layer
+  AttentionScratch attention_scratch_;
+  StepInputs inputs_;
+  std::unique_ptr<Buffers> buffers_;
+  PinnedTensor host_usage_, host_greedy_;
+  PinnedTensor host_logits_;  // grows: nobody may ever read them
+  DeviceTallies::RowBytes row_bytes_;
+  int64_t num_logit_rows_ = 0;
+
+  // A shape is run on its own once, so that all kernels are loaded before one records them.
+  std::map<std::pair<int64_t, int64_t>, std::optional<CapturedGraph>> graphs_;  // by rows and bound of positions
+  std::vector<const std::byte*> recorded_cache_;
+};
+
+}  // namespace skipper::cuda
