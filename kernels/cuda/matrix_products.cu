@@ -4,8 +4,8 @@
 //
 // A block is one producer warp, which keeps the pipeline's stages full through the copy engine, and one warpgroup, or two for
 // wide tiles, each with its own 64 outputs; they share the rows. A stage holds one chunk of 64 inputs, or two of narrow tiles:
-// the packed weights of each warpgroup and the rows [tile_width][64]. Tiles (matrix, outputs, rows) are numbered matrix by matrix;
-// block b takes tiles b, b + grid, ... and the pipeline runs on from one tile to the next.
+// the packed weights of each warpgroup and the rows [tile_width][64]. Tiles (matrix, outputs, rows) are numbered matrix by
+// matrix; block b takes tiles b, b + grid, ... and the pipeline runs on from one tile to the next.
 #include <cuda_runtime.h>
 #include <glog/logging.h>
 

@@ -93,11 +93,19 @@ __device__ __forceinline__ void load_fragments<WeightKind::kInt8>(const uint8_t*
   }
 }
 
+// The lowest nibble of both halves of a word as BF16, 128 + code: a nibble in the low mantissa bits of 128 is exactly that. One
+// instruction, which takes only one of its constants as an immediate.
+__device__ __forceinline__ __nv_bfloat162 pair_of_nibbles(uint32_t word) {
+  constexpr uint32_t kNibbles = 0x000f000f, k128 = 0x43004300;
+  constexpr int kAndOr = (0xf0 & 0xcc) | 0xaa;
+  uint32_t pair;
+  asm("lop3.b32 %0, %1, %2, %3, %4;" : "=r"(pair) : "r"(word), "n"(kNibbles), "r"(k128), "n"(kAndOr));
+  return pair_of(pair);
+}
+
 template <>
 __device__ __forceinline__ void load_fragments<WeightKind::kInt4>(const uint8_t* chunk, int thread, int group_size,
                                                                   WeightFragments& out) {
-  // A nibble in the low mantissa bits of the BF16 128 is 128 + code, exactly.
-  constexpr uint32_t k128 = 0x43004300;
   const __nv_bfloat162 bias = __float2bfloat162_rn(128.0f + 8.0f);
   const uint8_t* scales = chunk + 2048;
   const uint4 words = *reinterpret_cast<const uint4*>(chunk + thread * 16);
@@ -108,7 +116,7 @@ __device__ __forceinline__ void load_fragments<WeightKind::kInt4>(const uint8_t*
 #pragma unroll
     for (int r = 0; r < 8; ++r) {
       const uint32_t shifted = codes[2 * half + r / 4] >> (4 * (r % 4));
-      const __nv_bfloat162 integers = __hsub2(pair_of((shifted & 0x000f000f) | k128), bias);
+      const __nv_bfloat162 integers = __hsub2(pair_of_nibbles(shifted), bias);
       out.registers[2 * half + r / 4][r % 4] = bits_of(__hmul2(integers, scale.of_register(r)));
     }
   }
