@@ -1,0 +1,1 @@
+"""What tools/measure_skipping.py is made of."""
