@@ -86,8 +86,8 @@ class ReportTest(unittest.TestCase):
 
     def test_pictures_are_well_formed_and_inside_their_frame(self):
         curves = [("a < b", [(10, 0.01), (50, 0.2)]), ("c", [(0, 0.0, 0.0, 0.1), (100, 3.0, 2.0, 4.0)])]
-        root = xml.etree.ElementTree.fromstring(picture([Panel("left", curves, (0, 100)), Panel("right", curves[1:], (0, 100), (0, 5))],
-                                                        "x & y", "loss"))
+        panels = [Panel("left", curves, (0, 100)), Panel("right", curves[1:], (0, 100), (0, 5))]
+        root = xml.etree.ElementTree.fromstring(picture(panels, "x & y", "loss"))
         _, _, width, height = map(float, root.get("viewBox").split())
         lines = root.findall(f".//{SVG}polyline")
         self.assertEqual(len(lines), 3)

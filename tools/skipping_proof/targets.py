@@ -32,7 +32,8 @@ def pair_targets(results):
     for ratio in stages.RATIOS:
         plain = results.find("dmt", ratio)
         found = kl_ratio(results, "calibrated", plain)
-        rows.append([f"calibrated / DMT, KL at {100 * plain.skipped:.0f} % skipped", "≤ 1", ratio_text(*found), verdict(found[0] <= 1)])
+        rows.append([f"calibrated / DMT, KL at {100 * plain.skipped:.0f} % skipped", "≤ 1", ratio_text(*found),
+                     verdict(found[0] <= 1)])
     found = kl_ratio(results, "calibrated", results.find("reduced k", RATIO))
     rows.append([f"calibrated / reduced k, KL at {100 * RATIO:.0f} % skipped", f"≤ {MOST_OF_REDUCED_K}", ratio_text(*found),
                  verdict(found[0] <= MOST_OF_REDUCED_K)])
