@@ -1,6 +1,5 @@
 #include "expert_parallel/cuda/device_moe_layer.h"
 
-#include <cuda_runtime_api.h>
 #include <glog/logging.h>
 
 #include <algorithm>
@@ -13,7 +12,6 @@
 #include "kernels/cuda/expert_rows.h"
 #include "kernels/cuda/matrix_products.h"
 #include "kernels/cuda/routing.h"
-#include "tensor/cuda/cuda_check.h"
 
 namespace skipper::cuda {
 
@@ -239,10 +237,6 @@ void DeviceMoeLayer::send_rows(const DeviceMoeInput& input, DeviceMoeBuffers& bu
   Tensor weights = dispatch.sent_weights.first(num_slots);
   Tensor rows = dispatch.sent_rows.first(num_slots);
   const OutgoingOutput outgoing{dispatch.num_sent, row_slot, token_of_row, slot_ids, weights, dispatch.overflow};
-  if (num_tokens == 0) {  // kernels do nothing without rows
-    CUDA_CHECK(cudaMemsetAsync(dispatch.num_sent.bytes(), 0, dispatch.num_sent.num_bytes(),
-                               static_cast<cudaStream_t>(stream.native())));
-  }
   plan_outgoing({.expert_ids = expert_ids,
                  .expert_weights = expert_weights,
                  .rank_of_expert = rank_of_expert_,
