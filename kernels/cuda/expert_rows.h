@@ -11,8 +11,8 @@ namespace skipper::cuda {
 
 struct ArrivedRows {
   const Tensor& rows;        // [S · capacity, H] bf16
-  const Tensor& slot_ids;    // [S · capacity, k] i32: local expert of each pair, −1 = none (also in unused slots' rows that count)
-  const Tensor& num_rows;    // [S] i32: rows from each source; slots beyond are not read
+  const Tensor& slot_ids;    // [S · capacity, k] i32: local expert of each pair, −1 = none
+  const Tensor& num_rows;    // [S] i32: rows from each source; slots beyond are not read, nor are rows beyond the capacity
   int64_t capacity = 0;
 };
 struct SortedExperts {
@@ -44,16 +44,18 @@ struct OutgoingOutput {
   Tensor& num_rows;     // [world] i32: rows for each destination (counted also beyond the capacity)
   Tensor& row_slot;     // [T, world] i32: slot of token t among the rows for rank d, −1 = not sent
   Tensor& token_of_row; // [world · capacity] i32
-  Tensor& slot_ids;     // [world · capacity, k] i32: the pairs' local experts at that rank, −1 filled
+  Tensor& slot_ids;     // [world · capacity, k] i32: a token's local experts at that rank in their slots, −1 in the others
   Tensor& weights;      // [world · capacity, k] f32
-  Tensor& overflow;     // [1] i32, set to 1 when a destination needs more than `capacity`; sticky
+  Tensor& overflow;     // [1] i32, set to 1 when a destination needs more than `capacity`, whose last rows go nowhere; sticky
 };
 void plan_outgoing(const OutgoingInput& input, const OutgoingOutput& output, Stream& stream);
 
-// message rows: send[d · capacity + i] = x[token_of_row[...]] for i < num_rows[d]. x [T, H] bf16 · send [world · capacity, H] bf16
+// Message rows: send[d · capacity + i] = x[token_of_row[d · capacity + i]] for i < num_rows[d].
+// x [T, H] bf16 · send [world · capacity, H] bf16
 void pack_outgoing(const Tensor& x, const OutgoingOutput& plan, int64_t capacity, Tensor& send, Stream& stream);
 
-// hidden[t] += 0 + Σ_d returned[d · capacity + row_slot[t][d]] in rank order. returned [world · capacity, H] f32 or bf16
-void add_returned(const Tensor& returned, const Tensor& row_slot, int64_t capacity, Tensor& out, Stream& stream);  // out [T, H] f32, overwritten
+// out[t] = Σ_d returned[d · capacity + row_slot[t][d]] in rank order, exactly 0 without any.
+// returned [world · capacity, H] f32 or bf16 · out [T, H] f32, overwritten
+void add_returned(const Tensor& returned, const Tensor& row_slot, int64_t capacity, Tensor& out, Stream& stream);
 
 }  // namespace skipper::cuda

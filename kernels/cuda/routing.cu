@@ -1,0 +1,420 @@
+// One warp per token: lane j holds slot j of its choices, and what a rule sums over slots is summed in slot order by every lane.
+//
+// Every rounding is that of the CPU: exponentials by the same polynomial, products and sums not fused, sums over experts by 16
+// lanes and a tree. So a token's ids, weights and skipped pairs have the bits of kernels/top_k_softmax.h and
+// expert_parallel/expert_skipping.h on the same logits, and a fractional kept_k takes the same tokens.
+#include "kernels/cuda/routing.h"
+
+#include <glog/logging.h>
+
+#include "kernels/cuda/gpu_operands.h"
+#include "kernels/cuda/launch.cuh"
+
+namespace skipper::cuda {
+namespace {
+
+constexpr int kWarps = 4;
+constexpr int kMaxSlots = 16;
+constexpr int64_t kMaxExperts = 1024;
+constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kNumClasses = 3, kNumPhases = 2, kNumOutcomes = 2;
+constexpr int kNumCounts = kNumPhases * kNumClasses * kNumOutcomes;
+constexpr int kUsageColumns = 4;
+
+// PairRule of cluster/operating_point.h.
+constexpr int32_t kScore = 0, kTopK = 1, kTailMass = 2, kRelative = 3;
+constexpr int32_t kSumOfSquares = 0;  // DestinationScore
+
+struct RouteArguments {
+  const float* logits;
+  const uint8_t* token_class;
+  const uint8_t* level;
+  const uint8_t* phase;
+  const int32_t* step_token;
+  const SkipRow* skip_rows;
+  const float* expert_scale;  // null: 1
+  const int32_t* rank_of_expert;
+  const int32_t* hop_of_rank;
+  int32_t* expert_ids;
+  int32_t* routed_ids;
+  float* expert_weights;
+  int32_t* usage;
+  unsigned long long* pair_counts;
+  int64_t num_tokens;
+  int num_experts;
+  int top_k;
+  int own_rank;
+  TopKNormalization normalization;
+};
+
+__device__ __forceinline__ float from_lane(float value, int lane) { return __shfl_sync(kAllLanes, value, lane); }
+
+// --- Softmax over the largest -------------------------------------------------------------------------------------------------
+
+// Larger logits have larger keys; NaN has the lowest, which is still above 0.
+__device__ __forceinline__ uint32_t key_of(float logit) {
+  const uint32_t bits = __float_as_uint(logit + 0.0f);  // −0 and +0 are equal: both become +0
+  const uint32_t ordered = (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
+  return (bits & 0x7fffffffu) > 0x7f800000u ? 1u : ordered;
+}
+
+// e^x for x <= 0, operation by operation that of kernels/cpu/simd.h.
+__device__ __forceinline__ float exponential(float x) {
+  constexpr float kSmallest = -85.9f, kRound = 12582912.0f;  // 1.5 · 2^23
+  const float clamped = x < kSmallest ? kSmallest : x;
+  const float shifted = __fadd_rn(__fmul_rn(clamped, 1.44269504f), kRound);
+  const float n = __fsub_rn(shifted, kRound);
+  const float r = __fsub_rn(__fsub_rn(clamped, __fmul_rn(n, 0.693359375f)), __fmul_rn(n, -2.12194440e-4f));
+  constexpr float kCoefficients[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
+  float p = 1.0f / 5040;
+#pragma unroll
+  for (const float coefficient : kCoefficients) p = __fadd_rn(__fmul_rn(p, r), coefficient);
+  const uint32_t scaled = __float_as_uint(p * 0.5f) + (__float_as_uint(shifted) << 23);
+  return x < kSmallest ? 0.0f : __uint_as_float(scaled) * 2.0f;
+}
+
+__device__ __forceinline__ float largest_of_warp(float value) {
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
+  return value;
+}
+
+__device__ __forceinline__ float without_nan(float logit) { return isnan(logit) ? -INFINITY : logit; }
+
+// Logits against their maximum. An infinite one would give ∞ − ∞: its experts share evenly instead.
+struct Shift {
+  float largest;
+
+  __device__ __forceinline__ float exponential_of(float logit) const {
+    const float score = without_nan(logit);
+    if (isinf(largest)) return score == largest ? 1.0f : 0.0f;
+    return exponential(__fsub_rn(score, largest));
+  }
+};
+
+// Σ value of slots 0 .. top_k − 1, in that order.
+__device__ __forceinline__ float sum_of_slots(float value, int top_k) {
+  float sum = 0.0f;
+  for (int j = 0; j < top_k; ++j) sum = __fadd_rn(sum, from_lane(value, j));
+  return sum;
+}
+
+// The experts of one token, lane + 32 · i in each lane.
+template <int kPerLane>
+struct Experts {
+  float logits[kPerLane];  // −∞ beyond the experts
+  int lane;
+  int num_experts;
+
+  __device__ __forceinline__ Experts(const float* row, int own_lane, int count) : lane(own_lane), num_experts(count) {
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) logits[i] = exists(i) ? row[lane + 32 * i] : -INFINITY;
+  }
+  __device__ __forceinline__ bool exists(int i) const { return lane + 32 * i < num_experts; }
+
+  // The expert of this lane's slot, −1 in lanes from top_k on.
+  __device__ __forceinline__ int32_t choose(int top_k) const {
+    uint32_t keys[kPerLane];
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) keys[i] = exists(i) ? key_of(logits[i]) : 0;
+    int32_t chosen = -1;
+    for (int slot = 0; slot < top_k; ++slot) {
+      uint32_t largest = 0;
+#pragma unroll
+      for (int i = 0; i < kPerLane; ++i) largest = max(largest, keys[i]);
+      largest = __reduce_max_sync(kAllLanes, largest);
+      int first = num_experts;
+#pragma unroll
+      for (int i = kPerLane - 1; i >= 0; --i) first = keys[i] == largest ? lane + 32 * i : first;
+      first = __reduce_min_sync(kAllLanes, first);
+#pragma unroll
+      for (int i = 0; i < kPerLane; ++i) keys[i] = lane + 32 * i == first ? 0 : keys[i];
+      chosen = lane == slot ? first : chosen;
+    }
+    return chosen;
+  }
+
+  __device__ __forceinline__ Shift shift() const {
+    float largest = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) largest = fmaxf(largest, without_nan(logits[i]));
+    return {largest_of_warp(largest)};
+  }
+
+  // Experts by their number modulo 16, ascending, then a tree.
+  __device__ __forceinline__ float sum_of_exponentials(const Shift& shift) const {
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) {
+      const float e = exists(i) ? shift.exponential_of(logits[i]) : 0.0f;
+      sum = __fadd_rn(__fadd_rn(sum, e), __shfl_down_sync(kAllLanes, e, 16));
+    }
+#pragma unroll
+    for (int distance = 8; distance > 0; distance /= 2) sum = __fadd_rn(sum, __shfl_xor_sync(kAllLanes, sum, distance));
+    return from_lane(sum, 0);  // only the lower half has the order
+  }
+};
+
+template <int kPerLane>
+__device__ __forceinline__ float weight_of_slot(const Experts<kPerLane>& experts, float chosen_logit, const RouteArguments& a) {
+  const bool is_slot = experts.lane < a.top_k;
+  if (a.normalization == TopKNormalization::kNone) {
+    const Shift shift = experts.shift();
+    const float total = experts.sum_of_exponentials(shift);
+    return is_slot ? __fdiv_rn(shift.exponential_of(chosen_logit), total) : 0.0f;
+  }
+  const Shift shift{largest_of_warp(is_slot ? without_nan(chosen_logit) : -INFINITY)};
+  const float e = is_slot ? shift.exponential_of(chosen_logit) : 0.0f;
+  const float total = sum_of_slots(e, a.top_k);
+  return is_slot ? __fdiv_rn(e, total) : 0.0f;
+}
+
+// --- The rules ----------------------------------------------------------------------------------------------------------------
+
+// A lane's slot of the token; all fields but those of lanes are the same in the whole warp.
+struct TokenSlots {
+  int lane;
+  int top_k;
+  int32_t expert;  // −1 in lanes from top_k on
+  int32_t rank;    // that owns it; −1
+  float weight;
+  float sum;    // of all weights
+  float share;  // p: weight / (sum + 1e-20)
+  bool is_own;
+
+  __device__ __forceinline__ bool is_slot() const { return lane < top_k; }
+};
+
+__device__ __forceinline__ bool may_skip(const SkipRow& row) {
+  const float threshold = row.pair_rule == kScore ? row.tau : row.pair_rule == kTopK ? row.kept_k : row.beta;
+  return threshold > 0.0f || row.tau_dst[1] > 0.0f || row.tau_dst[2] > 0.0f;
+}
+
+__device__ __forceinline__ bool keeps_all_pairs(const TokenSlots& slots, const SkipRow& row) {
+  if (!may_skip(row) || !isfinite(slots.sum)) return true;
+  if (row.protect_margin == 0.0f) return false;
+  const float first = from_lane(slots.share, 0), second = from_lane(slots.share, 1);
+  return __fsub_rn(first, slots.top_k > 1 ? second : 0.0f) < row.protect_margin;
+}
+
+// The finalizer of SplitMix64, as in expert_parallel/pair_rule.cc.
+__device__ __forceinline__ uint64_t mix(uint64_t bits) {
+  bits += 0x9e3779b97f4a7c15;
+  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9;
+  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111eb;
+  return bits ^ (bits >> 31);
+}
+
+__device__ __forceinline__ int num_kept_slots(const TokenSlots& slots, float kept_k) {
+  uint64_t hash = 0;
+  for (int j = 0; j < slots.top_k; ++j) hash = mix(hash ^ __float_as_uint(from_lane(slots.weight, j)));
+  const float own_fraction = static_cast<float>(hash >> 40) * 0x1p-24f;
+  const float whole = floorf(kept_k);
+  return static_cast<int>(fminf(whole, kMaxSlots)) + (own_fraction < __fsub_rn(kept_k, whole) ? 1 : 0);
+}
+
+// The first slot that is skipped with all after it.
+__device__ __forceinline__ int tail_begin(const TokenSlots& slots, float beta) {
+  int begin = slots.top_k;
+  float mass = 0.0f;
+  while (begin > 0) {
+    mass = begin == 1 ? 1.0f : __fadd_rn(mass, from_lane(slots.share, begin - 1));
+    if (!(mass < beta)) break;
+    --begin;
+  }
+  return begin;
+}
+
+// Whether the pair rule takes this lane's pair, protection aside. `scale`: of the lane's expert.
+__device__ __forceinline__ bool is_small(const TokenSlots& slots, const SkipRow& row, float scale) {
+  switch (row.pair_rule) {
+    case kScore: return __fmul_rn(__fmul_rn(row.alpha, slots.share), scale) < row.tau;
+    case kTopK: return row.kept_k > 0.0f && slots.lane >= num_kept_slots(slots, row.kept_k);
+    case kTailMass: return row.beta > 0.0f && slots.lane >= tail_begin(slots, row.beta);
+    case kRelative: return slots.share < __fmul_rn(row.beta, from_lane(slots.share, 0));
+    default: return false;
+  }
+}
+
+// Whether this lane's pair goes with its destination. `kept`: lanes whose pairs are left, this one among them or not.
+__device__ __forceinline__ bool is_cheap_destination(const TokenSlots& slots, const SkipRow& row, unsigned kept, float tau) {
+  float sum = 0.0f;
+  bool is_spared = false;
+  for (int j = 0; j < slots.top_k; ++j) {
+    const float share = from_lane(slots.share, j);
+    const int32_t rank = __shfl_sync(kAllLanes, slots.rank, j);
+    if ((kept >> j & 1) == 0 || rank != slots.rank) continue;
+    sum = __fadd_rn(sum, row.destination_score == kSumOfSquares ? __fmul_rn(share, share) : share);
+    is_spared = is_spared || (row.protect_top1 != 0 && j == 0);
+  }
+  return !slots.is_own && tau != 0.0f && !is_spared && __fmul_rn(row.alpha, sum) < tau;
+}
+
+// Lanes whose pairs run.
+__device__ __forceinline__ unsigned kept_lanes(const TokenSlots& slots, const SkipRow& row, float scale, int hop) {
+  const unsigned routed = __ballot_sync(kAllLanes, slots.is_slot());
+  if (keeps_all_pairs(slots, row)) return routed;
+  const bool is_spared = (row.protect_top1 != 0 && slots.lane == 0) || (row.exempt_local != 0 && slots.is_own);
+  const bool is_skipped = is_small(slots, row, scale) && !is_spared;
+  const unsigned kept = __ballot_sync(kAllLanes, slots.is_slot() && !is_skipped);
+  const float tau = hop == 0 ? row.tau_dst[0] : hop == 1 ? row.tau_dst[1] : row.tau_dst[2];
+  const bool goes = is_cheap_destination(slots, row, kept, tau);
+  return __ballot_sync(kAllLanes, (kept >> slots.lane & 1) != 0 && !goes);
+}
+
+// Survivors sum to what all summed to, unless none or all survive.
+__device__ __forceinline__ float renormalized(const TokenSlots& slots, bool is_kept) {
+  const float kept_sum = sum_of_slots(is_kept ? slots.weight : 0.0f, slots.top_k);
+  return kept_sum > 0.0f ? __fmul_rn(slots.weight, __fdiv_rn(slots.sum, kept_sum)) : slots.weight;
+}
+
+// --- The tally ----------------------------------------------------------------------------------------------------------------
+
+// Hidden rows that pairs of these lanes send to other ranks.
+__device__ __forceinline__ int num_rows_sent(const TokenSlots& slots, unsigned lanes) {
+  const unsigned at_rank = __match_any_sync(kAllLanes, slots.rank) & lanes;
+  const bool is_first = at_rank != 0 && slots.lane == __ffs(at_rank) - 1;
+  return __popc(__ballot_sync(kAllLanes, is_first && !slots.is_own));
+}
+
+// `counts`: of this block.
+__device__ __forceinline__ void count_token(const RouteArguments& a, int64_t token, const TokenSlots& slots, unsigned kept,
+                                            int* counts) {
+  const unsigned routed = __ballot_sync(kAllLanes, slots.is_slot());
+  const int num_run = __popc(kept), num_skipped = slots.top_k - num_run;
+  const int num_sent = num_rows_sent(slots, kept), num_saved = num_rows_sent(slots, routed) - num_sent;
+  const int lane = slots.lane;
+  const int32_t step_token = a.step_token[token];
+  const int of_column = lane == 0 ? num_run : lane == 1 ? num_skipped : lane == 2 ? num_sent : num_saved;
+  if (lane < kUsageColumns && of_column != 0 && step_token >= 0) {
+    atomicAdd(a.usage + int64_t{step_token} * kUsageColumns + lane, of_column);
+  }
+  if (lane < kNumOutcomes) {
+    atomicAdd(counts + (a.phase[token] * kNumClasses + a.token_class[token]) * kNumOutcomes + lane, of_column);
+  }
+}
+
+__device__ __forceinline__ void write_padding(const RouteArguments& a, int64_t token, int lane) {
+  if (lane >= a.top_k) return;
+  const int64_t at = token * a.top_k + lane;
+  a.expert_ids[at] = -1;
+  a.routed_ids[at] = -1;
+  a.expert_weights[at] = 0.0f;
+}
+
+template <int kPerLane>
+__device__ __forceinline__ void route_token(const RouteArguments& a, int64_t token, int lane, int* counts) {
+  const int token_class = a.token_class[token];
+  if (token_class >= kNumClasses) return write_padding(a, token, lane);
+  const float* const logits = a.logits + token * a.num_experts;
+  const Experts<kPerLane> experts(logits, lane, a.num_experts);
+  const int level = a.level[token];
+  const SkipRow row = a.skip_rows[(level * kNumClasses + token_class) * kNumPhases + a.phase[token]];
+
+  TokenSlots slots{.lane = lane, .top_k = a.top_k};
+  slots.expert = experts.choose(a.top_k);
+  const int32_t expert = max(slots.expert, 0);
+  const int32_t rank = a.rank_of_expert[expert];
+  const float scale = a.expert_scale == nullptr ? 1.0f : a.expert_scale[int64_t{level} * a.num_experts + expert];
+  const int hop = a.hop_of_rank[rank];
+  slots.rank = slots.is_slot() ? rank : -1;
+  slots.is_own = rank == a.own_rank;
+  slots.weight = weight_of_slot(experts, logits[expert], a);
+  slots.sum = sum_of_slots(slots.weight, a.top_k);
+  slots.share = __fdiv_rn(slots.weight, __fadd_rn(slots.sum, 1e-20f));
+
+  const unsigned kept = kept_lanes(slots, row, scale, hop);
+  const bool is_kept = (kept >> lane & 1) != 0;
+  const bool has_lost = __popc(kept) < a.top_k;
+  const float weight = has_lost && row.renormalize != 0 ? renormalized(slots, is_kept) : slots.weight;
+  if (slots.is_slot()) {
+    const int64_t at = token * a.top_k + lane;
+    a.expert_ids[at] = is_kept ? slots.expert : -1;
+    a.routed_ids[at] = slots.expert;
+    a.expert_weights[at] = weight;
+  }
+  count_token(a, token, slots, kept, counts);
+}
+
+template <int kPerLane>
+__global__ void __launch_bounds__(32 * kWarps) route(RouteArguments a) {
+  __shared__ int counts[kNumCounts];
+  if (threadIdx.x < kNumCounts) counts[threadIdx.x] = 0;
+  __syncthreads();
+  allow_next_kernel();
+  wait_for_earlier_kernels();
+  const int64_t token = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  if (token < a.num_tokens) route_token<kPerLane>(a, token, threadIdx.x % 32, counts);
+  __syncthreads();
+  if (threadIdx.x >= kNumCounts || counts[threadIdx.x] == 0) return;
+  atomicAdd(a.pair_counts + threadIdx.x, static_cast<unsigned long long>(counts[threadIdx.x]));
+}
+
+void launch_route(const RouteArguments& a, Stream& stream) {
+  const LaunchShape shape{dim3(static_cast<unsigned>((a.num_tokens + kWarps - 1) / kWarps)), dim3(32 * kWarps)};
+  if (a.num_experts <= 32) return launch(route<1>, shape, stream, a);
+  if (a.num_experts <= 64) return launch(route<2>, shape, stream, a);
+  if (a.num_experts <= 128) return launch(route<4>, shape, stream, a);
+  if (a.num_experts <= 256) return launch(route<8>, shape, stream, a);
+  if (a.num_experts <= 512) return launch(route<16>, shape, stream, a);
+  launch(route<32>, shape, stream, a);
+}
+
+void check_inputs(const RouteInput& input, int64_t num_tokens, int64_t num_experts) {
+  check_operand("route_tokens", input.logits, DType::kF32, {num_tokens, num_experts});
+  check_operand("route_tokens", input.token_class, DType::kU8, {num_tokens});
+  check_operand("route_tokens", input.level, DType::kU8, {num_tokens});
+  check_operand("route_tokens", input.phase, DType::kU8, {num_tokens});
+  check_operand("route_tokens", input.step_token, DType::kI32, {num_tokens});
+  check_rank("route_tokens", input.skip_rows, 2);
+  check_operand("route_tokens", input.skip_rows, DType::kU8, {input.skip_rows.dim(0), int64_t{sizeof(SkipRow)}});
+  check_operand("route_tokens", input.rank_of_expert, DType::kI32, {num_experts});
+  check_operand("route_tokens", input.hop_of_rank, DType::kI32, {input.world_size});
+  if (!input.expert_scale.defined()) return;
+  check_rank("route_tokens", input.expert_scale, 2);
+  check_operand("route_tokens", input.expert_scale, DType::kF32, {input.expert_scale.dim(0), num_experts});
+}
+
+void check_outputs(const RouteOutput& output, int64_t num_tokens, int64_t top_k) {
+  check_operand("route_tokens", output.expert_ids, DType::kI32, {num_tokens, top_k});
+  check_operand("route_tokens", output.routed_ids, DType::kI32, {num_tokens, top_k});
+  check_operand("route_tokens", output.expert_weights, DType::kF32, {num_tokens, top_k});
+  check_rank("route_tokens", output.usage, 2);
+  check_operand("route_tokens", output.usage, DType::kI32, {output.usage.dim(0), kUsageColumns});
+  check_operand("route_tokens", output.pair_counts, DType::kI64, {kNumPhases, kNumClasses, kNumOutcomes});
+}
+
+}  // namespace
+
+void route_tokens(const RouteInput& input, const RouteOutput& output, Stream& stream) {
+  check_rank("route_tokens", input.logits, 2);
+  check_rank("route_tokens", output.expert_ids, 2);
+  const int64_t num_tokens = input.logits.dim(0), num_experts = input.logits.dim(1), top_k = output.expert_ids.dim(1);
+  check_inputs(input, num_tokens, num_experts);
+  check_outputs(output, num_tokens, top_k);
+  CHECK(top_k > 0 && top_k <= kMaxSlots && top_k <= num_experts && num_experts <= kMaxExperts)
+      << "route_tokens: top " << top_k << " of " << num_experts;
+  if (num_tokens == 0) return;
+  launch_route({.logits = input.logits.data<float>(),
+                .token_class = input.token_class.data<uint8_t>(),
+                .level = input.level.data<uint8_t>(),
+                .phase = input.phase.data<uint8_t>(),
+                .step_token = input.step_token.data<int32_t>(),
+                .skip_rows = reinterpret_cast<const SkipRow*>(input.skip_rows.bytes()),
+                .expert_scale = input.expert_scale.defined() ? input.expert_scale.data<float>() : nullptr,
+                .rank_of_expert = input.rank_of_expert.data<int32_t>(),
+                .hop_of_rank = input.hop_of_rank.data<int32_t>(),
+                .expert_ids = output.expert_ids.data<int32_t>(),
+                .routed_ids = output.routed_ids.data<int32_t>(),
+                .expert_weights = output.expert_weights.data<float>(),
+                .usage = output.usage.data<int32_t>(),
+                .pair_counts = reinterpret_cast<unsigned long long*>(output.pair_counts.data<int64_t>()),
+                .num_tokens = num_tokens,
+                .num_experts = static_cast<int>(num_experts),
+                .top_k = static_cast<int>(top_k),
+                .own_rank = input.own_rank,
+                .normalization = input.normalization},
+               stream);
+}
+
+}  // namespace skipper::cuda
