@@ -24,7 +24,7 @@ class PairResults:
     """Everything of the stages `test` and `answers`."""
 
     def __init__(self, workplace, methods):
-        self.by_ranks = {ranks: stages.test_measurer(workplace, ranks).start() for ranks in (1, 4)}
+        self.by_ranks = {ranks: stages.TestSet(workplace, ranks).start() for ranks in (1, 4)}
         self.samples = self.by_ranks[1].samples
         answers = stages.answers_measurer(workplace).start()
         self.answers = answers

@@ -54,7 +54,7 @@ def samples_sentence(results, by_data):
     right = sum(map(sum, results.right_at_level_0.values()))
     byte_text, byte_pictures = (count(by_data[data][0].samples, kinds[0]) for data, kinds in stages.BYTE_KINDS.items())
     return (f"Samples: {pictures[0]} questions with a picture ({pictures[1]:,} answer tokens) and {words[0]} without "
-            f"({words[1]:,}), all there are; level 0 answers {right} of them right.\n"
+            f"({words[1]:,}), spread over the test set; level 0 answers {right} of them right.\n"
             f"Perplexity: {windows[0]} windows of 512 tokens ({windows[1]:,} predicted), spread over the three texts. "
             f"Bytes: {byte_text[0]} windows of WikiText-2 ({byte_text[1]:,} predicted tokens),\n"
             f"{byte_pictures[0]} questions with a picture ({byte_pictures[1]:,} answer tokens). Thresholds: searched on "

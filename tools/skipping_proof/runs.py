@@ -108,8 +108,9 @@ class Measurer:
 class Workplace:
     """Where the program, the model and the caches are."""
 
-    def __init__(self, binary, model, folder, threads):
-        self.binary, self.model, self.folder, self.threads = binary, model, folder, threads
+    def __init__(self, binary, model, folder, threads, num_questions):
+        """`num_questions` of the test set are used, spread evenly over it."""
+        self.binary, self.model, self.folder, self.threads, self.num_questions = binary, model, folder, threads, num_questions
         self._open = []
         os.makedirs(folder, exist_ok=True)
 
@@ -120,7 +121,7 @@ class Workplace:
         return os.path.join(self.model, name)
 
     def measurer(self, name, data, ranks, *flags):
-        """`name` is that of the cache; `data` is relative to the model."""
+        """`name` is that of the cache; `data` is relative to the model, or absolute."""
         launcher = ["mpirun", "-n", str(ranks)] if ranks > 1 else []
         command = [*launcher, self.binary, "measure", "--model", self.model, "--data", self.data(data),
                    "--threads", str(self.threads), *map(str, flags)]

@@ -11,8 +11,7 @@ LADDER_RATIOS = (0.12, 0.25, 0.37, 0.5, 0.63, 0.75, 0.82, 0.88)
 RANKS = (2, 4, 8)
 CALIBRATION_QUESTIONS = 360
 CALIBRATION_PICTURES = 240
-TEXT_WINDOWS = 48
-BYTE_TEXT_WINDOWS = 24
+TEXT_WINDOWS = 24
 BYTE_PICTURES = 300
 BYTE_SHARES = (0.1, 0.2, 0.32, 0.45, 0.58, 0.7, 0.8)
 BYTE_TARGETS = (0.3, 0.5, 0.65, 0.8)
@@ -20,8 +19,8 @@ PAYLOAD_SHARES = (0.2, 0.32, 0.45, 0.58, 0.7)
 PAYLOAD_RULES = ("pair", "exempt", "squares")
 BYTE_DATA = {"text": "eval/wikitext2_test.txt", "pictures": "eval/vqa.jsonl"}
 BYTE_KINDS = {"text": figures.TEXT_KINDS, "pictures": ("visual_questions",)}
-NOISE_WINDOWS = 16
 ANSWER_RATIO = 0.75
+CALIBRATED_ANSWER_RATIOS = (0.37, 0.5, 0.63, 0.75, 0.88)
 
 
 def write_json(path, content):
@@ -67,8 +66,41 @@ def read_chosen(workplace):
     return read_json(path) if os.path.exists(path) else {}
 
 
-def test_measurer(workplace, ranks):
-    return workplace.measurer(f"test_{ranks}", "eval", ranks, "--text_windows", TEXT_WINDOWS)
+class TestSet:
+    """Questions and texts of the test set, measured apart: so many of each, whatever the other's share of the data."""
+
+    def __init__(self, workplace, ranks):
+        questions = ("--limit", workplace.num_questions, "--text_windows", 0)
+        texts = ("--text_windows", TEXT_WINDOWS)
+        self._parts = [workplace.measurer(f"test_{ranks}", "eval", ranks, *questions),
+                       workplace.measurer(f"test_texts_{ranks}", texts_folder(workplace), ranks, *texts)]
+
+    def start(self):
+        questions, texts = (part.start() for part in self._parts)
+        self.samples = {**questions.samples, **texts.samples}
+        self.level_0 = self._merged([questions.level_0, texts.level_0])
+        return self
+
+    def measure(self, point):
+        return self._merged([part.measure(point) for part in self._parts])
+
+    def close(self):
+        for part in self._parts:
+            part.close()
+
+    @staticmethod
+    def _merged(parts):
+        return {"kinds": {kind: lists for part in parts for kind, lists in part["kinds"].items()}}
+
+
+def texts_folder(workplace):
+    """The test set's texts without its questions."""
+    folder, data = workplace.path("texts"), os.path.abspath(workplace.data("eval"))
+    os.makedirs(folder, exist_ok=True)
+    for name in os.listdir(data):
+        if name.endswith(".txt") and not os.path.lexists(os.path.join(folder, name)):
+            os.symlink(os.path.join(data, name), os.path.join(folder, name))
+    return os.path.abspath(folder)
 
 
 def test_points(workplace, methods):
@@ -86,7 +118,7 @@ def test_points(workplace, methods):
 def test(workplace, methods):
     points = test_points(workplace, methods)
     for ranks in sorted({point[3] for point in points}):
-        measurer = test_measurer(workplace, ranks).start()
+        measurer = TestSet(workplace, ranks).start()
         for title, _, _, _, point in (point for point in points if point[3] == ranks):
             measured = measurer.measure(point)
             print(f"test, {title}, {100 * figures.skip_ratio(measured):.1f} %: KL "
@@ -95,14 +127,15 @@ def test(workplace, methods):
 
 
 def answers_measurer(workplace):
-    return workplace.measurer("answers", "eval", 1, "--text_windows", 0, "--answers", "true")
+    return workplace.measurer("answers", "eval", 1, "--limit", workplace.num_questions, "--text_windows", 0, "--answers", "true")
 
 
 def answers(workplace, methods):
     """Generates the answers: of level 0 and of some points."""
     measurer = answers_measurer(workplace).start()
     for _, name, ratio, _, point in test_points(workplace, methods):
-        if name == "calibrated" or (ratio == ANSWER_RATIO and name in ("reduced k", "dmt")):
+        is_calibrated = name == "calibrated" and ratio in CALIBRATED_ANSWER_RATIOS
+        if is_calibrated or (ratio == ANSWER_RATIO and name in ("reduced k", "dmt")):
             measurer.measure(point)
     measurer.close()
 
@@ -113,7 +146,7 @@ def noise_measurers(workplace):
     # As configs/exact.json.
     write_json(config, {"weights": {"activation_dtype": "f32"}, "kv_cache": {"dtype": "f32"},
                         "dispatch": {"payload_dtype": "f32", "combine_dtype": "f32"}})
-    windows = ("--text_windows", NOISE_WINDOWS)
+    windows = ("--limit", workplace.num_questions, "--text_windows", 0)
     pairs = []
     for name, title, keep, compare_ranks in (("exact", "rounding to BF16", ("--config", config), 1),
                                              ("plain", "four ranks instead of one", (), 4)):
@@ -156,7 +189,7 @@ def choose_bytes(workplace, methods):
 
 def byte_measurers(workplace, ranks, data):
     """(BF16 payload, 8-bit payload, compared with the predictions of the first at level 0)."""
-    limits = ("--text_windows", BYTE_TEXT_WINDOWS) if data == "text" else ("--limit", BYTE_PICTURES)
+    limits = ("--text_windows", TEXT_WINDOWS) if data == "text" else ("--limit", BYTE_PICTURES)
     reference, config = workplace.path(f"reference_{data}_{ranks}"), workplace.path("int8.json")
     write_json(config, {"dispatch": {"payload_dtype": "int8"}})
     plain = workplace.measurer(f"bytes_{data}_{ranks}", BYTE_DATA[data], ranks, *limits, "--save_reference", reference)

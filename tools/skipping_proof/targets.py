@@ -83,7 +83,9 @@ def unchanged_answers(results):
     level_0 = results.answers.level_0
     best = 0.0
     for point in (p for p in results.points if p.name == "calibrated"):
-        after = results.generated[point.name, point.wanted]
+        after = results.generated.get((point.name, point.wanted))
+        if after is None:
+            continue
         parts = []
         for kind in figures.QUESTION_KINDS:
             pairs = zip(after["kinds"][kind]["right"], level_0["kinds"][kind]["right"])
