@@ -434,6 +434,7 @@ void weighted_pair_sums(const ArrivedRows& arrived, const SortedExperts& sorted,
   check_operand("weighted_pair_sums", sorted.row_of_pair, DType::kI32, {num_slots, arrived.slot_ids.dim(1)});
   CHECK(out.dtype() == DType::kF32 || out.dtype() == DType::kBF16) << name_of(out.dtype());
   if (out.num_elements() == 0) return;
+  CHECK_GT(y.dim(0), 0) << "weighted_pair_sums: no rows to load in vain";
   const PairSumArguments arguments{.row_of_pair = sorted.row_of_pair.data<int32_t>(),
                                    .weights = weights.data<float>(),
                                    .num_rows = arrived.num_rows.data<int32_t>(),
