@@ -41,7 +41,7 @@ struct Arrival {
   int64_t top_k = 0;
   int64_t num_experts = 0;
   std::vector<int32_t> num_rows;  // by source
-  std::vector<int32_t> slot_ids;  // [S · capacity, k]; rows that did not arrive hold ids all the same
+  std::vector<int32_t> slot_ids{};  // [S · capacity, k]; rows that did not arrive hold ids all the same
 
   int64_t num_slots() const { return static_cast<int64_t>(num_rows.size()) * capacity; }
   int64_t rows_from(size_t source) const { return std::min<int64_t>(num_rows[source], capacity); }
@@ -69,7 +69,7 @@ Arrival random_arrival(std::vector<int32_t> num_rows, int64_t capacity, int64_t 
 }
 
 struct Sorted {
-  std::vector<int32_t> row_offsets, row_index, row_of_pair;
+  std::vector<int32_t> row_offsets{}, row_index{}, row_of_pair{};
 };
 
 constexpr int32_t kUntouched = -1 - 0x40000000;
