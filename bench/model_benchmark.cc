@@ -96,7 +96,7 @@ void ModelBenchmark::fill_contexts() {
 
 std::vector<float> ModelBenchmark::forward() {
   if (census_is_open_) census_.start_step();
-  const Tensor logits = model_->forward(batch_->input(), *cache_, stream_);
+  const Tensor logits = model_->forward(batch_->input(), *cache_, stream_).logits;
   const std::span<const float> values = logits.span<float>();
   return {values.begin(), values.end()};
 }

@@ -76,7 +76,7 @@ std::vector<float> SkipBenchmark::prefill(size_t case_index) {
   batch_->clear();
   batch_->set_level(static_cast<uint8_t>(case_index));
   batch_->append(*prompt_, 0, prompt_->num_tokens());
-  const Tensor logits = model_->forward(batch_->input(), *cache_, stream_);
+  const Tensor logits = model_->forward(batch_->input(), *cache_, stream_).logits;
   const std::span<const float> values = logits.span<float>();
   return {values.begin(), values.end()};
 }

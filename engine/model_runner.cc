@@ -28,6 +28,8 @@ struct ModelRunner::LocalSequence {
   bool is_scored(int64_t position) const {
     return request.score_prompt && position + 1 >= request.score_from && position + 1 < num_prompt();
   }
+  // Whether the next token is that of the largest logit, whatever the others are.
+  bool is_greedy() const { return request.sampling.temperature <= 0.0f && processors.empty(); }
   void copy_rotary_position(int64_t position, int32_t* out) const;  // out [3]
 };
 
@@ -113,12 +115,12 @@ void ModelRunner::run(const RankPlan& plan, std::span<const std::byte> admission
   }
   if (step_observer_) step_observer_(plan);
   const BatchInput batch = build_batch(plan);
-  Tensor logits = model_.forward(batch, cache_, stream);
+  StepOutput output = model_.forward(batch, cache_, stream);
   results.clear();
   int64_t row = 0, token = 0;
   for (const SequenceStep& step : plan.sequences) {
     results.push_back({.sequence_id = step.sequence_id});
-    read_logits(step, local(step.sequence_id), logits, row, results.back());
+    read_logits(step, local(step.sequence_id), output, row, results.back());
     read_usage(model_.token_usage().slice(token, token + step.num_tokens), results.back());
     token += step.num_tokens;
   }
@@ -148,6 +150,7 @@ BatchInput ModelRunner::build_batch(const RankPlan& plan) {
   buffers.num_tokens = 0;
   buffers.num_logit_rows = 0;
   BatchInput batch;
+  batch.logit_use = LogitUse::kGreedyTokens;  // until a row needs more
   int64_t sequence_index = 0;
   for (const SequenceStep& step : plan.sequences) {
     LocalSequence& sequence = local(step.sequence_id);
@@ -193,7 +196,7 @@ void ModelRunner::append_tokens(const SequenceStep& step, LocalSequence& sequenc
   std::copy(sequence.blocks.begin(), sequence.blocks.end(), buffers.block_tables.row<int32_t>(sequence_index));
   buffers.num_tokens += step.num_tokens;
   append_vision_spans(step, sequence, first_token, batch);
-  append_logit_rows(step, sequence, first_token);
+  append_logit_rows(step, sequence, first_token, batch);
 }
 
 // Runs of placeholders become one span each: inside a run the feature rows follow one another.
@@ -212,32 +215,39 @@ void ModelRunner::append_vision_spans(const SequenceStep& step, const LocalSeque
   }
 }
 
-void ModelRunner::append_logit_rows(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token) {
+void ModelRunner::append_logit_rows(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token,
+                                    BatchInput& batch) {
   int32_t* rows = buffers_->logit_rows.data<int32_t>();
   for (int64_t i = 0; i < step.num_tokens; ++i) {
     const bool is_sampled = step.sample && i + 1 == step.num_tokens;
     if (!is_sampled && !sequence.is_scored(step.start + i)) continue;
+    if (!is_sampled || sequence.is_scored(step.start + i) || !sequence.is_greedy()) batch.logit_use = LogitUse::kLogits;
     CHECK_LT(buffers_->num_logit_rows, config_.max_logit_rows);
     rows[buffers_->num_logit_rows++] = static_cast<int32_t>(first_token + i);
   }
 }
 
-void ModelRunner::read_logits(const SequenceStep& step, LocalSequence& sequence, Tensor& logits, int64_t& row,
+void ModelRunner::read_logits(const SequenceStep& step, LocalSequence& sequence, StepOutput& output, int64_t& row,
                               SequenceResult& result) {
   const auto vocab_size = static_cast<size_t>(model_.config().vocab_size);
   for (int64_t position = step.start; position < step.start + step.num_tokens; ++position) {
     if (!sequence.is_scored(position)) continue;
-    score(sequence, position, {logits.row<float>(row++), vocab_size});
+    score(sequence, position, {output.logits.row<float>(row++), vocab_size});
   }
   result.prompt_nll = sequence.prompt_nll;
   result.num_scored = sequence.num_scored;
   result.kl = sequence.distance.kl;
   result.num_flips = sequence.distance.num_flips;
   if (!step.sample) return;
-  const auto num_generated = static_cast<int32_t>(static_cast<int64_t>(sequence.tokens.size()) - sequence.num_prompt());
-  const std::span<float> scores(logits.row<float>(row++), vocab_size);
-  result.token_id = sample_token(scores, sequence.processors, {.request = sequence.request, .num_generated = num_generated});
+  result.token_id = next_token(sequence, output, row++);
   sequence.tokens.push_back(result.token_id);
+}
+
+int32_t ModelRunner::next_token(const LocalSequence& sequence, StepOutput& output, int64_t row) const {
+  if (output.greedy_tokens.defined()) return output.greedy_tokens.data<int32_t>()[row];
+  const auto num_generated = static_cast<int32_t>(static_cast<int64_t>(sequence.tokens.size()) - sequence.num_prompt());
+  const std::span<float> scores(output.logits.row<float>(row), static_cast<size_t>(model_.config().vocab_size));
+  return sample_token(scores, sequence.processors, {.request = sequence.request, .num_generated = num_generated});
 }
 
 void ModelRunner::score(LocalSequence& sequence, int64_t position, std::span<const float> logits) {

@@ -47,8 +47,9 @@ class ModelRunner {
   BatchInput build_batch(const RankPlan& plan);
   void append_tokens(const SequenceStep& step, LocalSequence& sequence, int64_t sequence_index, BatchInput& batch);
   void append_vision_spans(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token, BatchInput& batch) const;
-  void append_logit_rows(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token);
-  void read_logits(const SequenceStep& step, LocalSequence& sequence, Tensor& logits, int64_t& row, SequenceResult& result);
+  void append_logit_rows(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token, BatchInput& batch);
+  void read_logits(const SequenceStep& step, LocalSequence& sequence, StepOutput& output, int64_t& row, SequenceResult& result);
+  int32_t next_token(const LocalSequence& sequence, StepOutput& output, int64_t row) const;
   // Logits of the token at position + 1, which is scored.
   void score(LocalSequence& sequence, int64_t position, std::span<const float> logits);
   // usage [n, kNumUsageColumns] i32 of the sequence's tokens in this step.

@@ -13,6 +13,13 @@ PagedKvShape layer_shape(const ModelConfig& model, const KvCacheConfig& config) 
   return {config.num_blocks, config.block_size, kv.kv_heads, kv.key_dim};
 }
 
+// Rows of slots, whose heads GPUs read side by side.
+PagedKv empty_device_kv(const PagedKvShape& shape, Device device) {
+  const Shape rows{shape.num_blocks * shape.block_size, shape.kv_heads, shape.head_dim};
+  // Zeros: attention may read slots that nobody wrote, and gives them no weight; garbage could be NaN.
+  return {shape, Tensor::zeros(rows, DType::kBF16, device), Tensor::zeros(rows, DType::kBF16, device)};
+}
+
 }  // namespace
 
 void KvCacheConfig::validate() const {
@@ -32,7 +39,13 @@ void KvCacheConfig::validate() const {
 KvCache::KvCache(const ModelConfig& model, const KvCacheConfig& config, Device device) : config_(config) {
   config.validate();
   const PagedKvShape shape = layer_shape(model, config);
-  for (int64_t layer = 0; layer < model.num_layers(); ++layer) layers_.push_back(empty_paged_kv(shape, config.dtype, device));
+  const bool is_on_gpu = device.kind == DeviceKind::kCuda;
+  if (is_on_gpu && config.dtype != DType::kBF16) {
+    throw InvalidRequest("dtype: " + std::string(name_of(config.dtype)) + " is not supported on a GPU; expected bf16", "dtype");
+  }
+  for (int64_t layer = 0; layer < model.num_layers(); ++layer) {
+    layers_.push_back(is_on_gpu ? empty_device_kv(shape, device) : empty_paged_kv(shape, config.dtype, device));
+  }
 }
 
 size_t KvCache::bytes_per_block(const ModelConfig& model, const KvCacheConfig& config) {

@@ -20,11 +20,12 @@ struct KvCacheConfig {
   void validate() const;
 };
 
-// Which block belongs to whom is the engine's business. Memory of blocks never written costs no page on the host. Engine
+// Which block belongs to whom is the engine's business. Memory of blocks never written costs no page on the host. On a GPU keys
+// and values of a layer are [num_blocks · block_size, kv_heads, D] bf16 each, as kernels/cuda/decoder_rows.h has them. Engine
 // thread only.
 class KvCache {
  public:
-  // Throws DeviceError when there is no memory.
+  // Throws DeviceError when there is no memory, InvalidRequest for an f32 cache on a GPU.
   KvCache(const ModelConfig& model, const KvCacheConfig& config, Device device = Device::host());
 
   // Bytes of one block over all layers: what a budget divides by.

@@ -22,17 +22,26 @@
 #include "model/load_queue.h"
 #include "model/model_config.h"
 #include "model/step_limits.h"
+#include "model/step_output.h"
 #include "model/weight_config.h"
 #include "tensor/tensor.h"
 
 namespace skipper {
 
-// What one rank shares with the others. All references outlive the model.
+class NcclCommunicator;
+
+// Decode steps run on a GPU as CUDA graphs; without them every kernel is launched on its own, with the same bits. For debugging.
+enum class GraphUse : uint8_t { kDecodeSteps, kNone };
+
+// What one rank shares with the others, and where it computes. All references outlive the model.
 struct ParallelContext {
   Communicator& data;
   const ClusterTopology& topology;
   const LevelTable& levels;
   DispatchConfig formats = {};  // of hidden rows between ranks; the same on every rank
+  Device device = Device::host();        // of the same kind on every rank
+  NcclCommunicator* gpu_data = nullptr;  // how the GPUs of several ranks exchange rows
+  GraphUse graphs = GraphUse::kDecodeSteps;
 };
 
 // How the weights of a rank get into its memory.
@@ -49,6 +58,7 @@ struct WeightMemory {
   size_t dense_bytes = 0;             // dense matrices, packed, mapped or not
   size_t expert_bytes = 0;            // experts of this rank, packed, mapped or not
   size_t resident_mapping_bytes = 0;  // of the whole mapping, what is used in place included
+  size_t gpu_bytes = 0;               // of a model on a GPU, whose weights rest nowhere else
 };
 
 // Engine thread only. All ranks call forward() together, also with zero tokens.
@@ -61,18 +71,20 @@ class MultimodalModel {
   ~MultimodalModel();
 
   const ModelConfig& config() const;
+  Device device() const;
 
   // The vision tower over new images, no collective inside. Result rows in the order of the images. Throws InvalidRequest
   // when the model has no vision tower.
   ImageFeatures encode_images(std::span<const ImagePatches> images, Stream& stream);
 
-  // One step. Returns logits [L, vocab_size] f32 of batch.logit_rows, valid until the next call. A row's bits depend neither
-  // on the other rows, nor on how its sequence was cut into steps, nor on the rank that owns it.
-  Tensor forward(const BatchInput& batch, KvCache& cache, Stream& stream);
+  // One step: logits [L, vocab_size] of batch.logit_rows, or on a GPU the largest of each row where batch.logit_use asks for no
+  // more. Valid until the next call. A row's bits depend neither on the other rows, nor on how its sequence was cut into steps,
+  // nor on the rank that owns it. Cache and stream are of the model's device.
+  StepOutput forward(const BatchInput& batch, KvCache& cache, Stream& stream);
 
   // Row t: what token t of the last forward() cost, summed over the layers. [>= T, kNumUsageColumns] i32, valid until the next.
   Tensor token_usage() const;
-  // Time that this rank spent in its experts since start.
+  // Time that this rank spent in its experts since start; not measured on a GPU: 0.
   std::chrono::nanoseconds expert_time() const;
   // Bytes that one hidden row costs on its way to another rank and back.
   int64_t bytes_per_sent_row() const;
@@ -82,7 +94,7 @@ class MultimodalModel {
 
   // The step that the next forward belongs to, for messages.
   void set_step(int64_t step);
-  // Sees the routing of every MoE layer; off by default.
+  // Observers are refused on a GPU by InvalidRequest. Sees the routing of every MoE layer; off by default.
   void set_routing_observer(const RoutingObserver& observer);
   // Sees the inputs of all decoder matrices of this rank, its experts included; off by default.
   void set_activation_observer(const ActivationObserver& observer);

@@ -25,15 +25,13 @@
 #include "model/cuda/step_inputs.h"
 #include "model/kv_cache.h"
 #include "model/model_config.h"
+#include "model/multimodal_model.h"
 #include "model/step_limits.h"
 #include "model/step_output.h"
 #include "tensor/cuda/captured_graph.h"
 #include "tensor/cuda/pinned_tensor.h"
 
 namespace skipper::cuda {
-
-// Decode steps run as CUDA graphs; without them every kernel is launched on its own, with the same bits. For debugging.
-enum class GraphUse : uint8_t { kDecodeSteps, kNone };
 
 struct DecoderConfig {
   StepLimits limits;  // with max_sequences and max_positions

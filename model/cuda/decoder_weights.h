@@ -50,6 +50,7 @@ struct RandomWeightFormats {
   WeightFormat dense;
 };
 // A decoder of any shape without a checkpoint, for benchmarks: all experts on this GPU, made in place.
-DecoderWeights random_decoder_weights(const ModelConfig& config, const RandomWeightFormats& formats, uint64_t seed, Stream& stream);
+DecoderWeights random_decoder_weights(const ModelConfig& config, const RandomWeightFormats& formats, uint64_t seed,
+                                      Stream& stream);
 
 }  // namespace skipper::cuda

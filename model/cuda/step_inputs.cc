@@ -90,23 +90,27 @@ void write_logit_rows(const BatchInput& batch, const RowTensors& host) {
   write_offsets(host.offsets, host.step_token.dim(0));
 }
 
-// Block tables of the runs, cut or padded to the columns of the step.
+// The blocks of sequence `s` of the step, cut or padded to its columns.
+void write_blocks(const Tensor& blocks, int64_t s, Tensor tables) {
+  const int64_t num_columns = tables.dim(1);
+  int32_t* row = tables.row<int32_t>(s);
+  std::fill(std::copy_n(blocks.data<int32_t>(), std::min(num_columns, blocks.dim(0)), row), row + num_columns, 0);
+}
+
 void write_sequences(const BatchInput& batch, const StepTensors& host) {
-  Tensor offsets = host.query_offsets, first_position = host.first_position, block_tables = host.block_tables;
+  Tensor offsets = host.query_offsets, first_position = host.first_position, tables = host.block_tables;
   int64_t s = 0;
   for (int64_t begin = 0; begin < batch.num_tokens(); ++s) {
     const Run run = run_at(batch, begin);
     offsets.data<int32_t>()[s] = static_cast<int32_t>(begin);
     first_position.data<int32_t>()[s] = batch.positions.data<int32_t>()[begin];
-    const int32_t* blocks = batch.block_tables.row<int32_t>(run.table_row);
-    const int64_t num_blocks = std::min(block_tables.dim(1), batch.block_tables.dim(1));
-    std::fill(std::copy_n(blocks, num_blocks, block_tables.row<int32_t>(s)), block_tables.row<int32_t>(s) + block_tables.dim(1), 0);
+    write_blocks(batch.block_tables.at(run.table_row), s, tables);
     begin = run.end;
   }
-  const std::span<int32_t> all_offsets = offsets.span<int32_t>();
-  std::ranges::fill(all_offsets.subspan(static_cast<size_t>(s)), static_cast<int32_t>(batch.num_tokens()));
-  std::ranges::fill(first_position.span<int32_t>().subspan(static_cast<size_t>(s)), 0);
-  std::fill(block_tables.data<int32_t>() + s * block_tables.dim(1), block_tables.data<int32_t>() + block_tables.num_elements(), 0);
+  const auto padding = [s](Tensor tensor) { return tensor.slice(s, tensor.dim(0)); };
+  std::ranges::fill(padding(offsets).span<int32_t>(), static_cast<int32_t>(batch.num_tokens()));
+  std::ranges::fill(padding(first_position).span<int32_t>(), 0);
+  std::ranges::fill(padding(tables).span<int32_t>(), 0);
 }
 
 }  // namespace

@@ -67,11 +67,12 @@ SequenceRunner::SequenceRunner(const std::filesystem::path& model, Communicator&
     : config_(load_model_config(model)),
       topology_(one_node(data.size())),
       workers_(formats.num_threads),
-      stream_(workers_) {
-  const ParallelContext parallel{data, topology_, levels, formats.rows};
+      stream_(formats.device == Device::host() ? std::make_unique<Stream>(workers_) : std::make_unique<Stream>(formats.device)) {
+  const ParallelContext parallel{data, topology_, levels, formats.rows, formats.device, nullptr, formats.graphs};
   model_ = std::make_unique<MultimodalModel>(model, config_, parallel, StepLimits{kMaxTokens, 512},
                                              WeightLoading{formats.weights, workers_, nullptr});
-  cache_ = std::make_unique<KvCache>(config_, KvCacheConfig{.num_blocks = kNumBlocks, .block_size = 16, .dtype = formats.kv});
+  cache_ = std::make_unique<KvCache>(config_, KvCacheConfig{.num_blocks = kNumBlocks, .block_size = 16, .dtype = formats.kv},
+                                     formats.device);
 }
 
 std::vector<std::vector<float>> SequenceRunner::run(const std::vector<TestSequence>& sequences, const RunPlan& plan) {
@@ -81,7 +82,7 @@ std::vector<std::vector<float>> SequenceRunner::run(const std::vector<TestSequen
   Tensor block_tables = Tensor::zeros({static_cast<int64_t>(sequences.size()), kNumBlocks}, DType::kI32);
   for (const TestSequence& sequence : sequences) {
     Placed place{&sequence, {}, sequence_rotary_positions(sequence.token_ids, grids_of(sequence.images), config_), {}, 0};
-    if (!sequence.images.empty()) place.features = model_->encode_images(sequence.images, stream_);
+    if (!sequence.images.empty()) place.features = model_->encode_images(sequence.images, *stream_);
     const int64_t num_blocks = (static_cast<int64_t>(sequence.token_ids.size()) + block_size - 1) / block_size;
     for (int64_t i = 0; i < num_blocks; ++i) place.blocks.push_back(--next_block);
     std::ranges::copy(place.blocks, block_tables.row<int32_t>(static_cast<int64_t>(placed.size())));
@@ -91,7 +92,7 @@ std::vector<std::vector<float>> SequenceRunner::run(const std::vector<TestSequen
   for (int64_t step = 0; step < plan.num_steps; ++step) {
     Batch batch;
     for (size_t i = 0; i < placed.size(); ++i) append_chunk(placed[i], i, plan, step, batch);
-    const Tensor result = model_->forward(batch.input(block_tables), *cache_, stream_);
+    const Tensor result = model_->forward(batch.input(block_tables), *cache_, *stream_).logits;
     for (size_t row = 0; row < batch.row_owner.size(); ++row) {
       const float* values = result.row<float>(static_cast<int64_t>(row));
       std::vector<float>& target = logits[batch.row_owner[row]];

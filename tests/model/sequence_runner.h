@@ -31,12 +31,14 @@ struct RunPlan {
 // Steps that sequences of at most `longest` tokens take.
 RunPlan plan_for(int64_t longest, int64_t chunk_size);
 
-// Of the KV cache, of hidden rows between ranks, and of weights; and the threads of each rank.
+// Of the KV cache, of hidden rows between ranks, and of weights; the threads of each rank; and where it computes.
 struct RunFormats {
   DType kv = DType::kBF16;
   DispatchConfig rows = {};
   WeightConfig weights = {};
   int num_threads = 1;
+  Device device = Device::host();
+  GraphUse graphs = GraphUse::kDecodeSteps;
 };
 
 // A model with a KV cache, alone or as one of several ranks.
@@ -52,6 +54,8 @@ class SequenceRunner {
   std::vector<std::vector<float>> run(const std::vector<TestSequence>& sequences, const RunPlan& plan);
 
   MultimodalModel& model() { return *model_; }
+  KvCache& cache() { return *cache_; }
+  Stream& stream() { return *stream_; }
   const ModelConfig& config() const { return config_; }
 
  private:
@@ -65,7 +69,7 @@ class SequenceRunner {
   std::unique_ptr<MultimodalModel> model_;
   std::unique_ptr<KvCache> cache_;
   ThreadPool workers_;
-  Stream stream_;
+  std::unique_ptr<Stream> stream_;
 };
 
 // The logits of one sequence on a single rank, in one chunk.
