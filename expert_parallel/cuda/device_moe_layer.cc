@@ -79,12 +79,10 @@ void run_experts(const ExpertWork& work, const DeviceMoeWeights& weights, Device
   Tensor row_index = buffers.row_index.first(num_rows);
   Tensor row_of_pair = buffers.row_of_pair.first(work.arrived.rows.dim(0));
   const SortedExperts sorted{row_offsets, row_index, row_of_pair};
-  sort_by_expert(work.arrived, sorted, stream);
-
   Tensor rows = buffers.sorted_rows.first(num_rows);
   Tensor activated = buffers.activated.first(num_rows);
   Tensor output = buffers.expert_output.first(num_rows);
-  gather_sorted(work.arrived.rows, sorted, rows, stream);
+  sort_and_gather(work.arrived, sorted, rows, stream);
   expert_gate_up({rows, row_offsets, work.expected_rows}, weights.gate_up, activated, stream);
   expert_down({activated, row_offsets, work.expected_rows}, weights.down, output, stream);
   weighted_pair_sums(work.arrived, sorted, work.weights, output, sums, stream);

@@ -69,6 +69,69 @@ __device__ __forceinline__ int scan_counts(int* counts, int num_lists) {
   return total;
 }
 
+// --- Copies of rows -----------------------------------------------------------------------------------------------------------
+
+// One row of `num_words` by one warp, some words of each lane in flight at once.
+__device__ __forceinline__ void copy_row(const uint4* __restrict__ from, uint4* __restrict__ to, int num_words) {
+  constexpr int kInFlight = 8;
+  for (int first = lane_index(); first < num_words; first += 32 * kInFlight) {
+    uint4 words[kInFlight];
+#pragma unroll
+    for (int i = 0; i < kInFlight; ++i) {
+      if (first + 32 * i < num_words) words[i] = from[first + 32 * i];
+    }
+#pragma unroll
+    for (int i = 0; i < kInFlight; ++i) {
+      if (first + 32 * i < num_words) to[first + 32 * i] = words[i];
+    }
+  }
+}
+
+struct RowCopies {
+  const uint4* from = nullptr;
+  uint4* to = nullptr;
+  int words_per_row = 0;
+  int64_t max_rows = 0;  // of `to`
+  int64_t num_source_rows = 0;
+
+  __device__ __forceinline__ void copy(int64_t source, int64_t row) const {
+    if (source < 0 || source >= num_source_rows) return;
+    copy_row(from + source * words_per_row, to + row * words_per_row, words_per_row);
+  }
+};
+
+__device__ __forceinline__ int64_t first_row_of_warp() { return int64_t{blockIdx.x} * num_warps() + warp_index(); }
+__device__ __forceinline__ int64_t num_warps_of_grid() { return int64_t{gridDim.x} * num_warps(); }
+
+__global__ void __launch_bounds__(256) gather_listed(RowCopies copies, const int32_t* row_index, const int32_t* num_sorted) {
+  allow_next_kernel();
+  wait_for_earlier_kernels();
+  const int64_t num_rows = min(int64_t{*num_sorted}, copies.max_rows);
+  for (int64_t row = first_row_of_warp(); row < num_rows; row += num_warps_of_grid()) copies.copy(row_index[row], row);
+}
+
+__global__ void __launch_bounds__(256) pack_slots(RowCopies copies, const int32_t* token_of_row, const int32_t* num_rows,
+                                                  int64_t capacity) {
+  allow_next_kernel();
+  wait_for_earlier_kernels();
+  for (int64_t row = first_row_of_warp(); row < copies.max_rows; row += num_warps_of_grid()) {
+    const int64_t rank = row / capacity;
+    if (row - rank * capacity < num_rows[rank]) copies.copy(token_of_row[row], row);
+  }
+}
+
+// A warp per row, blocks of up to eight warps once all multiprocessors have one, and no more of them than run at once.
+LaunchShape warp_per_row(int64_t num_rows) {
+  const int64_t warps = std::clamp<int64_t>(num_rows / 128, 1, 8);
+  return {dim3(static_cast<unsigned>(std::min(ceil_div(num_rows, warps), kMaxBlocks))), dim3(static_cast<unsigned>(32 * warps))};
+}
+
+RowCopies row_copies(const Tensor& from, Tensor& to) {
+  CHECK_EQ(from.dim(1) % 8, 0) << "rows of whole 16 bytes";
+  return {reinterpret_cast<const uint4*>(from.bytes()), reinterpret_cast<uint4*>(to.bytes()), static_cast<int>(from.dim(1) / 8),
+          to.dim(0), from.dim(0)};
+}
+
 // --- Sorting by expert --------------------------------------------------------------------------------------------------------
 
 struct SortArguments {
@@ -110,8 +173,9 @@ __device__ __forceinline__ void for_each_pair(const int32_t* ids, int64_t num_pa
   }
 }
 
-// Block e places the pairs of expert e, and one in num_experts of the pairs that have none.
-__global__ void __launch_bounds__(kMaxThreads, 1) sort_pairs(SortArguments a) {
+// Block e places the pairs of expert e, and one in num_experts of the pairs that have none. Then it copies the rows of its pairs,
+// unless `copies` is empty.
+__global__ void __launch_bounds__(kMaxThreads, 1) sort_pairs(SortArguments a, RowCopies copies) {
   extern __shared__ int counts[];  // [source][warp], pairs of this expert
   __shared__ int num_before;       // pairs of experts before it
   const int expert = blockIdx.x;
@@ -150,69 +214,10 @@ __global__ void __launch_bounds__(kMaxThreads, 1) sort_pairs(SortArguments a) {
       if (exists && has_none && static_cast<int>(pair / 32) % a.num_experts == expert) a.row_of_pair[first_pair + pair] = -1;
     });
   }
-}
-
-// --- Copies of rows -----------------------------------------------------------------------------------------------------------
-
-// One row of `num_words` by one warp, some words of each lane in flight at once.
-__device__ __forceinline__ void copy_row(const uint4* __restrict__ from, uint4* __restrict__ to, int num_words) {
-  constexpr int kInFlight = 8;
-  for (int first = lane_index(); first < num_words; first += 32 * kInFlight) {
-    uint4 words[kInFlight];
-#pragma unroll
-    for (int i = 0; i < kInFlight; ++i) {
-      if (first + 32 * i < num_words) words[i] = from[first + 32 * i];
-    }
-#pragma unroll
-    for (int i = 0; i < kInFlight; ++i) {
-      if (first + 32 * i < num_words) to[first + 32 * i] = words[i];
-    }
-  }
-}
-
-struct RowCopies {
-  const uint4* from;
-  uint4* to;
-  int words_per_row;
-  int64_t max_rows;  // of `to`
-  int64_t num_source_rows;
-
-  __device__ __forceinline__ void copy(int64_t source, int64_t row) const {
-    if (source < 0 || source >= num_source_rows) return;
-    copy_row(from + source * words_per_row, to + row * words_per_row, words_per_row);
-  }
-};
-
-__device__ __forceinline__ int64_t first_row_of_warp() { return int64_t{blockIdx.x} * num_warps() + warp_index(); }
-__device__ __forceinline__ int64_t num_warps_of_grid() { return int64_t{gridDim.x} * num_warps(); }
-
-__global__ void __launch_bounds__(256) gather_listed(RowCopies copies, const int32_t* row_index, const int32_t* num_sorted) {
-  allow_next_kernel();
-  wait_for_earlier_kernels();
-  const int64_t num_rows = min(int64_t{*num_sorted}, copies.max_rows);
-  for (int64_t row = first_row_of_warp(); row < num_rows; row += num_warps_of_grid()) copies.copy(row_index[row], row);
-}
-
-__global__ void __launch_bounds__(256) pack_slots(RowCopies copies, const int32_t* token_of_row, const int32_t* num_rows,
-                                                  int64_t capacity) {
-  allow_next_kernel();
-  wait_for_earlier_kernels();
-  for (int64_t row = first_row_of_warp(); row < copies.max_rows; row += num_warps_of_grid()) {
-    const int64_t rank = row / capacity;
-    if (row - rank * capacity < num_rows[rank]) copies.copy(token_of_row[row], row);
-  }
-}
-
-// A warp per row, blocks of up to eight warps once all multiprocessors have one, and no more of them than run at once.
-LaunchShape warp_per_row(int64_t num_rows) {
-  const int64_t warps = std::clamp<int64_t>(num_rows / 128, 1, 8);
-  return {dim3(static_cast<unsigned>(std::min(ceil_div(num_rows, warps), kMaxBlocks))), dim3(static_cast<unsigned>(32 * warps))};
-}
-
-RowCopies row_copies(const Tensor& from, Tensor& to) {
-  CHECK_EQ(from.dim(1) % 8, 0) << "rows of whole 16 bytes";
-  return {reinterpret_cast<const uint4*>(from.bytes()), reinterpret_cast<uint4*>(to.bytes()), static_cast<int>(from.dim(1) / 8),
-          to.dim(0), from.dim(0)};
+  if (copies.from == nullptr) return;
+  __syncthreads();
+  const int64_t end = min(int64_t{num_before} + num_own, copies.max_rows);
+  for (int64_t row = num_before + warp_index(); row < end; row += num_warps()) copies.copy(a.row_index[row], row);
 }
 
 // --- Sums of rows -------------------------------------------------------------------------------------------------------------
@@ -385,9 +390,8 @@ __global__ void __launch_bounds__(kMaxThreads, 1) plan_rank(PlanArguments a) {
   }
 }
 
-}  // namespace
-
-void sort_by_expert(const ArrivedRows& arrived, const SortedExperts& sorted, Stream& stream) {
+// Checks the operands, too.
+void launch_sort(const ArrivedRows& arrived, const SortedExperts& sorted, const RowCopies& copies, Stream& stream) {
   check_rank("sort_by_expert", arrived.slot_ids, 2);
   const int64_t num_sources = arrived.num_rows.num_elements(), top_k = arrived.slot_ids.dim(1);
   const int64_t num_slots = num_sources * arrived.capacity, num_experts = sorted.row_offsets.num_elements() - 1;
@@ -411,13 +415,34 @@ void sort_by_expert(const ArrivedRows& arrived, const SortedExperts& sorted, Str
                                 .top_k = static_cast<int>(top_k)};
   const unsigned threads = threads_for(arrived.capacity * top_k);
   const size_t shared_bytes = static_cast<size_t>(num_sources) * threads / 32 * sizeof(int);
-  launch(sort_pairs, {dim3(static_cast<unsigned>(num_experts)), dim3(threads), shared_bytes}, stream, arguments);
+  launch(sort_pairs, {dim3(static_cast<unsigned>(num_experts)), dim3(threads), shared_bytes}, stream, arguments,
+         copies);
 }
 
-void gather_sorted(const Tensor& rows, const SortedExperts& sorted, Tensor& y, Stream& stream) {
+void check_gather(const Tensor& rows, const SortedExperts& sorted, const Tensor& y) {
   check_rank("gather_sorted", rows, 2);
   check_operand("gather_sorted", rows, DType::kBF16, rows.shape());
   check_operand("gather_sorted", y, DType::kBF16, {sorted.row_index.num_elements(), rows.dim(1)});
+}
+
+}  // namespace
+
+void sort_by_expert(const ArrivedRows& arrived, const SortedExperts& sorted, Stream& stream) {
+  launch_sort(arrived, sorted, {}, stream);
+}
+
+void sort_and_gather(const ArrivedRows& arrived, const SortedExperts& sorted, Tensor& y, Stream& stream) {
+  constexpr int64_t kFewPairs = 2048;  // an expert's rows are few enough for one block
+  if (arrived.slot_ids.num_elements() > kFewPairs) {
+    launch_sort(arrived, sorted, {}, stream);
+    return gather_sorted(arrived.rows, sorted, y, stream);
+  }
+  check_gather(arrived.rows, sorted, y);
+  launch_sort(arrived, sorted, row_copies(arrived.rows, y), stream);
+}
+
+void gather_sorted(const Tensor& rows, const SortedExperts& sorted, Tensor& y, Stream& stream) {
+  check_gather(rows, sorted, y);
   if (y.num_elements() == 0) return;
   const int64_t num_experts = sorted.row_offsets.num_elements() - 1;
   launch(gather_listed, warp_per_row(y.dim(0)), stream, row_copies(rows, y), sorted.row_index.data<int32_t>(),

@@ -26,6 +26,9 @@ void sort_by_expert(const ArrivedRows& arrived, const SortedExperts& sorted, Str
 // y[r] = rows[row_index[r]] for r < *num_sorted (= &row_offsets[E] on the GPU). y [R, H] bf16
 void gather_sorted(const Tensor& rows, const SortedExperts& sorted, Tensor& y, Stream& stream);
 
+// Both one after the other; one launch where pairs are few.
+void sort_and_gather(const ArrivedRows& arrived, const SortedExperts& sorted, Tensor& y, Stream& stream);
+
 // out[row] = Σ_j weights[row][j] · y[row_of_pair[row][j]] over its pairs in slot order, FP32, exactly 0 without any; rounded to
 // out's type. weights [S · capacity, k] f32 · y [R, H] f32 or bf16 · out [S · capacity, H] f32 or bf16
 void weighted_pair_sums(const ArrivedRows& arrived, const SortedExperts& sorted, const Tensor& weights, const Tensor& y,

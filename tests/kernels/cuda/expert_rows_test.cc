@@ -128,6 +128,16 @@ class ExpertRows : public GpuTest {
     index.resize(expected.row_index.size());
     EXPECT_EQ(index, expected.row_index);
   }
+  // Rows in sorted order, and the rest of y untouched.
+  void expect_gathered(const Arrival& arrival, const OnGpu& gpu, const Tensor& y) {
+    const Tensor rows = on_host(gpu.rows), gathered = on_host(y);
+    const std::vector<int32_t> index = sorted_by_definition(arrival).row_index;
+    for (int64_t r = 0; r < gathered.dim(0); ++r) {
+      const auto at = static_cast<size_t>(r);
+      const Tensor row = gathered.slice(r, r + 1);
+      ASSERT_TRUE(at < index.size() ? same_bytes(row, rows.slice(index[at], index[at] + 1)) : is_poison(row)) << r;
+    }
+  }
 };
 
 TEST_F(ExpertRows, AreSortedByExpertInOrderOfArrival) {
@@ -164,21 +174,27 @@ TEST_F(ExpertRows, MayAllGoToOneExpert) {
 }
 
 TEST_F(ExpertRows, AreGatheredInSortedOrder) {
+  const Arrival arrival = random_arrival({131, 40}, 131, 8, 32);
   for (const int64_t hidden_size : {8, 96, 256, 2048, 2056}) {
-    const Arrival arrival = random_arrival({131, 40}, 131, 8, 32);
     OnGpu gpu = sort(arrival, hidden_size);
     Tensor y = poisoned({arrival.max_sorted_rows(), hidden_size}, DType::kBF16);
     gather_sorted(gpu.rows, gpu.sorted(), y, stream());
-    const Tensor rows = on_host(gpu.rows), gathered = on_host(y);
-    const std::vector<int32_t> index = sorted_by_definition(arrival).row_index;
-    for (int64_t r = 0; r < gathered.dim(0); ++r) {
-      const auto at = static_cast<size_t>(r);
-      if (at < index.size()) {
-        ASSERT_TRUE(same_bytes(gathered.slice(r, r + 1), rows.slice(index[at], index[at] + 1))) << r;
-      } else {
-        ASSERT_TRUE(is_poison(gathered.slice(r, r + 1))) << r;
-      }
-    }
+    expect_gathered(arrival, gpu, y);
+  }
+}
+
+TEST_F(ExpertRows, AreSortedAndGatheredInOneCall) {
+  const std::vector<Arrival> arrivals = {random_arrival({1}, 1, 8, 128),       random_arrival({128}, 128, 8, 128),
+                                         random_arrival({3, 0, 64}, 64, 8, 5), random_arrival({2049}, 2049, 4, 32),
+                                         random_arrival({0}, 4, 4, 3),         random_arrival({50}, 50, 2, 1, 0.0)};
+  for (const Arrival& arrival : arrivals) {
+    OnGpu gpu = upload(arrival, 2056), apart = sort(arrival);
+    Tensor y = poisoned({arrival.max_sorted_rows(), 2056}, DType::kBF16);
+    sort_and_gather(gpu.arrived(), gpu.sorted(), y, stream());
+    expect_gathered(arrival, gpu, y);
+    EXPECT_TRUE(same_bytes(on_host(gpu.row_offsets), on_host(apart.row_offsets)));
+    EXPECT_TRUE(same_bytes(on_host(gpu.row_index), on_host(apart.row_index)));
+    EXPECT_TRUE(same_bytes(on_host(gpu.row_of_pair), on_host(apart.row_of_pair)));
   }
 }
 
