@@ -19,6 +19,9 @@ class MpiRuntime {
   // Whether mpirun or srun started this process. Without them MPI would start as a group of one, slowly: do not make a runtime.
   static bool launched();
 
+  // "Open MPI v4.1.4"; needs no runtime.
+  static std::string library_version();
+
   // Throws CommError when MPI does not start.
   MpiRuntime();
   ~MpiRuntime();

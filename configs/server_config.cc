@@ -32,6 +32,12 @@ void visit_fields(CpuConfig& config, Visitor& visit) {
 }
 
 template <typename Visitor>
+void visit_fields(GpuConfig& config, Visitor& visit) {
+  visit("cuda_graphs", config.cuda_graphs);
+  visit("reserved_mb", config.reserved_mb);
+}
+
+template <typename Visitor>
 void visit_fields(CommConfig& config, Visitor& visit) {
   visit("deadline_ms", config.deadline);
 }
@@ -104,6 +110,7 @@ template <typename Visitor>
 void visit_sections(ServerConfig& config, Visitor& visitor) {
   visitor.section("engine", config.engine);
   visitor.section("cpu", config.cpu);
+  visitor.section("gpu", config.gpu);
   visitor.section("comm", config.comm);
   visitor.section("cluster", config.cluster);
   visitor.section("dispatch", config.dispatch);
@@ -138,6 +145,7 @@ struct FieldReader {
   static constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
 
   void operator()(const char* key, int64_t& value) { value = fields.optional_int(key, value, -kMax, kMax); }
+  void operator()(const char* key, bool& value) { value = fields.optional_bool(key, value); }
   void operator()(const char* key, size_t& value) {
     value = static_cast<size_t>(fields.optional_int(key, static_cast<int64_t>(value), 0, kMax));
   }
@@ -211,6 +219,7 @@ std::map<std::string, int64_t> read_service_tiers(const JsonFields& root) {
 void ServerConfig::validate() const {
   engine.validate();
   cpu.validate();
+  gpu.validate();
   comm.validate();
   cluster.validate();
   dispatch.validate();

@@ -9,6 +9,7 @@
 #include "comm/comm_config.h"
 #include "engine/cpu_config.h"
 #include "engine/engine_config.h"
+#include "engine/gpu_config.h"
 #include "expert_parallel/dispatch_config.h"
 #include "frontend/frontend_config.h"
 #include "model/weight_config.h"
@@ -20,6 +21,7 @@ namespace skipper {
 struct ServerConfig {
   EngineConfig engine;
   CpuConfig cpu;
+  GpuConfig gpu;
   CommConfig comm;
   ClusterConfig cluster;
   DispatchConfig dispatch;
@@ -32,8 +34,8 @@ struct ServerConfig {
   void validate() const;
 };
 
-// Sections engine, cpu, comm, cluster, dispatch, frontend, images, weights, kv_cache, service_tiers; each key is optional, an
-// unknown one is refused with the nearest known name. An empty path gives the defaults. Throws InvalidFile.
+// Sections engine, cpu, gpu, comm, cluster, dispatch, frontend, images, weights, kv_cache, service_tiers; each key is optional,
+// an unknown one is refused with the nearest known name. An empty path gives the defaults. Throws InvalidFile.
 ServerConfig load_server_config(const std::filesystem::path& path);
 
 // Every effective value as one line of JSON, for the log.

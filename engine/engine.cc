@@ -27,6 +27,11 @@ int64_t now_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now().time_since_epoch()).count();
 }
 
+Stream stream_of(const EngineParts& parts) {
+  if (parts.model.device() == Device::host()) return Stream(parts.workers);
+  return Stream(parts.model.device());
+}
+
 }  // namespace
 
 Engine::Engine(const EngineConfig& config, const ClusterConfig& cluster, const EngineParts& parts, StepObserver observer)
@@ -34,7 +39,7 @@ Engine::Engine(const EngineConfig& config, const ClusterConfig& cluster, const E
       parts_(parts),
       observer_(std::move(observer)),
       channel_(parts.control, cluster),
-      stream_(parts.workers),
+      stream_(stream_of(parts)),
       scheduler_(config, parts.control.size()),
       step_pairs_(parts.model.pairs()),
       sent_pairs_(parts.model.pairs()),
@@ -115,6 +120,7 @@ StepPlan Engine::plan_step(const OperatingLevels::Change& levels) {
 }
 
 void Engine::set_levels(LevelTable levels) {
+  parts_.model.check_levels(levels);
   levels_.set_table(std::move(levels));
   parts_.queue.wake();
 }
@@ -126,6 +132,9 @@ uint64_t Engine::set_level(int64_t level) {
 }
 
 uint64_t Engine::append_level(OperatingPoint point) {
+  LevelTable longer = levels_.in_force().table;
+  longer.levels.push_back(point);
+  parts_.model.check_levels(longer);
   const uint64_t change = levels_.append(std::move(point));
   parts_.queue.wake();
   return change;

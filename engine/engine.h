@@ -69,6 +69,7 @@ class Engine {
   // Steps until stop() at rank 0, until rank 0 says stop elsewhere. An error ends every request with kError, aborts the group
   // and is thrown on.
   void run();
+  // Levels that the model's device cannot run are refused by InvalidRequest.
   // Rank 0, thread-safe: `levels` applies on all ranks from the next step on. Tokens under way keep the number of their level, so
   // a table that comes while requests run must begin with the levels that they use.
   void set_levels(LevelTable levels);

@@ -17,7 +17,7 @@ void EngineConfig::validate() const {
     throw InvalidFile("engine.kv_block_size: " + std::to_string(kv_block_size) + " is not a multiple of " +
                       std::to_string(kKvPanelPositions));
   }
-  require({"engine.kv_blocks_per_rank", kv_blocks_per_rank, 1, (int64_t{1} << 31) / kv_block_size - 1});
+  require({"engine.kv_blocks_per_rank", kv_blocks_per_rank, 0, (int64_t{1} << 31) / kv_block_size - 1});
   require({"engine.max_model_len", max_model_len, 2, kv_tokens_per_rank()});
   require({"engine.queue_capacity", queue_capacity, 1, 1 << 20});
   require({"engine.idle_heartbeat_ms", idle_heartbeat.count(), 10, 60000});

@@ -26,6 +26,8 @@ RankOptions rank_options_from(const CommandLine& line) {
   options.model = line.model;
   options.operating_point = line.operating_point;
   options.level = line.level;
+  // The others compute with what only the CPU has: observers, rules over whole batches.
+  if (line.command == "serve" || line.command == "eval") options.device = parse_device_choice(line.device);
   options.fits_model_len = line.max_model_len < 0;
   options.audit.file = line.audit_file;
   if (line.audit_rate >= 0.0) options.audit.rate = line.audit_rate;

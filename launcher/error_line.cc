@@ -36,6 +36,8 @@ bool is_first_rank() { return launched_rank() == 0; }
 
 int num_launched_ranks() { return integer_of("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", 1); }
 
+int num_launched_ranks_of_this_host() { return integer_of("OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE", 1); }
+
 bool lower_rank_has_ended_the_group() {
   if (is_first_rank()) return false;
   sigset_t signals;

@@ -14,6 +14,9 @@ bool is_first_rank();
 // Processes that mpirun or srun started, this one included; 1 without them. Needs no MPI.
 int num_launched_ranks();
 
+// Of them, those on this host.
+int num_launched_ranks_of_this_host();
+
 // For errors that ranks meet at the same moment: waits a moment, the longer the higher the rank, and tells whether mpirun has
 // begun to end the group meanwhile (its first sign is SIGCONT). If so, another rank has spoken.
 bool lower_rank_has_ended_the_group();

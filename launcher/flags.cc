@@ -22,6 +22,7 @@ DEFINE_int64(max_model_len, -1, "longest prompt + answer in tokens (default: the
 DEFINE_string(operating_point, "", "operating_point.json or frontier.json: thresholds that skip experts");
 DEFINE_int32(level, -1, "level of the operating point file; 0 skips nothing (default: 1 for operating_point.json)");
 DEFINE_int32(threads, -1, "threads of each rank's kernels; 0 shares the usable cores of a host among its ranks (default 0)");
+DEFINE_string(device, "", "where the model computes: cpu, cuda, or auto: a GPU if one can be used (default auto)");
 DEFINE_string(experts, "", "format of the experts: bf16, int8-gN, int4-gN, int4a-gN, int3a-gN or int2a-gN (N = 32, 64, 128)");
 DEFINE_string(dense, "",
               "format of attention projections, dense layers and head; never of a vision tower (default: as in the checkpoint)");
@@ -72,14 +73,14 @@ const std::map<std::string, Command>& commands() {
       {"serve",
        {"answer OpenAI-style HTTP requests; run it under mpirun to shard the experts over ranks",
         {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level", "experts", "dense",
-         "threads", "admin_port", "admin_key_file", "audit_file", "audit_rate", "audit_max_bytes", "imbalance_alarm"},
+         "threads", "device", "admin_port", "admin_key_file", "audit_file", "audit_rate", "audit_max_bytes", "imbalance_alarm"},
         "  skipper serve --model models/demo\n"
         "  mpirun -n 4 skipper serve --model models/demo --port 8000\n"
         "  mpirun -n 4 skipper serve --model models/demo --operating_point configs/demo_operating_point.json --level 1\n"}},
       {"eval",
        {"measure perplexity and answers on held-out texts and questions",
         {"model", "config", "data", "json", "max_model_len", "operating_point", "level", "kl", "experts", "dense", "threads",
-         "audit_file", "audit_rate", "audit_max_bytes"},
+         "device", "audit_file", "audit_rate", "audit_max_bytes"},
         "  skipper eval --model models/demo --data models/demo/eval\n"
         "  mpirun -n 4 skipper eval --model models/demo --data models/demo/eval --json result.json\n"
         "  skipper eval --model models/demo --data models/demo/eval --operating_point frontier.json --level 3 --kl true\n"}},
@@ -119,6 +120,11 @@ const std::map<std::string, Command>& commands() {
         "  skipper replay --audit audit.jsonl\n"
         "  skipper replay --audit audit.jsonl --operating_point frontier.json --level 3\n"
         "  skipper replay --audit audit.jsonl --operating_point frontier.json --level 3 --ranks 8\n"}},
+      {"doctor",
+       {"say which of MPI, GPUs and libraries this machine has, what does not fit together and what to do; changes nothing",
+        {},
+        "  skipper doctor\n"
+        "  mpirun -n 2 skipper doctor\n"}},
       {"help", {"show this help, or that of one command", {}, "  skipper help serve\n"}},
       {"version", {"print the version and what the build contains", {}, "  skipper version\n"}},
   };
@@ -262,6 +268,7 @@ CommandLine read_flags() {
   line.json = FLAGS_json;
   line.kl = FLAGS_kl;
   line.threads = FLAGS_threads;
+  line.device = FLAGS_device;
   line.imbalance_alarm = FLAGS_imbalance_alarm;
   line.points = FLAGS_points;
   line.answers = FLAGS_answers;
@@ -350,6 +357,9 @@ void check_required(const CommandLine& line, const Command& command) {
   check_calibration(line);
   check_audit(line);
   check_admin(line);
+  if (!line.device.empty() && line.device != "cpu" && line.device != "cuda" && line.device != "auto") {
+    throw UsageError("flag --device: '" + line.device + "' is unknown; expected cpu, cuda or auto");
+  }
   if (line.port < -1 || line.port > 65535) {
     throw UsageError("flag --port: " + std::to_string(line.port) + " is out of range; expected 0 to 65535");
   }

@@ -10,7 +10,7 @@ namespace skipper {
 
 // The flags as plain values. An empty string or −1 means "not given": the config file or the default decides.
 struct CommandLine {
-  std::string command;                // "serve", "eval", "quantize", "replay", "help", "version"
+  std::string command;                // "serve", "eval", "quantize", "replay", "doctor", "help", "version"
   std::vector<std::string> arguments; // what follows the command without being a flag
   std::string model;
   std::string config;
@@ -40,6 +40,7 @@ struct CommandLine {
   std::string json;
   bool kl = false;         // eval
   int32_t threads = -1;
+  std::string device;      // serve, eval
   std::string points;          // measure
   bool answers = false;        // measure
   std::string save_reference;  // measure

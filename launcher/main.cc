@@ -8,6 +8,7 @@
 #include "base/build_config.h"
 #include "base/error.h"
 #include "launcher/commands/calibrate_command.h"
+#include "launcher/commands/doctor_command.h"
 #include "launcher/commands/eval_command.h"
 #include "launcher/commands/frontier_command.h"
 #include "launcher/commands/measure_command.h"
@@ -31,6 +32,7 @@ int run(const skipper::CommandLine& line) {
   if (line.command == "measure") return skipper::run_measure(line);
   if (line.command == "quantize") return skipper::run_quantize(line);
   if (!skipper::is_first_rank()) return 0;
+  if (line.command == "doctor") return skipper::run_doctor();
   if (line.command == "replay") return skipper::run_replay(line);
   if (line.command == "version") {
     std::cout << "skipper " << skipper::kVersion << " (" << skipper::backend_versions() << ")\n";

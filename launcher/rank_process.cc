@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/build_config.h"
 #include "base/error.h"
+#include "comm/nccl_communicator.h"
 #include "launcher/core_share.h"
 #include "launcher/progress_line.h"
 #include "launcher/startup_agreement.h"
 #include "model/weight_loader.h"
+#include "tensor/gpu_properties.h"
 
 namespace skipper {
 namespace {
@@ -46,8 +49,10 @@ RankProcess::RankProcess(std::function<ServerConfig()> load_config, RankOptions 
   topology_ = std::make_unique<ClusterTopology>(ClusterTopology::discover(startup(), group_.host_name, stream));
   run_together(startup(), [&] {
     config_ = load_config();
+    choose_device();
     read_model();
   });
+  require_same_everywhere(startup(), "kind of device", device_ == Device::host() ? "CPU" : "GPU");
   require_same_everywhere(startup(), "model fingerprint", model_config_.fingerprint);
   require_same_everywhere(startup(), "settings", describe(config_));
   require_same_everywhere(startup(), "operating points", describe(levels_));
@@ -58,10 +63,35 @@ RankProcess::RankProcess(std::function<ServerConfig()> load_config, RankOptions 
 void RankProcess::load() {
   const auto start = Clock::now();
   start_workers();
+  join_gpus();
   run_together(startup(), [this] { load_model(); });
+  size_kv_cache();
+  run_together(startup(), [this] { allocate_kv_cache(); });
   LOG(INFO) << "rank=" << control().rank() << " loaded model=" << options_.model.string()
             << " seconds=" << std::chrono::duration<double>(Clock::now() - start).count() << " ranks=" << world_size()
-            << " nodes=" << topology_->num_nodes() << " threads=" << workers_->num_threads();
+            << " nodes=" << topology_->num_nodes() << " threads=" << workers_->num_threads()
+            << " kv_blocks=" << config_.engine.kv_blocks_per_rank << " device='" << describe_device(device_) << "'";
+}
+
+// In time: an audit needs what only the CPU tells, and only a GPU has memory of its own to fill with blocks.
+void RankProcess::choose_device() {
+  device_ = skipper::choose_device(options_.device, group_.node_rank);
+  if (device_ == Device::host() && config_.engine.kv_blocks_per_rank == 0) {
+    throw Error("engine.kv_blocks_per_rank: 0 stands for what the memory of a GPU holds, but the model computes on the CPU; give "
+                "a number");
+  }
+  if (device_ != Device::host() && !options_.audit.file.empty()) {
+    throw Error("flag --audit_file " + options_.audit.file.string() +
+                ": routing decisions are not recorded on a GPU; use --device cpu, or leave the flag out");
+  }
+}
+
+// How GPUs of several ranks reach one another. All ranks call it together.
+void RankProcess::join_gpus() {
+  if constexpr (kBuiltWithCuda) {
+    if (device_ == Device::host() || world_size() == 1) return;
+    gpu_data_ = std::make_shared<NcclCommunicator>(control(), device_, config_.comm);
+  }
 }
 
 // A share of cores depends on who else is on the host.
@@ -101,22 +131,61 @@ void RankProcess::read_model() {
 
 void RankProcess::load_model() {
   const EngineConfig& engine = config_.engine;
-  const ParallelContext parallel{*group_.data, *topology_, levels_, config_.dispatch};
-  const StepLimits limits{engine.max_tokens_per_step, engine.max_logit_rows};
+  const ParallelContext parallel{.data = *group_.data,
+                                 .topology = *topology_,
+                                 .levels = levels_,
+                                 .formats = config_.dispatch,
+                                 .device = device_,
+                                 .gpu_data = gpu_data_.get(),
+                                 .graphs = config_.gpu.cuda_graphs ? GraphUse::kDecodeSteps : GraphUse::kNone};
+  const StepLimits limits{engine.max_tokens_per_step, engine.max_logit_rows, engine.max_sequences_per_rank, engine.max_model_len};
   ProgressLine progress("loading weights, MB", kQuietLoad);
   const auto show = [&](size_t done, size_t total) {
     if (group_.control->rank() == 0) progress(done / kMegabyte, total / kMegabyte);
   };
   model_ = std::make_unique<MultimodalModel>(options_.model, model_config_, parallel, limits,
                                              WeightLoading{config_.weights, *workers_, show});
+}
+
+// All ranks have as many blocks as the one with the least memory: the scheduler knows one number. All ranks call it together.
+void RankProcess::size_kv_cache() {
+  if (config_.engine.kv_blocks_per_rank > 0) return;
+  const int64_t own = kv_blocks_that_fit();
+  std::vector<int64_t> all(static_cast<size_t>(world_size()));
+  Stream stream;
+  startup().all_gather({reinterpret_cast<const std::byte*>(&own), sizeof(own)},
+                       {reinterpret_cast<std::byte*>(all.data()), all.size() * sizeof(own)}, stream);
+  config_.engine.kv_blocks_per_rank = *std::ranges::min_element(all);
+}
+
+// What the weights and step buffers of all ranks on this GPU have left over, less a reserve.
+int64_t RankProcess::kv_blocks_that_fit() const {
+  const size_t reserved = static_cast<size_t>(config_.gpu.reserved_mb) * kMegabyte;
+  const size_t free_bytes = gpu_properties(device_.index).free_bytes;
+  const size_t usable = free_bytes > reserved ? free_bytes - reserved : 0;
+  const KvCacheConfig one{1, config_.engine.kv_block_size, config_.kv_dtype};
+  const size_t num_blocks = usable / KvCache::bytes_per_block(model_config_, one);
+  // Slots of the cache are numbered in 32 bits.
+  const size_t most_blocks = (size_t{1} << 31) / static_cast<size_t>(config_.engine.kv_block_size) - 1;
+  return static_cast<int64_t>(std::min(num_blocks, most_blocks)) / num_ranks_on(device_, group_.node_size);
+}
+
+void RankProcess::allocate_kv_cache() {
+  const EngineConfig& engine = config_.engine;
+  if (engine.kv_tokens_per_rank() < engine.max_model_len || engine.kv_blocks_per_rank == 0) {
+    throw Error("the KV cache has room for " + std::to_string(engine.kv_blocks_per_rank * engine.kv_block_size) +
+                " tokens beside the weights, less than max_model_len " + std::to_string(engine.max_model_len) +
+                "; lower it or gpu.reserved_mb, or spread the model over more GPUs");
+  }
   cache_ = std::make_unique<KvCache>(model_config_,
-                                     KvCacheConfig{engine.kv_blocks_per_rank, engine.kv_block_size, config_.kv_dtype});
+                                     KvCacheConfig{engine.kv_blocks_per_rank, engine.kv_block_size, config_.kv_dtype}, device_);
   runner_ = std::make_unique<ModelRunner>(*model_, *cache_, engine, processor_->token_classes(model_config_.vocab_size));
   watch_routing();
 }
 
-// Loads are always counted; it costs nothing beside routing.
+// On a CPU loads are always counted; it costs nothing beside routing.
 void RankProcess::watch_routing() {
+  if (device_ != Device::host()) return;
   const ExpertPlacement& placement = model_->placement();
   load_ = std::make_unique<ExpertLoad>(ExpertLoadShape{placement.num_moe_layers(), placement.num_experts()});
   if (!options_.audit.file.empty()) {
@@ -139,7 +208,7 @@ void RankProcess::watch_routing() {
 
 Engine& RankProcess::start_engine(StepObserver observer) {
   const EngineParts parts{*group_.control, *group_.data, *runner_, *model_, *queue_, *health_, levels_, *workers_,
-                          {.counts = load_->counts()}, level_};
+                          {.counts = load_ ? load_->counts() : std::span<const int64_t>()}, level_};
   engine_ = std::make_unique<Engine>(config_.engine, config_.cluster, parts, std::move(observer));
   return *engine_;
 }

@@ -16,6 +16,7 @@
 #include "comm/communicator_factory.h"
 #include "configs/server_config.h"
 #include "engine/engine.h"
+#include "launcher/device_choice.h"
 #include "model/kv_cache.h"
 #include "model/model_config.h"
 #include "model/multimodal_model.h"
@@ -30,6 +31,7 @@ struct RankOptions {
   int level = -1;                         // −1: 1 for operating_point.json, an error for a ladder of several levels
   bool fits_model_len = true;             // lower max_model_len to the checkpoint's; otherwise a larger one is refused
   AuditConfig audit = {};                 // of routing decisions; off without a file
+  DeviceChoice device = DeviceChoice::kCpu;
 };
 
 // Everything a rank needs to step. Members are in start-up order and end in reverse.
@@ -40,7 +42,7 @@ class RankProcess {
   // only.
   RankProcess(std::function<ServerConfig()> load_config, RankOptions options);
 
-  // Loads the weights of this rank and allocates its step buffers and KV cache.
+  // Loads the weights of this rank and allocates its step buffers and KV cache, on the GPU if the rank computes there.
   void load();
   // Builds the engine; after load(). `observer` hears every step at rank 0.
   Engine& start_engine(StepObserver observer);
@@ -56,6 +58,7 @@ class RankProcess {
   const LevelTable& levels() const { return levels_; }
   const ClusterTopology& topology() const { return *topology_; }
   uint8_t level() const { return level_; }
+  Device device() const { return device_; }
   // After load().
   MultimodalModel& model() { return *model_; }
   ModelRunner& runner() { return *runner_; }
@@ -65,12 +68,20 @@ class RankProcess {
  private:
   void read_model();
   void start_workers();
+  void choose_device();
+  void join_gpus();
   void load_model();
+  void size_kv_cache();
+  int64_t kv_blocks_that_fit() const;
+  void allocate_kv_cache();
   void watch_routing();
 
   ServerConfig config_;
   RankOptions options_;
   ProcessGroup group_;
+  Device device_;
+  // Shared, for a build without CUDA does not know how to end one.
+  std::shared_ptr<NcclCommunicator> gpu_data_;
   ModelConfig model_config_;
   LevelTable levels_;
   uint8_t level_ = 0;

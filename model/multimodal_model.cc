@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include "base/build_config.h"
+#include "expert_parallel/cuda/device_skip_table.h"
 #include "experts/expert_store.h"
 #include "model/cpu_model.h"
 #include "model/cuda/device_model.h"
@@ -111,6 +112,13 @@ void MultimodalModel::set_routing_observer(const RoutingObserver& observer) { st
 
 void MultimodalModel::set_activation_observer(const ActivationObserver& observer) {
   state_->backend->set_activation_observer(observer);
+}
+
+void MultimodalModel::check_levels(const LevelTable& levels) const {
+  if constexpr (kBuiltWithCuda) {
+    if (is_gpu(state_->device)) cuda::require_rules_of_gpu(levels);
+  }
+  (void)levels;
 }
 
 const ExpertPlacement& MultimodalModel::placement() const { return state_->placement; }

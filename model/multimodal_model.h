@@ -89,6 +89,9 @@ class MultimodalModel {
   // Bytes that one hidden row costs on its way to another rank and back.
   int64_t bytes_per_sent_row() const;
 
+  // Throws InvalidRequest naming level and key where the device cannot run a rule. Thread-safe.
+  void check_levels(const LevelTable& levels) const;
+
   // Which rank owns which expert.
   const ExpertPlacement& placement() const;
 

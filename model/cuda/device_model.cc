@@ -21,6 +21,7 @@ class DeviceModel final : public ModelBackend {
  public:
   DeviceModel(const ModelParts& parts, ModelWeights weights, const ParallelContext& parallel, ThreadPool& workers)
       : loading_(parallel.device) {
+    require_rules_of_gpu(parallel.levels);
     if (weights.vision) vision_.emplace(*parts.config.vision, *weights.vision, loading_);
     weights.vision.reset();
     DecoderWeights uploaded = upload_decoder_weights(parts.config, weights, parts.store, workers, loading_);

@@ -53,6 +53,13 @@ TEST(Flags, ReadsANumberOfThreadsAndRefusesOthers) {
   EXPECT_EQ(parse_command_line({"eval", "--model=m", "--data=d", "--threads=0"}).threads, 0);
 }
 
+TEST(Flags, ReadsADeviceAndRefusesOthers) {
+  EXPECT_EQ(parse_command_line({"eval", "--model=m", "--data=d", "--device=cuda"}).device, "cuda");
+  EXPECT_THAT(usage_error({"serve", "--model=m", "--device=gpu"}), HasSubstr("--device: 'gpu' is unknown"));
+  EXPECT_THAT(usage_error({"replay", "--audit=a", "--device=cpu"}), HasSubstr("--device belongs to"));
+  EXPECT_EQ(parse_command_line({"serve", "--model=m", "--device=auto"}).device, "auto");
+}
+
 TEST(Flags, QuantizeNeedsAFormatAndAnOutput) {
   // Flags keep their values between parses: what is missing comes first.
   EXPECT_THAT(usage_error({"quantize", "--model=m", "--experts="}), HasSubstr("--out is missing"));

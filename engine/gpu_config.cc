@@ -1,0 +1,9 @@
+#include "engine/gpu_config.h"
+
+#include "base/config_limit.h"
+
+namespace skipper {
+
+void GpuConfig::validate() const { require({"gpu.reserved_mb", reserved_mb, 0, int64_t{1} << 24}); }
+
+}  // namespace skipper
