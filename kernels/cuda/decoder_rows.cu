@@ -233,7 +233,6 @@ void check_heads(const HeadsInput& input, const HeadsOutput& output) {
   check_rank(kName, output.k_cache, 3);
   const int64_t tokens = output.q.dim(0), heads = output.q.dim(1), head_dim = output.q.dim(2), kv_heads = output.k_cache.dim(1);
   const int64_t width = (heads + 2 * kv_heads) * head_dim;
-  CHECK(head_dim == 64 || head_dim == 128) << "split_heads: heads of " << head_dim;
   CHECK(input.qkv.dtype() == DType::kF32 || input.qkv.dtype() == DType::kBF16) << "split_heads: " << name_of(input.qkv.dtype());
   check_operand(kName, input.qkv, input.qkv.dtype(), {tokens, width});
   if (input.bias.defined()) check_operand(kName, input.bias, DType::kF32, {width});
@@ -405,8 +404,13 @@ void split_heads(const HeadsInput& input, const HeadsOutput& output, Stream& str
   arguments.num_heads = static_cast<int>(output.q.dim(1));
   arguments.num_kv_heads = static_cast<int>(output.k_cache.dim(1));
   arguments.epsilon = input.epsilon;
-  if (output.q.dim(2) == 64) return launch_heads<64>(arguments, input.qkv, stream);
-  launch_heads<128>(arguments, input.qkv, stream);
+  switch (output.q.dim(2)) {
+    case 16: return launch_heads<16>(arguments, input.qkv, stream);
+    case 32: return launch_heads<32>(arguments, input.qkv, stream);
+    case 64: return launch_heads<64>(arguments, input.qkv, stream);
+    case 128: return launch_heads<128>(arguments, input.qkv, stream);
+    default: LOG(FATAL) << "split_heads: heads of " << output.q.dim(2);
+  }
 }
 
 void greedy_tokens(const Tensor& logits, Tensor& ids, Stream& stream) {

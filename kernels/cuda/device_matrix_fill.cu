@@ -48,6 +48,14 @@ __device__ __forceinline__ uint32_t random_scales(uint32_t bits, float typical) 
   return packed_pair(base + static_cast<float>(bits & 0xffff) * step, base + static_cast<float>(bits >> 16) * step);
 }
 
+// Codes of four bits without −8, which has no counterpart: weights of a mean that is not zero would send all tokens to the same
+// experts.
+__device__ __forceinline__ uint32_t balanced_nibbles(uint32_t codes) {
+  const uint32_t any = codes | codes >> 1;
+  const uint32_t is_zero = ~(any | any >> 2) & 0x11111111u;
+  return codes | is_zero << 3;
+}
+
 // What a unit holds is decided by its place within a chunk.
 struct UnitKinds {
   uint32_t units_per_chunk;
@@ -67,7 +75,10 @@ struct UnitKinds {
       return make_uint4(random_weights(bits.x, largest_weight), random_weights(bits.y, largest_weight),
                         random_weights(bits.z, largest_weight), random_weights(bits.w, largest_weight));
     }
-    if (unit % units_per_chunk < units_of_codes) return bits;
+    if (unit % units_per_chunk < units_of_codes) {
+      if (kind != WeightKind::kInt4) return bits;
+      return make_uint4(balanced_nibbles(bits.x), balanced_nibbles(bits.y), balanced_nibbles(bits.z), balanced_nibbles(bits.w));
+    }
     const float scale = largest_weight / (kind == WeightKind::kInt8 ? 128.0f : 8.0f);
     return make_uint4(random_scales(bits.x, scale), random_scales(bits.y, scale), random_scales(bits.z, scale),
                       random_scales(bits.w, scale));

@@ -127,7 +127,8 @@ __device__ __forceinline__ void fold(const State<kDim>& split, float scale, Stat
 // A tile of keys or values in shared memory: [64][kDim], pieces of 16 bytes swizzled by row against bank conflicts.
 template <int kDim>
 __device__ __forceinline__ uint32_t piece_address(uint32_t tile, int row, int piece) {
-  return tile + (row * (kDim / 8) + (piece ^ (row & 7))) * 16;
+  constexpr int kPieces = kDim / 8;
+  return tile + (row * kPieces + (piece ^ (row & (kPieces < 8 ? kPieces - 1 : 7)))) * 16;
 }
 
 // One block's sequence.
@@ -223,8 +224,9 @@ __device__ __forceinline__ void soften(const Queries<kDim>& queries, int first_k
     maximum = fmaxf(maximum, __shfl_xor_sync(~0u, maximum, 1));
     maximum = fmaxf(maximum, __shfl_xor_sync(~0u, maximum, 2));
     const float base = maximum == minus_infinity() ? 0.0f : maximum * scale;
+    // Exactly 1 where the maximum stays, as in tiles that are masked for the row.
     const bool is_empty = state.maximum[row] == minus_infinity();
-    const float factor = is_empty ? 0.0f : power_of_two(__fmaf_rn(state.maximum[row], scale, -base));
+    const float factor = is_empty ? 0.0f : power_of_two(__fmul_rn(__fsub_rn(state.maximum[row], maximum), scale));
     state.maximum[row] = maximum;
     float weight = __fmul_rn(state.weight[row], factor);
 #pragma unroll
@@ -502,7 +504,6 @@ void paged_attention(const PagedAttentionInput& input, AttentionScratch& scratch
   const int64_t num_heads = input.q.dim(1), head_dim = input.q.dim(2), kv_heads = input.k_cache.dim(1);
   const int64_t num_sequences = input.first_position.num_elements();
   CHECK(input.q.dtype() == DType::kBF16 && out.dtype() == DType::kBF16 && out.shape() == input.q.shape());
-  CHECK(head_dim == 64 || head_dim == 128) << head_dim;
   CHECK(num_heads % kv_heads == 0 && num_heads / kv_heads <= 16);
   CHECK_EQ(input.query_offsets.num_elements(), num_sequences + 1);
   if (input.q.dim(0) == 0 || num_sequences == 0) return;
@@ -530,8 +531,13 @@ void paged_attention(const PagedAttentionInput& input, AttentionScratch& scratch
                              .max_blocks = static_cast<int>(input.block_tables.dim(1)),
                              .num_splits = static_cast<int>(num_splits),
                              .scale = input.scale * kLog2E};
-  if (head_dim == 64) return run<64>(a, input.max_queries, stream);
-  run<128>(a, input.max_queries, stream);
+  switch (head_dim) {
+    case 16: return run<16>(a, input.max_queries, stream);
+    case 32: return run<32>(a, input.max_queries, stream);
+    case 64: return run<64>(a, input.max_queries, stream);
+    case 128: return run<128>(a, input.max_queries, stream);
+    default: LOG(FATAL) << "paged_attention: heads of " << head_dim;
+  }
 }
 
 }  // namespace skipper::cuda

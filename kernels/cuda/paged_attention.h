@@ -13,7 +13,7 @@ inline constexpr int64_t kSplitPositions = 256;
 // The queries of one step, sequence by sequence: rows [query_offsets[s], query_offsets[s + 1]) belong to sequence s and have
 // consecutive positions up to positions of its last one. Rows beyond query_offsets[S] get zeros.
 struct PagedAttentionInput {
-  const Tensor& q;              // [T, heads, D] bf16, D = 64 or 128
+  const Tensor& q;              // [T, heads, D] bf16, D = 16, 32, 64 or 128
   const Tensor& k_cache;        // [num_blocks · block_size, kv_heads, D] bf16
   const Tensor& v_cache;        // as k_cache
   const Tensor& query_offsets;  // [S + 1] i32

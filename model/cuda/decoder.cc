@@ -38,8 +38,8 @@ void require_shape(bool is_possible, const std::string& what) {
 void check_model(const ModelConfig& model) {
   const AttentionConfig& attention = model.attention;
   const int64_t head_dim = attention.kv.key_dim;
-  require_shape(head_dim == 64 || head_dim == 128,
-                "heads of " + std::to_string(head_dim) + " elements do not run on a GPU, which takes 64 or 128");
+  require_shape(head_dim == 16 || head_dim == 32 || head_dim == 64 || head_dim == 128,
+                "heads of " + std::to_string(head_dim) + " elements do not run on a GPU, which takes 16, 32, 64 or 128");
   require_shape(attention.kv.value_dim == head_dim && model.rotary.dim == head_dim,
                 "heads whose values or rotated parts are not as wide as their keys do not run on a GPU");
   require_shape(model.hidden_size % 8 == 0 && model.moe.intermediate_size % 8 == 0,

@@ -194,7 +194,7 @@ TEST_P(PagedAttention, DecodeHasTheBitsOfPrefill) {
 
 INSTANTIATE_TEST_SUITE_P(Shapes, PagedAttention,
                          testing::Values(Heads{32, 4, 128}, Heads{8, 2, 64}, Heads{4, 4, 64}, Heads{7, 1, 128},
-                                         Heads{16, 1, 64}));
+                                         Heads{16, 1, 64}, Heads{4, 2, 16}, Heads{6, 2, 32}));
 
 }  // namespace
 }  // namespace skipper::cuda
