@@ -29,6 +29,7 @@ int64_t most_decode_rows(const StepLimits& limits) {
 }
 
 int64_t most_rows(const StepLimits& limits) { return std::max(limits.max_tokens, most_decode_rows(limits)); }
+int64_t most_sequences(const StepLimits& limits) { return padded_rows(std::min(limits.max_tokens, limits.max_sequences)); }
 int64_t most_logit_rows(const StepLimits& limits) { return std::max(limits.max_logit_rows, most_decode_rows(limits)); }
 
 void require_shape(bool is_possible, const std::string& what) {
@@ -42,6 +43,9 @@ void check_model(const ModelConfig& model) {
                 "heads of " + std::to_string(head_dim) + " elements do not run on a GPU, which takes 16, 32, 64 or 128");
   require_shape(attention.kv.value_dim == head_dim && model.rotary.dim == head_dim,
                 "heads whose values or rotated parts are not as wide as their keys do not run on a GPU");
+  require_shape(attention.num_heads % attention.kv.kv_heads == 0 && attention.num_heads / attention.kv.kv_heads <= 16,
+                std::to_string(attention.num_heads) + " heads on " + std::to_string(attention.kv.kv_heads) +
+                    " heads of keys do not run on a GPU, which takes up to 16 on one");
   require_shape(model.hidden_size % 8 == 0 && model.moe.intermediate_size % 8 == 0,
                 "rows of " + std::to_string(model.hidden_size) + " and " + std::to_string(model.moe.intermediate_size) +
                     " elements do not run on a GPU, which takes multiples of 8");
@@ -175,7 +179,7 @@ Decoder::Decoder(const ModelConfig& model, DecoderWeights weights, const Decoder
       skip_table_({model.num_moe_layers(), model.moe.num_experts}, stream.device()),
       tallies_(model.num_moe_layers(), stream.device()),
       moe_buffers_(moe_buffer_config(model, config, context), stream.device()),
-      attention_scratch_(most_decode_rows(config.limits), padded_positions(config.limits.max_positions),
+      attention_scratch_(most_sequences(config.limits), padded_positions(config.limits.max_positions),
                          model.attention.num_heads, model.attention.kv.key_dim, stream.device()),
       inputs_(largest_shapes(config.limits, kKvPanelPositions), stream.device()),
       buffers_(std::make_unique<Buffers>(model, config.limits, stream)),

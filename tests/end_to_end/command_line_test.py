@@ -54,6 +54,7 @@ def check_usage(check, model):
     check.expect("foreign flag", ["serve", "--model", model, "--json", "x"], EXIT_USAGE, "--json belongs to 'skipper eval'")
     check.expect("malformed value", ["serve", "--model", model, "--port", "http"], EXIT_USAGE, "--port: 'http'")
     check.expect("negative value", ["serve", "--model", model, "--max_model_len", "-5"], EXIT_USAGE, "-5 is negative")
+    check.expect("unknown device", ["serve", "--model", model, "--device", "tpu"], EXIT_USAGE, "--device: 'tpu' is unknown")
     check.expect("port out of range", ["serve", "--model", model, "--port", "70000"], EXIT_USAGE, "70000.*0 to 65535")
     check.expect("missing value", ["serve", "--model"], EXIT_USAGE, "--model needs a value")
     check.expect("missing model", ["serve"], EXIT_USAGE, "--model is missing")
