@@ -1,542 +1,491 @@
-// Attention over paged keys and values on tensor cores (mma.sync m16n8k16), after FlashAttention-2 (Dao 2023, algorithm 1) and
-// Flash-Decoding: the rows of a tile are the heads of one group of several queries, so keys and values are read once for all.
-//
-// One arithmetic for prefill and decode. Positions are cut into splits of 256; within one, tiles of 64 keys are added by online
-// softmax to a state that begins empty; the splits' states are folded in ascending order by fold(). A prefill block walks all
-// splits of its rows and folds in registers; of a decode step each split is a block's, and the block that finishes last folds the
-// states from memory. A tile that is masked for a row leaves the row's bits alone.
-#include <cuda_bf16.h>
-#include <cuda_runtime.h>
-#include <glog/logging.h>
+// A warpgroup holds 64 rows: the heads that share a key/value head, of one query or of consecutive ones. Tiles of 64 positions
+// come to shared memory while the one before is multiplied (wgmma). In a prefill a block goes through all positions of its
+// queries; in decode it takes some splits of one sequence, leaves their sums in memory, and the last block of the sequence and
+// head to finish folds them. Both do the same to a row, so its bits are the same.
+#include "kernels/cuda/paged_attention.h"
 
 #include <algorithm>
 
+#include "kernels/cuda/attention_rows.cuh"
+#include "kernels/cuda/attention_tiles.cuh"
+#include "kernels/cuda/gpu_operands.h"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/paged_attention.h"
-#include "tensor/cuda/cuda_check.h"
 
 namespace skipper::cuda {
 namespace {
 
-constexpr int kTile = 64;  // keys
-constexpr int kTilesPerSplit = kSplitPositions / kTile;
-constexpr int kMinusInfinityBits = 0xff800000;
+constexpr int kWarpgroupRows = 64;
+constexpr int kPrefillWarpgroups = 2;
+constexpr int kPrefillRows = kPrefillWarpgroups * kWarpgroupRows;
+constexpr int kPrefillThreads = 128 * kPrefillWarpgroups;
+constexpr int kDecodeThreads = 128;
+// Blocks of a decode step: about four per multiprocessor of a GPU with 132, two at a time.
+constexpr int64_t kDecodeBlocks = 512;
+constexpr int kSplitTiles = static_cast<int>(kSplitPositions) / kTileKeys;
+
+// What decode leaves of a row and split: D sums, the highest score and the total weight, padded to 16 bytes.
+constexpr int kRecordExtra = 4;
+template <int kHeadDim>
+constexpr int kRecordFloats = kHeadDim + kRecordExtra;
 
 struct AttentionArguments {
   const __nv_bfloat16* q;
-  const __nv_bfloat16* k;
-  const __nv_bfloat16* v;
+  const __nv_bfloat16* k_cache;
+  const __nv_bfloat16* v_cache;
   const int32_t* query_offsets;
   const int32_t* first_position;
   const int32_t* block_tables;
   __nv_bfloat16* out;
-  float* partial;     // [S, kv_heads, splits]: sums [group, D], maxima [group], weights [group]
-  int32_t* finished;  // [S, kv_heads], zero between launches
-  int num_rows, num_sequences, num_heads, kv_heads, group, block_size, max_blocks, num_splits;
-  float scale;  // times log2(e)
+  float* partial;     // [sequence][split][head] records
+  int32_t* arrivals;  // [sequence][kv_head] splits done; 0 between launches
+  int num_rows;
+  int num_sequences;
+  int kv_heads;
+  int group;  // heads of a key/value head
+  int max_blocks;
+  int block_size;
+  int max_splits;
+  float scale;  // scores become exponents of 2
+
+  __device__ int64_t row_elements(int head_dim) const { return static_cast<int64_t>(kv_heads) * group * head_dim; }
 };
 
-__device__ __forceinline__ float minus_infinity() { return __int_as_float(kMinusInfinityBits); }
-__device__ __forceinline__ float power_of_two(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-__device__ __forceinline__ void copy_async(uint32_t destination, const void* source, bool is_valid) {
-  const int bytes = is_valid ? 16 : 0;  // the rest becomes zeros
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(bytes) : "memory");
-}
-
-__device__ __forceinline__ void load_matrices(uint32_t address, uint32_t (&r)[4]) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
-               : "memory");
-}
-__device__ __forceinline__ void load_turned_matrices(uint32_t address, uint32_t (&r)[4]) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
-               : "memory");
-}
-
-// d += a · b, 16 × 8 × 16.
-__device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ __forceinline__ uint32_t pack(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
-// A thread's part of two rows (g and g + 8 of its warp's sixteen) of an attention state: the largest score, the sum of weights
-// and the weighted sum of values, columns 8 · j + 2 · c and + 1.
-template <int kDim>
-struct State {
-  float maximum[2];
-  float weight[2];
-  float sum[kDim / 8][4];
-
-  __device__ __forceinline__ void clear() {
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      maximum[row] = minus_infinity();
-      weight[row] = 0.0f;
-    }
-#pragma unroll
-    for (int j = 0; j < kDim / 8; ++j) {
-#pragma unroll
-      for (float& value : sum[j]) value = 0.0f;
-    }
-  }
-};
-
-// What two states are multiplied with when they are added.
-struct FoldFactors {
-  float maximum, of_total, of_split;
-};
-__device__ __forceinline__ FoldFactors fold_factors(float total, float split, float scale) {
-  const float maximum = fmaxf(total, split);
-  if (maximum == minus_infinity()) return {maximum, 0.0f, 0.0f};
-  return {maximum, power_of_two((total - maximum) * scale), power_of_two((split - maximum) * scale)};
-}
-__device__ __forceinline__ float fold(float total, float split, const FoldFactors& factors) {
-  return __fmaf_rn(split, factors.of_split, __fmul_rn(total, factors.of_total));
-}
-
-template <int kDim>
-__device__ __forceinline__ void fold(const State<kDim>& split, float scale, State<kDim>& total) {
-#pragma unroll
-  for (int row = 0; row < 2; ++row) {
-    const FoldFactors factors = fold_factors(total.maximum[row], split.maximum[row], scale);
-    total.maximum[row] = factors.maximum;
-    total.weight[row] = fold(total.weight[row], split.weight[row], factors);
-#pragma unroll
-    for (int j = 0; j < kDim / 8; ++j) {
-      total.sum[j][2 * row] = fold(total.sum[j][2 * row], split.sum[j][2 * row], factors);
-      total.sum[j][2 * row + 1] = fold(total.sum[j][2 * row + 1], split.sum[j][2 * row + 1], factors);
-    }
-  }
-}
-
-// A tile of keys or values in shared memory: [64][kDim], pieces of 16 bytes swizzled by row against bank conflicts.
-template <int kDim>
-__device__ __forceinline__ uint32_t piece_address(uint32_t tile, int row, int piece) {
-  constexpr int kPieces = kDim / 8;
-  return tile + (row * kPieces + (piece ^ (row & (kPieces < 8 ? kPieces - 1 : 7)))) * 16;
-}
-
-// One block's sequence.
-struct Sequence {
-  int first_row;       // of q
+// One sequence's part of the step.
+struct SequenceStep {
+  int first_row;
   int num_queries;
-  int first_position;  // of its first query
-  const int32_t* blocks;
+  int first_position;
 
-  __device__ int num_positions() const { return first_position + num_queries; }
+  __device__ int length() const { return first_position + num_queries; }
 };
 
-// Brings keys or values of positions [first, first + 64) under way; zeros beyond the sequence's end, whatever memory holds there.
-template <int kDim>
-__device__ __forceinline__ void load_tile(const AttentionArguments& a, const Sequence& sequence, const __nv_bfloat16* cache,
-                                          int kv_head, int first, uint32_t tile) {
-  constexpr int kPieces = kDim / 8;
-  for (int i = static_cast<int>(threadIdx.x); i < kTile * kPieces; i += static_cast<int>(blockDim.x)) {
-    const int row = i / kPieces, piece = i % kPieces, position = first + row;
-    const bool is_valid = position < sequence.num_positions();
-    const int block = is_valid ? sequence.blocks[position / a.block_size] : 0;
-    const int64_t slot = static_cast<int64_t>(block) * a.block_size + position % a.block_size;
-    copy_async(piece_address<kDim>(tile, row, piece), cache + ((is_valid ? slot : 0) * a.kv_heads + kv_head) * kDim + piece * 8,
-               is_valid);
-  }
+__device__ __forceinline__ SequenceStep step_of(const AttentionArguments& a, int sequence) {
+  const int begin = a.query_offsets[sequence], end = a.query_offsets[sequence + 1], position = a.first_position[sequence];
+  return {begin, end - begin, end > begin ? position : 0};
 }
 
-// The queries of a warp's sixteen rows as A operands. Row r of the block is head r % group of query r / group.
-template <int kDim>
-struct Queries {
-  uint32_t registers[kDim / 16][4];
-  int last_position[2];  // that rows g and g + 8 see; −1 for rows without a query
+template <int kHeadDim>
+__device__ __forceinline__ CachedHead cached_head(const AttentionArguments& a, int sequence, int kv_head, int length) {
+  const int offset = kv_head * kHeadDim;
+  return {a.k_cache + offset,
+          a.v_cache + offset,
+          a.block_tables + static_cast<int64_t>(sequence) * a.max_blocks,
+          a.block_size,
+          a.kv_heads * kHeadDim,
+          length};
+}
 
-  __device__ __forceinline__ void load(const AttentionArguments& a, const Sequence& sequence, int kv_head, int first_query,
-                                       int first_row, int num_rows) {
-    const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, c = lane % 4;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = first_row + g + 8 * half, query = first_query + row / a.group;
-      const bool is_valid = row < num_rows && query < sequence.num_queries;
-      last_position[half] = is_valid ? sequence.first_position + query : -1;
-      const int64_t head = static_cast<int64_t>(sequence.first_row + query) * a.num_heads + kv_head * a.group + row % a.group;
-      const auto* q = reinterpret_cast<const uint32_t*>(a.q + head * kDim);
-#pragma unroll
-      for (int step = 0; step < kDim / 16; ++step) {
-        registers[step][half] = is_valid ? q[step * 8 + c] : 0;
-        registers[step][half + 2] = is_valid ? q[step * 8 + c + 4] : 0;
-      }
-    }
-  }
+// The rows of a warpgroup and the two of a thread. Rows are counted query by query, within one head group by head.
+struct GroupRows {
+  int64_t element[2];  // of q and out, where the row begins
+  bool valid[2];
+  int limit[2];  // positions that the row sees; of a row that is none, as many as the last one's
+  int lowest_limit, highest_limit;  // of the warpgroup; 0 without rows
 };
 
-// scores[j] = q · kᵀ for keys 8 · j + 2 · c, + 1.
-template <int kDim>
-__device__ __forceinline__ void score_tile(const Queries<kDim>& queries, uint32_t keys, float (&scores)[kTile / 8][4]) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int row = lane % 8 + lane / 16 * 8, piece = lane / 8 % 2;
+template <int kHeadDim>
+__device__ __forceinline__ GroupRows rows_from(const AttentionArguments& a, const SequenceStep& step, int kv_head, int first) {
+  const int thread = static_cast<int>(threadIdx.x) % 128, num_rows = step.num_queries * a.group;
+  GroupRows rows;
 #pragma unroll
-  for (int pair = 0; pair < kTile / 16; ++pair) {
+  for (int i = 0; i < 2; ++i) {
+    const int row = first + thread / 32 * 16 + thread % 32 / 4 + 8 * i;
+    rows.valid[i] = row < num_rows;
+    const int query = min(row / a.group, step.num_queries - 1), head = kv_head * a.group + row % a.group;
+    rows.limit[i] = step.first_position + query + 1;
+    rows.element[i] = (step.first_row + query) * a.row_elements(kHeadDim) + head * kHeadDim;
+  }
+  const int last = min(first + kWarpgroupRows, num_rows) - 1;
+  rows.lowest_limit = first < num_rows ? step.first_position + first / a.group + 1 : 0;
+  rows.highest_limit = first < num_rows ? step.first_position + last / a.group + 1 : 0;
+  return rows;
+}
+
+// The operand A of the products with keys; zeros for rows that are none, and beyond the head.
+template <int kHeadDim>
+__device__ __forceinline__ void load_queries(const AttentionArguments& a, const GroupRows& rows,
+                                             uint32_t (&q)[kWidth<kHeadDim> / 16][4]) {
+  const int column = static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
-    for (int j = 0; j < 2; ++j) {
+  for (int step = 0; step < kWidth<kHeadDim> / 16; ++step) {
 #pragma unroll
-      for (float& value : scores[2 * pair + j]) value = 0.0f;
-    }
-#pragma unroll
-    for (int step = 0; step < kDim / 16; ++step) {
-      uint32_t b[4];
-      load_matrices(piece_address<kDim>(keys, pair * 16 + row, 2 * step + piece), b);
-      multiply(scores[2 * pair], queries.registers[step], b[0], b[1]);
-      multiply(scores[2 * pair + 1], queries.registers[step], b[2], b[3]);
+    for (int part = 0; part < 4; ++part) {
+      const __nv_bfloat16* const source = a.q + rows.element[part % 2] + 16 * step + part / 2 * 8 + column;
+      q[step][part] = rows.valid[part % 2] && 16 * step < kHeadDim ? *reinterpret_cast<const uint32_t*>(source) : 0;
     }
   }
 }
 
-// Scores to weights of 2^((s − maximum) · scale), with the state brought to the new maximum. weights of masked keys are 0.
-template <int kDim>
-__device__ __forceinline__ void soften(const Queries<kDim>& queries, int first_key, float scale, float (&scores)[kTile / 8][4],
-                                       State<kDim>& state) {
-  const int c = static_cast<int>(threadIdx.x) % 4;
+// Neighbouring lanes swap pairs, so that each has four neighbouring elements and a row's lanes write whole sectors of 32 bytes.
+template <int kHeadDim>
+__device__ __forceinline__ void store_rows(const AttentionArguments& a, const GroupRows& rows,
+                                           const RowSums<kWidth<kHeadDim>>& sums) {
+  const int lane = static_cast<int>(threadIdx.x) % 4, is_odd = lane % 2;
 #pragma unroll
   for (int row = 0; row < 2; ++row) {
-    const int left = queries.last_position[row] - first_key - 2 * c;  // keys 8 · j + {0, 1} up to it count
-    float maximum = state.maximum[row];
+    __nv_bfloat16* const out = a.out + rows.element[row] + 2 * (lane - is_odd) + 8 * is_odd;
+    const auto pair = [&](int i) {
+      return attended_pair(sums.out[sum_index(row, i)], sums.out[sum_index(row, i + 1)], sums.total[row]);
+    };
 #pragma unroll
-    for (int j = 0; j < kTile / 8; ++j) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float& score = scores[j][2 * row + i];
-        if (8 * j + i > left) score = minus_infinity();
-        maximum = fmaxf(maximum, score);
-      }
-    }
-    maximum = fmaxf(maximum, __shfl_xor_sync(~0u, maximum, 1));
-    maximum = fmaxf(maximum, __shfl_xor_sync(~0u, maximum, 2));
-    const float base = maximum == minus_infinity() ? 0.0f : maximum * scale;
-    // Exactly 1 where the maximum stays, as in tiles that are masked for the row.
-    const bool is_empty = state.maximum[row] == minus_infinity();
-    const float factor = is_empty ? 0.0f : power_of_two(__fmul_rn(__fsub_rn(state.maximum[row], maximum), scale));
-    state.maximum[row] = maximum;
-    float weight = __fmul_rn(state.weight[row], factor);
-#pragma unroll
-    for (int j = 0; j < kTile / 8; ++j) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float& score = scores[j][2 * row + i];
-        score = power_of_two(__fmaf_rn(score, scale, -base));
-        weight = __fadd_rn(weight, score);
-      }
-    }
-    state.weight[row] = weight;
-#pragma unroll
-    for (int j = 0; j < kDim / 8; ++j) {
-      state.sum[j][2 * row] = __fmul_rn(state.sum[j][2 * row], factor);
-      state.sum[j][2 * row + 1] = __fmul_rn(state.sum[j][2 * row + 1], factor);
+    for (int i = 0; i < kHeadDim / 4; i += 4) {
+      const uint32_t low = pair(i), high = pair(i + 2);
+      const uint32_t other = __shfl_xor_sync(~0u, is_odd ? low : high, 1);
+      const uint2 four = is_odd ? uint2{other, high} : uint2{low, other};
+      if (rows.valid[row]) *reinterpret_cast<uint2*>(out + 4 * i) = four;
     }
   }
 }
 
-template <int kDim>
-__device__ __forceinline__ void add_values(const float (&weights)[kTile / 8][4], uint32_t values, State<kDim>& state) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int row = lane % 16, piece = lane / 16;
-#pragma unroll
-  for (int step = 0; step < kTile / 16; ++step) {
-    const float(&low)[4] = weights[2 * step];
-    const float(&high)[4] = weights[2 * step + 1];
-    const uint32_t a[4] = {pack(low[0], low[1]), pack(low[2], low[3]), pack(high[0], high[1]), pack(high[2], high[3])};
-#pragma unroll
-    for (int pair = 0; pair < kDim / 16; ++pair) {
-      uint32_t b[4];
-      load_turned_matrices(piece_address<kDim>(values, step * 16 + row, 2 * pair + piece), b);
-      multiply(state.sum[2 * pair], a, b[0], b[1]);
-      multiply(state.sum[2 * pair + 1], a, b[2], b[3]);
-    }
+// Zeros the rows beyond the last sequence, of the heads of one key/value head; `worker` of `num_workers` blocks takes its share.
+template <int kHeadDim>
+__device__ __forceinline__ void clear_unused_rows(const AttentionArguments& a, int kv_head, int worker, int num_workers) {
+  const int vectors = a.group * kHeadDim / 8;
+  for (int row = a.query_offsets[a.num_sequences] + worker; row < a.num_rows; row += num_workers) {
+    auto* out = reinterpret_cast<uint4*>(a.out + row * a.row_elements(kHeadDim) + kv_head * a.group * kHeadDim);
+    for (int i = static_cast<int>(threadIdx.x); i < vectors; i += static_cast<int>(blockDim.x)) out[i] = uint4{};
   }
 }
 
-// Weights were summed per thread: now over the four that share a row.
-template <int kDim>
-__device__ __forceinline__ void finish_split(State<kDim>& state) {
-#pragma unroll
-  for (float& weight : state.weight) {
-    weight = __fadd_rn(weight, __shfl_xor_sync(~0u, weight, 1));
-    weight = __fadd_rn(weight, __shfl_xor_sync(~0u, weight, 2));
-  }
-}
+// The splits that a block goes through.
+struct SplitWalk {
+  int first;
+  int step;
 
-struct Buffers {
-  uint32_t keys, values;
+  // The n-th tile of the walk, counted in the sequence; those of the last split may lie beyond its end.
+  __device__ int tile(int n) const { return (first + n / kSplitTiles * step) * kSplitTiles + n % kSplitTiles; }
 };
-template <int kDim>
-__device__ __forceinline__ Buffers buffer(uint32_t shared, int index) {
-  constexpr uint32_t kBytes = kTile * kDim * 2;
-  return {shared + 2 * index * kBytes, shared + (2 * index + 1) * kBytes};
+
+// Adds one tile to the sums of its split; `first_key` is its first position. The whole warpgroup calls.
+template <int kHeadDim>
+__device__ __forceinline__ void attend_tile(const uint32_t (&q)[kWidth<kHeadDim> / 16][4], const GroupRows& rows, float scale,
+                                            int first_key, uint32_t keys, uint32_t values, RowSums<kWidth<kHeadDim>>& sums) {
+  float scores[32];
+  wgmma_fence();
+  score_tile(q, keys, scores);
+  wgmma_commit();
+  wgmma_wait<0>();
+  pin(scores);
+  if (first_key + kTileKeys > rows.lowest_limit) mask_scores({rows.limit[0] - first_key, rows.limit[1] - first_key}, scores);
+  float correction[2];
+  weigh_scores(scale, scores, sums, correction);
+  uint32_t weights[4][4];
+  round_weights(scores, weights);
+  const bool is_first = first_key % kSplitPositions == 0;
+  if (!is_first) correct_sums(correction, sums);
+  pin(sums.out);
+  pin(weights);
+  wgmma_fence();
+  add_values<kWidth<kHeadDim>>(weights, values, is_first, sums.out);
+  wgmma_commit();
+  wgmma_wait<0>();
+  pin(sums.out);
 }
 
-// What the keys of tiles [first_tile, end_tile) contribute to the rows of a warp, folded into `total` split by split.
-template <int kDim>
-__device__ void attend(const AttentionArguments& a, const Sequence& sequence, int kv_head, const Queries<kDim>& queries,
-                       int first_tile, int end_tile, bool computes, uint32_t shared, State<kDim>& total) {
-  const auto load = [&](int tile) {
-    if (tile < end_tile) {
-      const Buffers to = buffer<kDim>(shared, tile % 2);
-      load_tile<kDim>(a, sequence, a.k, kv_head, tile * kTile, to.keys);
-      load_tile<kDim>(a, sequence, a.v, kv_head, tile * kTile, to.values);
+// Goes through the tiles of a walk up to the block's `num_tiles` of the sequence, and gives `finish(split, sums)` each split's
+// sums in ascending order.
+template <int kHeadDim, int kThreads, typename Finish>
+__device__ __forceinline__ void attend_splits(const AttentionArguments& a, const CachedHead& head, const GroupRows& rows,
+                                              const SplitWalk& walk, int num_tiles, Finish&& finish) {
+  extern __shared__ std::byte shared[];
+  std::byte* const stages = aligned_stages(shared);
+  const uint32_t first_stage = shared_address(stages);
+  const auto copy = [&](int n, int slots) {
+    const int tile = walk.tile(n);
+    if (tile < num_tiles) {
+      copy_tile<kHeadDim, kThreads>(head, tile, slots, first_stage + n % kNumStages * kStageBytes<kHeadDim>);
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    commit_copies();  // of nothing, too: keeps the count of the groups in flight
   };
-  State<kDim> state;
-  state.clear();
-  total.clear();
-  load(first_tile);
-  for (int tile = first_tile; tile < end_tile; ++tile) {
-    load(tile + 1);
-    asm volatile("cp.async.wait_group 1;" ::: "memory");
-    __syncthreads();
-    if (computes) {
-      const Buffers from = buffer<kDim>(shared, tile % 2);
-      float scores[kTile / 8][4];
-      score_tile(queries, from.keys, scores);
-      soften(queries, tile * kTile, a.scale, scores, state);
-      add_values(scores, from.values, state);
-      if (tile % kTilesPerSplit == kTilesPerSplit - 1 || tile + 1 == end_tile) {
-        finish_split(state);
-        fold(state, a.scale, total);
-        state.clear();
-      }
+  for (int n = 0; n < kNumStages - 1; ++n) copy(n, adjacent_slots(head, walk.tile(n)));
+  int next_slots = adjacent_slots(head, walk.tile(kNumStages - 1));
+
+  uint32_t q[kWidth<kHeadDim> / 16][4];
+  load_queries<kHeadDim>(a, rows, q);
+  const uint32_t keys = keys_descriptor(stages), values = values_descriptor<kHeadDim>(stages);
+  RowSums<kWidth<kHeadDim>> sums{};
+#pragma unroll 1
+  for (int n = 0; walk.tile(n) < num_tiles; ++n) {
+    wait_for_copies<kNumStages - 2>();
+    __syncthreads();  // the tile is there, and the stage of the one before is free
+    copy(n + kNumStages - 1, next_slots);
+    next_slots = adjacent_slots(head, walk.tile(n + kNumStages));
+
+    const int tile = walk.tile(n), first_key = tile * kTileKeys;
+    if (first_key < rows.highest_limit) {
+      const uint32_t stage = n % kNumStages * kStageStep<kHeadDim>;
+      attend_tile<kHeadDim>(q, rows, a.scale, first_key, keys + stage, values + stage, sums);
     }
-    __syncthreads();
+    const int split = tile / kSplitTiles;
+    const bool is_last = n % kSplitTiles == kSplitTiles - 1 || tile + 1 == num_tiles;
+    if (is_last && split * kSplitPositions < rows.highest_limit) {
+      finish(split, sums);
+      sums.restart();
+    }
   }
 }
 
-__device__ __forceinline__ Sequence sequence_at(const AttentionArguments& a, int index) {
-  const int first_row = a.query_offsets[index];
-  return {first_row, a.query_offsets[index + 1] - first_row, a.first_position[index],
-          a.block_tables + static_cast<int64_t>(index) * a.max_blocks};
-}
+// Which queries a block of a prefill takes.
+struct QueryTile {
+  int sequence;  // −1: none
+  int first_row;
+};
 
-// Rows of no sequence.
-template <int kDim>
-__device__ void clear_other_rows(const AttentionArguments& a, int block, int num_blocks, int kv_head) {
-  const int width = a.group * kDim / 8;
-  for (int row = a.query_offsets[a.num_sequences] + block; row < a.num_rows; row += num_blocks) {
-    auto* out = reinterpret_cast<uint4*>(a.out + (static_cast<int64_t>(row) * a.num_heads + kv_head * a.group) * kDim);
-    for (int i = static_cast<int>(threadIdx.x); i < width; i += static_cast<int>(blockDim.x)) out[i] = uint4{};
-  }
-}
+// Sequences with one query may be left to decode's kernel.
+enum class SingleQueries : int { kTake, kLeave };
 
-template <int kDim>
-__device__ __forceinline__ __nv_bfloat16* output_of(const AttentionArguments& a, const Sequence& sequence, int kv_head, int query,
-                                                    int head) {
-  return a.out + (static_cast<int64_t>(sequence.first_row + query) * a.num_heads + kv_head * a.group + head) * kDim;
-}
-
-// kWarps · 16 rows a block; grid (tiles of queries, sequences, kv heads), the longest first.
-template <int kDim, int kWarps>
-__global__ void __launch_bounds__(kWarps * 32, 1) prefill_kernel(const __grid_constant__ AttentionArguments a) {
-  extern __shared__ __align__(128) std::byte shared[];
-  allow_next_kernel();
-  wait_for_earlier_kernels();
-  const int kv_head = static_cast<int>(blockIdx.z);
-  if (blockIdx.y == 0) clear_other_rows<kDim>(a, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x), kv_head);
-  const Sequence sequence = sequence_at(a, static_cast<int>(blockIdx.y));
-  const int queries_per_tile = kWarps * 16 / a.group;
-  const int num_tiles = (sequence.num_queries + queries_per_tile - 1) / queries_per_tile;
-  const int tile = num_tiles - 1 - static_cast<int>(blockIdx.x);
-  if (tile < 0) return;
-  const int first_query = tile * queries_per_tile;
-  const int first_row = static_cast<int>(threadIdx.x) / 32 * 16;
-
-  Queries<kDim> queries;
-  queries.load(a, sequence, kv_head, first_query, first_row, queries_per_tile * a.group);
-  const int last_query = min(first_query + queries_per_tile, sequence.num_queries) - 1;
-  const int end_tile = (sequence.first_position + last_query) / kTile + 1;
-  State<kDim> total;
-  attend(a, sequence, kv_head, queries, 0, end_tile, true, static_cast<uint32_t>(__cvta_generic_to_shared(shared)), total);
-
+// The tile numbered `index` over all sequences. Every warp finds it by itself.
+__device__ __forceinline__ QueryTile query_tile(const AttentionArguments& a, int index, SingleQueries singles) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int base = 0; base < a.num_sequences; base += 32) {
+    const int sequence = base + lane;
+    const int queries = sequence < a.num_sequences ? a.query_offsets[sequence + 1] - a.query_offsets[sequence] : 0;
+    const bool is_left = queries == 1 && singles == SingleQueries::kLeave;
+    const int tiles = is_left ? 0 : (queries * a.group + kPrefillRows - 1) / kPrefillRows;
+    int end = tiles;  // of the tiles of this and earlier lanes
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (queries.last_position[half] < 0) continue;
-    const int row = first_row + lane / 4 + 8 * half;
-    const float inverse = __fdiv_rn(1.0f, total.weight[half]);
-    auto* out = reinterpret_cast<uint32_t*>(
-        output_of<kDim>(a, sequence, kv_head, first_query + row / a.group, row % a.group) + lane % 4 * 2);
-#pragma unroll
-    for (int j = 0; j < kDim / 8; ++j) {
-      out[j * 4] = pack(__fmul_rn(total.sum[j][2 * half], inverse), __fmul_rn(total.sum[j][2 * half + 1], inverse));
+    for (int distance = 1; distance < 32; distance *= 2) {
+      const int before = __shfl_up_sync(~0u, end, distance);
+      if (lane >= distance) end += before;
     }
+    const uint32_t beyond = __ballot_sync(~0u, index < end);
+    if (beyond != 0) {
+      const int found = __ffs(static_cast<int>(beyond)) - 1;
+      return {base + found, (index - __shfl_sync(~0u, end - tiles, found)) * kPrefillRows};
+    }
+    index -= __shfl_sync(~0u, end, 31);
   }
+  return {-1, 0};
 }
 
-// Decode: one query per sequence, its heads in one warp's rows; a block is one split.
-
-constexpr int kDecodeThreads = 128;  // all load, the first warp computes
-
-template <int kDim>
-__device__ __forceinline__ float* partial_of(const AttentionArguments& a, int sequence, int kv_head, int split) {
-  const int64_t index = (static_cast<int64_t>(sequence) * a.kv_heads + kv_head) * a.num_splits + split;
-  return a.partial + index * a.group * (kDim + 2);
-}
-
-// The block's state to memory.
-template <int kDim>
-__device__ __forceinline__ void store_state(const State<kDim>& state, int group, float* partial) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, c = lane % 4;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = g + 8 * half;
-    if (row >= group) continue;
-#pragma unroll
-    for (int j = 0; j < kDim / 8; ++j) {
-      *reinterpret_cast<float2*>(partial + row * kDim + 8 * j + 2 * c) = {state.sum[j][2 * half], state.sum[j][2 * half + 1]};
-    }
-    if (c == 0) {
-      partial[group * kDim + row] = state.maximum[half];
-      partial[group * (kDim + 1) + row] = state.weight[half];
-    }
-  }
-}
-
-// Folds the splits of one (sequence, kv head) in ascending order, from memory; by the whole block.
-template <int kDim>
-__device__ void fold_partials(const AttentionArguments& a, const Sequence& sequence, int index, int kv_head, int num_splits) {
-  for (int i = static_cast<int>(threadIdx.x); i < a.group * kDim / 2; i += static_cast<int>(blockDim.x)) {
-    const int row = i / (kDim / 2), column = i % (kDim / 2) * 2;
-    float maximum = minus_infinity(), weight = 0.0f, low = 0.0f, high = 0.0f;
-    for (int split = 0; split < num_splits; ++split) {
-      const float* partial = partial_of<kDim>(a, index, kv_head, split);
-      const FoldFactors factors = fold_factors(maximum, partial[a.group * kDim + row], a.scale);
-      const float2 sums = *reinterpret_cast<const float2*>(partial + row * kDim + column);
-      maximum = factors.maximum;
-      weight = fold(weight, partial[a.group * (kDim + 1) + row], factors);
-      low = fold(low, sums.x, factors);
-      high = fold(high, sums.y, factors);
-    }
-    const float inverse = __fdiv_rn(1.0f, weight);
-    *reinterpret_cast<uint32_t*>(output_of<kDim>(a, sequence, kv_head, 0, row) + column) =
-        pack(__fmul_rn(low, inverse), __fmul_rn(high, inverse));
-  }
-}
-
-template <int kDim>
-__global__ void __launch_bounds__(kDecodeThreads) decode_kernel(const __grid_constant__ AttentionArguments a) {
-  extern __shared__ __align__(128) std::byte shared[];
-  __shared__ bool is_last;
+// blockIdx.x: key/value head, then tile of queries, late ones first because they see most keys.
+template <int kHeadDim>
+__global__ void __launch_bounds__(kPrefillThreads, 1) attend_prefill(AttentionArguments a, SingleQueries singles) {
   allow_next_kernel();
   wait_for_earlier_kernels();
-  const int index = static_cast<int>(blockIdx.y), kv_head = static_cast<int>(blockIdx.z), split = static_cast<int>(blockIdx.x);
-  if (split == 0) clear_other_rows<kDim>(a, index, static_cast<int>(gridDim.y), kv_head);
-  const Sequence sequence = sequence_at(a, index);
-  const int num_tiles = (sequence.num_positions() + kTile - 1) / kTile;
-  const int num_splits = (num_tiles + kTilesPerSplit - 1) / kTilesPerSplit;
-  if (sequence.num_queries == 0 || split >= num_splits) return;
+  const int kv_head = static_cast<int>(blockIdx.x) % a.kv_heads, num_items = static_cast<int>(gridDim.x) / a.kv_heads;
+  const int item = num_items - 1 - static_cast<int>(blockIdx.x) / a.kv_heads;
+  clear_unused_rows<kHeadDim>(a, kv_head, item, num_items);
+  const QueryTile queries = query_tile(a, item, singles);
+  if (queries.sequence < 0) return;
 
-  Queries<kDim> queries;
-  const bool computes = threadIdx.x < 32;
-  queries.load(a, sequence, kv_head, 0, 0, a.group);
-  State<kDim> state;
-  attend(a, sequence, kv_head, queries, split * kTilesPerSplit, min(num_tiles, (split + 1) * kTilesPerSplit), computes,
-         static_cast<uint32_t>(__cvta_generic_to_shared(shared)), state);
-  if (computes) store_state(state, a.group, partial_of<kDim>(a, index, kv_head, split));
-  __threadfence();
-  __syncthreads();
-  int32_t* finished = a.finished + index * a.kv_heads + kv_head;
-  if (threadIdx.x == 0) is_last = atomicAdd(finished, 1) == num_splits - 1;
-  __syncthreads();
-  if (!is_last) return;
-  __threadfence();
-  if (threadIdx.x == 0) *finished = 0;
-  fold_partials<kDim>(a, sequence, index, kv_head, num_splits);
+  const SequenceStep step = step_of(a, queries.sequence);
+  const int warpgroup = static_cast<int>(threadIdx.x) / 128;
+  const GroupRows rows = rows_from<kHeadDim>(a, step, kv_head, queries.first_row + warpgroup * kWarpgroupRows);
+  const int last_row = min(queries.first_row + kPrefillRows, step.num_queries * a.group) - 1;
+  const int num_positions = step.first_position + last_row / a.group + 1;
+  const CachedHead head = cached_head<kHeadDim>(a, queries.sequence, kv_head, num_positions);
+  const int num_tiles = (num_positions + kTileKeys - 1) / kTileKeys;
+
+  RowSums<kWidth<kHeadDim>> all{};
+  attend_splits<kHeadDim, kPrefillThreads>(a, head, rows, {0, 1}, num_tiles, [&](int, const RowSums<kWidth<kHeadDim>>& split) {
+    fold_split(split, a.scale, all);
+  });
+  store_rows<kHeadDim>(a, rows, all);
 }
 
-template <int kDim>
-constexpr size_t kSharedBytes = 4 * kTile * kDim * 2;
-
-template <typename Kernel>
-void allow_shared(Kernel kernel, size_t bytes) {
-  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+template <int kHeadDim>
+__device__ __forceinline__ float* record_of(const AttentionArguments& a, int sequence, int split, int head) {
+  const int64_t row = (static_cast<int64_t>(sequence) * a.max_splits + split) * a.kv_heads * a.group + head;
+  return a.partial + row * kRecordFloats<kHeadDim>;
 }
 
-template <int kDim>
-void run(const AttentionArguments& a, int64_t max_queries, Stream& stream) {
-  constexpr int kWarps = 8;
-  static const bool is_prepared = [] {
-    allow_shared(prefill_kernel<kDim, kWarps>, kSharedBytes<kDim>);
-    allow_shared(decode_kernel<kDim>, kSharedBytes<kDim>);
-    return true;
-  }();
-  CHECK(is_prepared);
-  const auto sequences = static_cast<unsigned>(a.num_sequences), kv_heads = static_cast<unsigned>(a.kv_heads);
-  if (max_queries == 1) {
-    launch(decode_kernel<kDim>,
-           {dim3(static_cast<unsigned>(a.num_splits), sequences, kv_heads), dim3(kDecodeThreads), kSharedBytes<kDim>}, stream, a);
-    return;
+// `records` from the first head of the key/value head on.
+template <int kHeadDim>
+__device__ __forceinline__ void store_records(const AttentionArguments& a, float* records, const GroupRows& rows,
+                                              const RowSums<kWidth<kHeadDim>>& sums) {
+  const int thread = static_cast<int>(threadIdx.x);
+#pragma unroll
+  for (int row = 0; row < 2; ++row) {
+    const float total = total_of_row(sums.total[row]);
+    if (!rows.valid[row]) continue;
+    float* const record = records + (thread / 32 * 16 + thread % 32 / 4 + 8 * row) * kRecordFloats<kHeadDim>;
+#pragma unroll
+    for (int i = 0; i < kHeadDim / 4; i += 2) {
+      const float2 pair{sums.out[sum_index(row, i)], sums.out[sum_index(row, i + 1)]};
+      *reinterpret_cast<float2*>(record + 4 * i + thread % 4 * 2) = pair;
+    }
+    if (thread % 4 == 0) *reinterpret_cast<float2*>(record + kHeadDim) = {sums.highest[row], total};
   }
-  const int64_t queries_per_tile = kWarps * 16 / a.group;
-  const auto tiles = static_cast<unsigned>((max_queries + queries_per_tile - 1) / queries_per_tile);
-  launch(prefill_kernel<kDim, kWarps>, {dim3(tiles, sequences, kv_heads), dim3(kWarps * 32), kSharedBytes<kDim>}, stream, a);
 }
 
-int64_t num_splits_of(int64_t max_positions) { return (max_positions + kSplitPositions - 1) / kSplitPositions; }
+// Folds the splits of one sequence's query and writes its heads; four elements a thread and round.
+template <int kHeadDim>
+__device__ __forceinline__ void fold_records(const AttentionArguments& a, const float* records, int num_splits,
+                                             __nv_bfloat16* out) {
+  const int64_t split_stride = static_cast<int64_t>(a.kv_heads) * a.group * kRecordFloats<kHeadDim>;
+  for (int item = static_cast<int>(threadIdx.x); item < a.group * kHeadDim / 4; item += kDecodeThreads) {
+    const int head = item / (kHeadDim / 4), column = item % (kHeadDim / 4) * 4;
+    const float* record = records + head * kRecordFloats<kHeadDim>;
+    float sums[4] = {}, highest = -INFINITY, total = 0.0f;
+#pragma unroll 8
+    for (int split = 0; split < num_splits; ++split, record += split_stride) {
+      const float4 values = __ldcg(reinterpret_cast<const float4*>(record + column));
+      const float2 weight = __ldcg(reinterpret_cast<const float2*>(record + kHeadDim));
+      const FoldFactors factors = fold_factors(highest, weight.x, a.scale);
+      total = factors.fold(total, weight.y);
+      sums[0] = factors.fold(sums[0], values.x);
+      sums[1] = factors.fold(sums[1], values.y);
+      sums[2] = factors.fold(sums[2], values.z);
+      sums[3] = factors.fold(sums[3], values.w);
+    }
+    const uint2 rounded{attended_pair(sums[0], sums[1], total), attended_pair(sums[2], sums[3], total)};
+    *reinterpret_cast<uint2*>(out + head * kHeadDim + column) = rounded;
+  }
+}
+
+// Whether this block is the last of those that share `arrivals`; then all they wrote is visible, and the counter is 0 again.
+__device__ __forceinline__ bool is_last_to_arrive(int32_t* arrivals, int num_done, int num_expected) {
+  __threadfence();
+  __syncthreads();
+  const bool is_last = threadIdx.x == 0 && atomicAdd(arrivals, num_done) + num_done == num_expected;
+  if (__syncthreads_or(is_last) == 0) return false;
+  if (threadIdx.x == 0) *arrivals = 0;
+  __threadfence();
+  return true;
+}
+
+// blockIdx.x: splits x, x + gridDim.x, ...; .y: key/value head; .z: sequence, of which only those with one query count.
+template <int kHeadDim>
+__global__ void __launch_bounds__(kDecodeThreads, 2) attend_decode(AttentionArguments a) {
+  allow_next_kernel();
+  wait_for_earlier_kernels();
+  const int kv_head = static_cast<int>(blockIdx.y), sequence = static_cast<int>(blockIdx.z);
+  const SplitWalk walk{static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x)};
+  if (walk.first == 0) clear_unused_rows<kHeadDim>(a, kv_head, sequence, static_cast<int>(gridDim.z));
+  if (sequence >= a.num_sequences) return;
+  const SequenceStep step = step_of(a, sequence);
+  const int num_splits = (step.length() + static_cast<int>(kSplitPositions) - 1) / static_cast<int>(kSplitPositions);
+  if (step.num_queries != 1 || walk.first >= num_splits) return;
+
+  const GroupRows rows = rows_from<kHeadDim>(a, step, kv_head, 0);
+  const CachedHead head = cached_head<kHeadDim>(a, sequence, kv_head, step.length());
+  const int num_tiles = (step.length() + kTileKeys - 1) / kTileKeys, first_head = kv_head * a.group;
+  int num_done = 0;
+  attend_splits<kHeadDim, kDecodeThreads>(a, head, rows, walk, num_tiles, [&](int split, const RowSums<kWidth<kHeadDim>>& sums) {
+    ++num_done;
+    if (num_splits > 1) {
+      return store_records<kHeadDim>(a, record_of<kHeadDim>(a, sequence, split, first_head), rows, sums);
+    }
+    RowSums<kWidth<kHeadDim>> all{};
+    fold_split(sums, a.scale, all);
+    store_rows<kHeadDim>(a, rows, all);
+  });
+  if (num_splits == 1) return;
+  if (!is_last_to_arrive(a.arrivals + sequence * a.kv_heads + kv_head, num_done, num_splits)) return;
+  __nv_bfloat16* const out = a.out + step.first_row * a.row_elements(kHeadDim) + first_head * kHeadDim;
+  fold_records<kHeadDim>(a, record_of<kHeadDim>(a, sequence, 0, first_head), num_splits, out);
+}
+
+int64_t splits_of(int64_t num_positions) { return (num_positions + kSplitPositions - 1) / kSplitPositions; }
+
+AttentionArguments check_arguments(const PagedAttentionInput& input, AttentionScratch& scratch, Tensor& out) {
+  constexpr std::string_view kName = "paged_attention";
+  constexpr float kLog2E = 1.44269504f;
+  check_rank(kName, input.q, 3);
+  check_rank(kName, input.k_cache, 3);
+  check_rank(kName, input.block_tables, 2);
+  const int64_t heads = input.q.dim(1), head_dim = input.q.dim(2), kv_heads = input.k_cache.dim(1);
+  const int64_t num_sequences = input.query_offsets.dim(0) - 1;
+  CHECK(kv_heads > 0 && heads % kv_heads == 0 && heads / kv_heads <= kWarpgroupRows)
+      << "paged_attention: " << heads << " heads over " << kv_heads;
+  CHECK(input.block_size > 0 && input.block_size % kAdjacentPositions == 0) << "paged_attention: blocks of " << input.block_size;
+  CHECK_GT(input.scale, 0.0f);
+  check_operand(kName, input.q, DType::kBF16, input.q.shape());
+  check_operand(kName, out, DType::kBF16, input.q.shape());
+  check_operand(kName, input.k_cache, DType::kBF16, {input.k_cache.dim(0), kv_heads, head_dim});
+  check_operand(kName, input.v_cache, DType::kBF16, input.k_cache.shape());
+  check_operand(kName, input.query_offsets, DType::kI32, {num_sequences + 1});
+  check_operand(kName, input.first_position, DType::kI32, {num_sequences});
+  check_operand(kName, input.block_tables, DType::kI32, {num_sequences, input.block_tables.dim(1)});
+  return {.q = reinterpret_cast<const __nv_bfloat16*>(input.q.bytes()),
+          .k_cache = reinterpret_cast<const __nv_bfloat16*>(input.k_cache.bytes()),
+          .v_cache = reinterpret_cast<const __nv_bfloat16*>(input.v_cache.bytes()),
+          .query_offsets = input.query_offsets.data<int32_t>(),
+          .first_position = input.first_position.data<int32_t>(),
+          .block_tables = input.block_tables.data<int32_t>(),
+          .out = reinterpret_cast<__nv_bfloat16*>(out.bytes()),
+          .partial = scratch.partial.data<float>(),
+          .arrivals = scratch.arrivals.data<int32_t>(),
+          .num_rows = static_cast<int>(input.q.dim(0)),
+          .num_sequences = static_cast<int>(num_sequences),
+          .kv_heads = static_cast<int>(kv_heads),
+          .group = static_cast<int>(heads / kv_heads),
+          .max_blocks = static_cast<int>(input.block_tables.dim(1)),
+          .block_size = static_cast<int>(input.block_size),
+          .max_splits = static_cast<int>(splits_of(input.max_positions)),
+          .scale = input.scale * kLog2E};
+}
+
+bool fits(const AttentionArguments& a, int64_t head_dim, const AttentionScratch& scratch) {
+  const int64_t records = int64_t{a.num_sequences} * a.max_splits * a.kv_heads * a.group;
+  return records * (head_dim + kRecordExtra) <= scratch.partial.num_elements() &&
+         int64_t{a.num_sequences} * a.kv_heads <= scratch.arrivals.num_elements();
+}
+
+// Once, before the first launch: it must not happen while a graph is captured for the first time, and costs time.
+template <int kHeadDim>
+void raise_shared_memory() {
+  static const cudaError_t prefill =
+      cudaFuncSetAttribute(attend_prefill<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes<kHeadDim>);
+  static const cudaError_t decode =
+      cudaFuncSetAttribute(attend_decode<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes<kHeadDim>);
+  CUDA_CHECK(prefill);
+  CUDA_CHECK(decode);
+}
+
+template <int kHeadDim>
+void launch_prefill(const AttentionArguments& a, SingleQueries singles, Stream& stream) {
+  const int64_t items = std::max<int64_t>(1, int64_t{a.num_rows} * a.group / kPrefillRows + a.num_sequences);
+  launch(attend_prefill<kHeadDim>,
+         {dim3(static_cast<unsigned>(items * a.kv_heads)), dim3(kPrefillThreads), kSharedBytes<kHeadDim>}, stream, a, singles);
+}
+
+template <int kHeadDim>
+void launch_decode(const AttentionArguments& a, Stream& stream) {
+  const int64_t sequences = std::max(1, a.num_sequences), wanted = kDecodeBlocks / (sequences * a.kv_heads);
+  const int64_t blocks = std::clamp<int64_t>(wanted, 1, std::max(1, a.max_splits));
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(a.kv_heads), static_cast<unsigned>(sequences));
+  launch(attend_decode<kHeadDim>, {grid, dim3(kDecodeThreads), kSharedBytes<kHeadDim>}, stream, a);
+}
+
+template <int kHeadDim>
+void launch_attention(AttentionArguments a, int64_t max_queries, const AttentionScratch& scratch, Stream& stream) {
+  raise_shared_memory<kHeadDim>();
+  const bool has_room = fits(a, kHeadDim, scratch);
+  if (max_queries <= 1) {
+    CHECK(has_room) << "paged_attention: scratch memory for fewer than " << a.num_sequences << " sequences of " << a.max_splits
+                    << " splits";
+    return launch_decode<kHeadDim>(a, stream);
+  }
+  // Among prompts, sequences with one query are spread over more blocks apart.
+  const bool apart = has_room && a.num_sequences > 1;
+  launch_prefill<kHeadDim>(a, apart ? SingleQueries::kLeave : SingleQueries::kTake, stream);
+  if (apart) launch_decode<kHeadDim>(a, stream);
+}
 
 }  // namespace
 
 AttentionScratch::AttentionScratch(int64_t max_sequences, int64_t max_positions, int64_t num_heads, int64_t head_dim,
                                    Device device)
-    : partial(Tensor::zeros({max_sequences * num_heads * (1 + num_splits_of(max_positions) * (head_dim + 2))}, DType::kF32,
-                            device)) {}
+    : partial(Tensor::empty({max_sequences * splits_of(max_positions), num_heads, head_dim + kRecordExtra},
+                            DType::kF32, device)),
+      arrivals(Tensor::zeros({max_sequences * num_heads}, DType::kI32, device)) {}
 
 void paged_attention(const PagedAttentionInput& input, AttentionScratch& scratch, Tensor& out, Stream& stream) {
-  constexpr float kLog2E = 1.44269504088896340736f;
-  const int64_t num_heads = input.q.dim(1), head_dim = input.q.dim(2), kv_heads = input.k_cache.dim(1);
-  const int64_t num_sequences = input.first_position.num_elements();
-  CHECK(input.q.dtype() == DType::kBF16 && out.dtype() == DType::kBF16 && out.shape() == input.q.shape());
-  CHECK(num_heads % kv_heads == 0 && num_heads / kv_heads <= 16);
-  CHECK_EQ(input.query_offsets.num_elements(), num_sequences + 1);
-  if (input.q.dim(0) == 0 || num_sequences == 0) return;
-  const int64_t num_counters = num_sequences * kv_heads, num_splits = num_splits_of(input.max_positions);
-  if (input.max_queries == 1) {
-    CHECK_LE(num_sequences * (kv_heads + num_heads * num_splits * (head_dim + 2)), scratch.partial.num_elements());
-  }
-  // Counters lie at the end, where they keep their place whatever the shape.
-  float* end = scratch.partial.data<float>() + scratch.partial.num_elements();
-  const AttentionArguments a{.q = reinterpret_cast<const __nv_bfloat16*>(input.q.bytes()),
-                             .k = reinterpret_cast<const __nv_bfloat16*>(input.k_cache.bytes()),
-                             .v = reinterpret_cast<const __nv_bfloat16*>(input.v_cache.bytes()),
-                             .query_offsets = input.query_offsets.data<int32_t>(),
-                             .first_position = input.first_position.data<int32_t>(),
-                             .block_tables = input.block_tables.data<int32_t>(),
-                             .out = reinterpret_cast<__nv_bfloat16*>(out.bytes()),
-                             .partial = scratch.partial.data<float>(),
-                             .finished = reinterpret_cast<int32_t*>(end - num_counters),
-                             .num_rows = static_cast<int>(input.q.dim(0)),
-                             .num_sequences = static_cast<int>(num_sequences),
-                             .num_heads = static_cast<int>(num_heads),
-                             .kv_heads = static_cast<int>(kv_heads),
-                             .group = static_cast<int>(num_heads / kv_heads),
-                             .block_size = static_cast<int>(input.block_size),
-                             .max_blocks = static_cast<int>(input.block_tables.dim(1)),
-                             .num_splits = static_cast<int>(num_splits),
-                             .scale = input.scale * kLog2E};
-  switch (head_dim) {
-    case 16: return run<16>(a, input.max_queries, stream);
-    case 32: return run<32>(a, input.max_queries, stream);
-    case 64: return run<64>(a, input.max_queries, stream);
-    case 128: return run<128>(a, input.max_queries, stream);
-    default: LOG(FATAL) << "paged_attention: heads of " << head_dim;
+  const AttentionArguments arguments = check_arguments(input, scratch, out);
+  if (arguments.num_rows == 0) return;
+  switch (input.q.dim(2)) {
+    case 16:
+      return launch_attention<16>(arguments, input.max_queries, scratch, stream);
+    case 32:
+      return launch_attention<32>(arguments, input.max_queries, scratch, stream);
+    case 64:
+      return launch_attention<64>(arguments, input.max_queries, scratch, stream);
+    case 128:
+      return launch_attention<128>(arguments, input.max_queries, scratch, stream);
+    default:
+      LOG(FATAL) << "paged_attention: heads of " << input.q.dim(2);
   }
 }
 

@@ -29,7 +29,8 @@ struct PagedAttentionInput {
 // Memory for the splits of a decode step, allocated once.
 struct AttentionScratch {
   AttentionScratch(int64_t max_sequences, int64_t max_positions, int64_t num_heads, int64_t head_dim, Device device);
-  Tensor partial;  // f32: sums, maxima and normalisers of every (query, head, split)
+  Tensor partial;   // f32: sums, maxima and normalisers of every (query, head, split)
+  Tensor arrivals;  // i32: splits that are done, of every (query, key/value head); zeros between launches
 };
 
 // out[t] = softmax(q[t] · kᵀ · scale) · v, rounded to BF16. Softmax weights are rounded to BF16 before they meet v; sums are

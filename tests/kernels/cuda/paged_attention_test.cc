@@ -192,6 +192,28 @@ TEST_P(PagedAttention, DecodeHasTheBitsOfPrefill) {
   for (const float value : decoded.slice(5, 7).span<float>()) ASSERT_EQ(value, 0.0f);
 }
 
+TEST_P(PagedAttention, QueriesAmongPromptsHaveTheBitsOfDecode) {
+  make({300, 700, 64, 257, 1100});
+  const std::vector<Span> single{{1, 699, 1}, {2, 63, 1}, {3, 256, 1}, {4, 1099, 1}};
+  const Tensor decoded = attend(single);
+  std::vector<Span> mixed{{0, 0, 300}};
+  mixed.insert(mixed.end(), single.begin(), single.end());
+  EXPECT_TRUE(same_bytes(attend(mixed, 2).slice(300, 304), decoded));
+}
+
+TEST_P(PagedAttention, RowsWithoutSequencesAreZeros) {
+  const Heads h = GetParam();
+  const Tensor offsets = on_gpu(Tensor::zeros({1}, DType::kI32)), none = on_gpu(Tensor::empty({0}, DType::kI32));
+  const Tensor tables = on_gpu(Tensor::empty({0, 4}, DType::kI32)), q = poisoned({5, h.heads, h.dim}, DType::kBF16);
+  const Tensor cache = poisoned({kBlockSize, h.kv_heads, h.dim}, DType::kBF16);
+  AttentionScratch scratch(1, 1, h.heads, h.dim, Device::cuda(0));
+  for (const int64_t max_queries : {1, 5}) {
+    Tensor out = poisoned(q.shape(), DType::kBF16);
+    paged_attention({q, cache, cache, offsets, none, tables, kBlockSize, scale(), max_queries, 1}, scratch, out, stream());
+    for (const float value : to_f32(on_host(out)).span<float>()) ASSERT_EQ(value, 0.0f);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, PagedAttention,
                          testing::Values(Heads{32, 4, 128}, Heads{8, 2, 64}, Heads{4, 4, 64}, Heads{7, 1, 128},
                                          Heads{16, 1, 64}, Heads{4, 2, 16}, Heads{6, 2, 32}));
