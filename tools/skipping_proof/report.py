@@ -17,7 +17,7 @@ def write(workplace, methods, page):
     by_data = {data: [ByteResults(workplace, methods, ranks, data) for ranks in stages.RANKS] for data in stages.BYTE_DATA}
     blocks = {
         "samples": samples_sentence(results, by_data),
-        "targets": targets.table(results, by_data["text"]),
+        "targets": targets.table(results, [*by_data["text"], *by_data["pictures"]]),
         "kl": tables.kl_table(results),
         "kept": tables.kept_table(results),
         "generated": tables.generated_table(results),

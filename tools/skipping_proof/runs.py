@@ -48,12 +48,10 @@ class Measurer:
             self._start()
         return self
 
-    def forget(self):
-        """Measures anew: somebody needs what the run leaves behind."""
-        self.close()
-        self.samples, self.level_0, self._known = None, None, {}
-        if os.path.exists(self._cache_path):
-            os.remove(self._cache_path)
+    def run(self):
+        """Starts the program even where everything is known: somebody needs the predictions that it saves."""
+        self._start()
+        return self
 
     def close(self):
         if self._process:

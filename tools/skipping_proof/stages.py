@@ -7,19 +7,23 @@ from skipping_proof import figures
 from skipping_proof.search import Search
 
 RATIOS = (0.25, 0.5, 0.63, 0.75, 0.88)
-LADDER_RATIOS = (0.12, 0.25, 0.37, 0.5, 0.63, 0.75, 0.82, 0.88)
+LADDER_RATIOS = (0.05, 0.12, 0.25, 0.37, 0.5, 0.63, 0.75, 0.82, 0.88)
 RANKS = (2, 4, 8)
 CALIBRATION_QUESTIONS = 360
 CALIBRATION_PICTURES = 240
 TEXT_WINDOWS = 24
 BYTE_PICTURES = 300
-BYTE_SHARES = (0.1, 0.2, 0.32, 0.45, 0.58, 0.7, 0.8)
+BYTE_SHARES = (0.1, 0.2, 0.32, 0.45, 0.58, 0.7, 0.8, 0.88, 0.95)
 BYTE_TARGETS = (0.3, 0.5, 0.65, 0.8)
-PAYLOAD_SHARES = (0.2, 0.32, 0.45, 0.58, 0.7)
+PAYLOAD_SHARES = (0.2, 0.32, 0.45, 0.58, 0.7, 0.8, 0.88)
 PAYLOAD_RULES = ("pair", "exempt", "squares")
 BYTE_DATA = {"text": "eval/wikitext2_test.txt", "pictures": "eval/vqa.jsonl"}
 BYTE_KINDS = {"text": figures.TEXT_KINDS, "pictures": ("visual_questions",)}
 ANSWER_RATIO = 0.75
+# As configs/exact.json.
+EXACT_CONFIG = {"weights": {"activation_dtype": "f32"}, "kv_cache": {"dtype": "f32"},
+                "dispatch": {"payload_dtype": "f32", "combine_dtype": "f32"}}
+INT8_CONFIG = {"dispatch": {"payload_dtype": "int8"}}
 CALIBRATED_ANSWER_RATIOS = (0.37, 0.5, 0.63, 0.75, 0.88)
 
 
@@ -141,27 +145,28 @@ def answers(workplace, methods):
 
 
 def noise_measurers(workplace):
-    """(name, measurer): level 0 against itself in FP32, and on one rank against itself on four."""
-    config = workplace.path("exact.json")
-    # As configs/exact.json.
-    write_json(config, {"weights": {"activation_dtype": "f32"}, "kv_cache": {"dtype": "f32"},
-                        "dispatch": {"payload_dtype": "f32", "combine_dtype": "f32"}})
-    windows = ("--limit", workplace.num_questions, "--text_windows", 0)
-    pairs = []
-    for name, title, keep, compare_ranks in (("exact", "rounding to BF16", ("--config", config), 1),
-                                             ("plain", "four ranks instead of one", (), 4)):
+    """(what moves level 0, keeper of its predictions before, what compares those after with them)."""
+    exact, int8 = workplace.path("exact.json"), workplace.path("int8.json")
+    write_json(exact, EXACT_CONFIG)
+    write_json(int8, INT8_CONFIG)
+    samples = ("--limit", workplace.num_questions, "--text_windows", 0)
+    found = []
+    for name, title, before, after, ranks in (("exact", "BF16 instead of FP32 rows and cache", ("--config", exact), (), 1),
+                                              ("ranks", "four ranks instead of one", (), (), 4),
+                                              ("payload", "INT8 rows to the experts", (), ("--config", int8), 1),
+                                              ("experts", "INT8 experts (groups of 64)", (), ("--experts", "int8-g64"), 1)):
         reference = workplace.path(f"reference_{name}")
-        pairs.append((title, workplace.measurer(f"noise_{name}", "eval", 1, *windows, *keep, "--save_reference", reference),
-                      workplace.measurer(f"noise_from_{name}", "eval", compare_ranks, *windows, "--reference", reference)))
-    return pairs
+        found.append((title, workplace.measurer(f"noise_{name}", "eval", 1, *samples, *before, "--save_reference", reference),
+                      workplace.measurer(f"noise_from_{name}", "eval", ranks, *samples, *after, "--reference", reference)))
+    return found
 
 
 def noise(workplace, _):
     for title, keeping, comparing in noise_measurers(workplace):
         if comparing.level_0 is None:
-            keeping.forget()
-            keeping.start().close()
+            keeping.run().close()
         comparing.start().close()
+        remove_references(workplace)
         print(f"noise, {title}: KL {sum_kl(comparing.samples, comparing.level_0, figures.QUESTION_KINDS):.2e}", flush=True)
 
 
@@ -191,7 +196,7 @@ def byte_measurers(workplace, ranks, data):
     """(BF16 payload, 8-bit payload, compared with the predictions of the first at level 0)."""
     limits = ("--text_windows", TEXT_WINDOWS) if data == "text" else ("--limit", BYTE_PICTURES)
     reference, config = workplace.path(f"reference_{data}_{ranks}"), workplace.path("int8.json")
-    write_json(config, {"dispatch": {"payload_dtype": "int8"}})
+    write_json(config, INT8_CONFIG)
     plain = workplace.measurer(f"bytes_{data}_{ranks}", BYTE_DATA[data], ranks, *limits, "--save_reference", reference)
     coded = workplace.measurer(f"bytes_{data}_{ranks}_int8", BYTE_DATA[data], ranks, *limits, "--config", config,
                                "--reference", reference)
@@ -216,9 +221,10 @@ def compare_bytes(workplace, methods):
     for data in BYTE_DATA:
         for ranks in RANKS:
             plain, coded = byte_measurers(workplace, ranks, data)
-            if coded.level_0 is None:
-                plain.forget()
+            coded_points = [point for _, point, is_coded in byte_points(workplace, methods, ranks, data) if is_coded]
             plain.start()
+            if coded.level_0 is None or not all(map(coded.knows, coded_points)):
+                plain.run()
             kinds = BYTE_KINDS[data]
             unskipped = figures.remote_bytes(plain.level_0, kinds)
             for name, point, _ in byte_points(workplace, methods, ranks, data):
@@ -227,13 +233,17 @@ def compare_bytes(workplace, methods):
                       f"{100 * figures.remote_bytes(measured, kinds) / unskipped:.1f} % of the bytes", flush=True)
             plain.close()
             coded.start()
-            for _, point, is_coded in byte_points(workplace, methods, ranks, data):
-                if is_coded:
-                    coded.measure(point)
+            for point in coded_points:
+                coded.measure(point)
             coded.close()
-            for name in os.listdir(workplace.folder):
-                if name.startswith("reference_"):
-                    os.remove(workplace.path(name))
+            remove_references(workplace)
+
+
+def remove_references(workplace):
+    """They are large, and a measurement that is kept needs them no more."""
+    for name in os.listdir(workplace.folder):
+        if name.startswith("reference_"):
+            os.remove(workplace.path(name))
 
 
 STAGES = {"choose": choose, "test": test, "answers": answers, "noise": noise, "choose_bytes": choose_bytes,

@@ -13,6 +13,14 @@ def verdict(holds):
     return "reached" if holds else "**missed**"
 
 
+def by_loss(losses, holds):
+    """The verdict, with the KL at which it is which where it is not always the same."""
+    if len(set(holds)) == 1:
+        return verdict(holds[0])
+    at = lambda wanted: ", ".join(significant(loss, 1) for loss, one in zip(losses, holds) if one == wanted)
+    return f"{verdict(True)} at {at(True)}; {verdict(False)} at {at(False)}"
+
+
 def kl_ratio(results, name, other):
     """Paired: (mean, low, high) of a method's KL by another point's, on its curve where it skips as much as that point."""
     curve = sorted((point for point in results.points if point.name == name), key=lambda point: point.skipped)
@@ -51,12 +59,11 @@ def byte_targets(byte_results):
             if one.ranks != ranks or not losses:
                 continue
             found = [one.ratio(name, base, loss) for loss in losses]
-            reached = sum(ratio[0] <= most for ratio in found)
             rows.append([f"{one.curves[name].title} / {one.curves[base].title}, bytes on {ranks} ranks, "
                          f"{'WikiText' if one.data == 'text' else 'pictures'}", f"≤ {most}",
                          f"{min(r[0] for r in found):.2f} to {max(r[0] for r in found):.2f} at KL {significant(losses[0], 1)} to "
                          f"{significant(losses[-1], 1)}",
-                         verdict(reached == len(found)) + (f" ({reached} of {len(found)})" if reached < len(found) else "")])
+                         by_loss(losses, [ratio[0] <= most for ratio in found])])
     return rows
 
 
