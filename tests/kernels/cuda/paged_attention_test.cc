@@ -210,7 +210,8 @@ TEST_P(PagedAttention, RowsWithoutSequencesAreZeros) {
   for (const int64_t max_queries : {1, 5}) {
     Tensor out = poisoned(q.shape(), DType::kBF16);
     paged_attention({q, cache, cache, offsets, none, tables, kBlockSize, scale(), max_queries, 1}, scratch, out, stream());
-    for (const float value : to_f32(on_host(out)).span<float>()) ASSERT_EQ(value, 0.0f);
+    const Tensor result = to_f32(on_host(out));
+    for (const float value : result.span<float>()) ASSERT_EQ(value, 0.0f);
   }
 }
 
