@@ -17,8 +17,11 @@ class Measurer:
     """Points over one data set, under one set of flags. What was measured once is not measured again, nor is anything started."""
 
     def __init__(self, command, cache_path):
-        """`command` without --points; `cache_path` grows by a line for each measurement and belongs to that command."""
+        """`command` without --points; `cache_path` grows by a line for each measurement and belongs to that command, wherever
+        its folder is."""
         self.command = [*command, "--points", "-"]
+        folder = os.path.dirname(cache_path)
+        self._identity = [part.replace(folder, "WORK") for part in self.command]
         self.samples = None
         self.level_0 = None
         self.num_measured = 0
@@ -64,7 +67,7 @@ class Measurer:
             return
         with open(self._cache_path, encoding="utf-8") as file:
             lines = file.readlines()
-        if not lines or json.loads(lines[0]).get("command") != self.command:
+        if not lines or json.loads(lines[0]).get("command") != self._identity:
             os.remove(self._cache_path)
             return
         for line in lines[1:]:
@@ -99,7 +102,7 @@ class Measurer:
         is_new = not os.path.exists(self._cache_path)
         with open(self._cache_path, "a", encoding="utf-8") as file:
             if is_new:
-                file.write(json.dumps({"command": self.command}) + "\n")
+                file.write(json.dumps({"command": self._identity}) + "\n")
             file.write(json.dumps(entry) + "\n")
 
 
@@ -108,7 +111,8 @@ class Workplace:
 
     def __init__(self, binary, model, folder, threads, num_questions):
         """`num_questions` of the test set are used, spread evenly over it."""
-        self.binary, self.model, self.folder, self.threads, self.num_questions = binary, model, folder, threads, num_questions
+        self.binary, self.model, self.threads, self.num_questions = binary, model, threads, num_questions
+        self.folder = os.path.abspath(folder)
         self._open = []
         os.makedirs(folder, exist_ok=True)
 

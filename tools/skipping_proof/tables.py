@@ -8,7 +8,7 @@ from skipping_proof.byte_results import INT8
 NOT_REACHED = "–"
 SHOWN_DIFFERENCE = 0.01  # of a skip ratio from its column's
 TASK_RATIO = 0.75
-UNSKIPPED_NAMES = ("reduced k", "reduced k, renormalised", "naee", "dmt", "modes", "calibrated", "destination")
+TASK_METHODS = ("reduced k", "reduced k, renormalised", "naee", "adaptive_k", "single", "dmt", "modes", "calibrated")
 
 
 def significant(value, digits=2):
@@ -62,7 +62,7 @@ def perplexity_table(results):
 
 
 def task_table(results):
-    points = [results.find(name, TASK_RATIO) for name in UNSKIPPED_NAMES]
+    points = [results.find(name, TASK_RATIO) for name in TASK_METHODS]
     points = [point for point in points if point]
     rows = []
     for kind, task in results.tasks():
@@ -102,14 +102,18 @@ def byte_table(results):
 
 
 def byte_ratio_table(results):
+    losses = sorted({loss for one in results for loss in one.common_losses()})
     rows = []
     for one in results:
         for name, base in (("squares", "pair"), ("squares", "exempt"), ("sum", "pair"), ("sum", "exempt"), ("both", "exempt"),
                            ("squares" + INT8, "exempt" + INT8)):
-            cells = []
-            for loss in one.common_losses():
-                if one.curves[name].bytes_at(loss) is not None and one.curves[base].bytes_at(loss) is not None:
-                    mean, low, high = one.ratio(name, base, loss)
-                    cells.append(f"{mean:.2f} ({low:.2f}–{high:.2f}) at {significant(loss, 1)}")
-            rows.append([str(one.ranks), one.curves[name].title, one.curves[base].title, ", ".join(cells) or NOT_REACHED])
-    return markdown(["ranks", "rule", "against", "bytes of it, at KL"], rows)
+            cells = [ratio_cell(one, name, base, loss) for loss in losses]
+            rows.append([str(one.ranks), one.curves[name].title, one.curves[base].title, *cells])
+    return markdown(["ranks", "rule", "against", *(f"KL {significant(loss, 1)}" for loss in losses)], rows)
+
+
+def ratio_cell(result, name, base, loss):
+    if any(result.curves[one].bytes_at(loss) is None for one in (name, base)):
+        return NOT_REACHED
+    mean, low, high = result.ratio(name, base, loss)
+    return f"{mean:.2f} ({low:.2f}–{high:.2f})"

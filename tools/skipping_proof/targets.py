@@ -46,6 +46,9 @@ def pair_targets(results):
     rows.append([f"calibrated / reduced k, KL at {100 * RATIO:.0f} % skipped", f"≤ {MOST_OF_REDUCED_K}", ratio_text(*found),
                  verdict(found[0] <= MOST_OF_REDUCED_K)])
     found = mean_and_interval(figures.still_right(results.generated["calibrated", RATIO], results.answers.level_0))
+    right, before = (figures.right(one).mean() for one in (results.generated["calibrated", RATIO], results.answers.level_0))
+    rows.append([f"right answers at {100 * RATIO:.0f} %, calibrated, in percent of level 0's number",
+                 f"≥ {100 * LEAST_KEPT:.0f} %", f"{100 * right / before:.1f}", verdict(right / before >= LEAST_KEPT)])
     rows.append([f"level 0's right answers still right at {100 * RATIO:.0f} %, calibrated", f"≥ {100 * LEAST_KEPT:.0f} %",
                  percent(*found), verdict(found[0] >= LEAST_KEPT)])
     return rows
