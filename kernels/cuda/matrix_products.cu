@@ -39,9 +39,21 @@ struct SharedHeader {
   int first_row[kMaxMatrices + 1];   // row_offsets
 };
 
+// The table of the matrices in shared memory, at the beginning of what is allocated for the launch.
+extern __shared__ longlong2 shared_table[];
+
+__host__ __device__ constexpr int table_bytes(int num_matrices) { return num_matrices * static_cast<int>(sizeof(longlong2)); }
+
+// No kernel of a step writes the table, so it is read before the kernels before this one have finished.
+__device__ __forceinline__ void copy_table(const ProductArguments& a) {
+  for (int matrix = static_cast<int>(threadIdx.x); matrix < a.num_matrices; matrix += static_cast<int>(blockDim.x)) {
+    shared_table[matrix] = reinterpret_cast<const longlong2*>(a.table)[matrix];
+  }
+}
+
 __device__ __forceinline__ MatrixEntry entry_of(const ProductArguments& a, int matrix) {
   if (a.row_offsets == nullptr) return a.dense;
-  const longlong2 entry = reinterpret_cast<const longlong2*>(a.table)[matrix];
+  const longlong2 entry = shared_table[matrix];
   return {reinterpret_cast<const uint8_t*>(entry.x), static_cast<WeightKind>(entry.y & 0xff), static_cast<int>(entry.y >> 8)};
 }
 
@@ -396,9 +408,9 @@ template <int kWarpgroups, int kMaxWidth>
 __global__ void __launch_bounds__(producer_threads<kMaxWidth>() + kWarpgroups * kWarpgroupThreads,
                                   kMaxWidth > 64 ? 1 : 3)
     product_kernel(const __grid_constant__ ProductArguments arguments, const __grid_constant__ CUtensorMap rows_map) {
-  extern __shared__ std::byte shared[];
   // Swizzled tiles begin at multiples of 1024 bytes.
-  std::byte* stages = shared + (1024 - shared_address(shared) % 1024) % 1024;
+  std::byte* stages = reinterpret_cast<std::byte*>(shared_table) + table_bytes(arguments.num_matrices);
+  stages += (1024 - shared_address(stages) % 1024) % 1024;
   __shared__ SharedHeader header;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const bool is_producer = warp >= kWarpgroups * 4;
@@ -411,7 +423,10 @@ __global__ void __launch_bounds__(producer_threads<kMaxWidth>() + kWarpgroups * 
     fence_barrier_init();
   }
   allow_next_kernel();
-  if (arguments.row_offsets != nullptr) wait_for_earlier_kernels();
+  if (arguments.row_offsets != nullptr) {
+    copy_table(arguments);
+    wait_for_earlier_kernels();
+  }
   if (warp == kWarpgroups * 4) number_tiles<kWarpgroups>(arguments, header);
   __syncthreads();
 
@@ -462,7 +477,8 @@ void launch_product(const Product& product, const ProductPlan& plan, Stream& str
   const int rows_offset = (kWarpgroups * kGroup * chunk_room + 1023) / 1024 * 1024;
   const int rows_bytes = plan.tile_width * 128;  // a multiple of 1024
   const int stage_bytes = rows_offset + kGroup * rows_bytes;
-  const int num_stages = std::min(kMaxStages, (plan.shared_bytes - 1024) / stage_bytes);
+  const int beside_stages = 1024 + table_bytes(product.w.num_matrices());
+  const int num_stages = std::min(kMaxStages, (plan.shared_bytes - beside_stages) / stage_bytes);
   CHECK_GE(num_stages, 2);
   const ProductArguments arguments{.table = product.w.table.data<int64_t>(),
                                    .row_offsets = product.row_offsets ? product.row_offsets->data<int32_t>() : nullptr,
@@ -481,7 +497,7 @@ void launch_product(const Product& product, const ProductPlan& plan, Stream& str
   const CUtensorMap rows_map = row_tiles_map(product.x, std::min(plan.tile_width, kRowsPerBox));
   const LaunchShape shape{.blocks = dim3(plan.num_blocks),
                           .threads = dim3(producer_threads<kMaxWidth>() + kWarpgroups * kWarpgroupThreads),
-                          .shared_bytes = static_cast<size_t>(num_stages * stage_bytes + 1024)};
+                          .shared_bytes = static_cast<size_t>(num_stages * stage_bytes + beside_stages)};
   cuda::launch(kernel, shape, stream, arguments, rows_map);
 }
 
