@@ -10,6 +10,7 @@
 #include "expert_parallel/cuda/coded_rows.h"
 #include "expert_parallel/cuda/traffic_tally.h"
 #include "kernels/cuda/expert_rows.h"
+#include "kernels/cuda/expert_sums.h"
 #include "kernels/cuda/matrix_products.h"
 #include "kernels/cuda/routing.h"
 
@@ -63,29 +64,38 @@ int64_t expected_rows_per_expert(int64_t num_tokens, const DeviceMoeConfig& conf
   return std::max<int64_t>(1, (num_tokens * config.top_k + config.num_experts - 1) / config.num_experts);
 }
 
-// Rows that reached this rank, from their arrival to their weighted sums.
+// Rows that reached this rank, and the pairs of each.
 struct ExpertWork {
   const ArrivedRows& arrived;
   const Tensor& weights;  // [S · capacity, k] f32
   int64_t expected_rows = 1;
 };
 
-void run_experts(const ExpertWork& work, const DeviceMoeWeights& weights, DeviceMoeBuffers& buffers, Tensor& sums,
-                 Stream& stream) {
+// What experts made of the rows, and where each pair's is.
+struct ExpertOutputs {
+  Tensor row_of_pair;  // [S · capacity, k] i32
+  Tensor rows;         // [R, H]
+};
+
+ExpertOutputs run_experts(const ExpertWork& work, const DeviceMoeWeights& weights, DeviceMoeBuffers& buffers, Stream& stream) {
   const int64_t num_experts = weights.down.num_matrices();
   const int64_t top_k = work.arrived.slot_ids.dim(1);
   const int64_t num_rows = work.arrived.rows.dim(0) * std::min(top_k, num_experts);
   Tensor row_offsets = buffers.row_offsets.first(num_experts + 1);
   Tensor row_index = buffers.row_index.first(num_rows);
   Tensor row_of_pair = buffers.row_of_pair.first(work.arrived.rows.dim(0));
-  const SortedExperts sorted{row_offsets, row_index, row_of_pair};
   Tensor rows = buffers.sorted_rows.first(num_rows);
   Tensor activated = buffers.activated.first(num_rows);
   Tensor output = buffers.expert_output.first(num_rows);
-  sort_and_gather(work.arrived, sorted, rows, stream);
+  sort_and_gather(work.arrived, {row_offsets, row_index, row_of_pair}, rows, stream);
   expert_gate_up({rows, row_offsets, work.expected_rows}, weights.gate_up, activated, stream);
   expert_down({activated, row_offsets, work.expected_rows}, weights.down, output, stream);
-  weighted_pair_sums(work.arrived, sorted, work.weights, output, sums, stream);
+  return {row_of_pair, output};
+}
+
+void check_input(const DeviceMoeInput& input, const Tensor& out, const DeviceMoeBuffers& buffers) {
+  CHECK_LE(out.dim(0), buffers.config.max_tokens);
+  CHECK(input.x.f32.shape() == out.shape() && input.x.bf16.shape() == out.shape()) << out.shape().to_string();
 }
 
 }  // namespace
@@ -123,11 +133,9 @@ DeviceMoeLayer::DeviceMoeLayer(const DeviceMoeConfig& config, DeviceMoeWeights w
 }
 
 void DeviceMoeLayer::forward(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const {
-  const int64_t num_tokens = out.dim(0);
-  CHECK_LE(num_tokens, buffers.config.max_tokens);
-  CHECK(input.x.f32.shape() == out.shape() && input.x.bf16.shape() == out.shape()) << out.shape().to_string();
+  check_input(input, out, buffers);
   if (is_alone()) {
-    forward_alone(input, buffers, out, stream);
+    run_alone(input, buffers, [&](const PairTerms& terms) { weighted_pair_sums(terms, out, stream); }, stream);
   } else {
     forward_across_ranks(input, buffers, out, stream);
   }
@@ -165,9 +173,23 @@ void DeviceMoeLayer::route(const DeviceMoeInput& input, DeviceMoeBuffers& buffer
                stream);
 }
 
-// One rank's rows are where they arrive, and its experts' slots are their ids.
-void DeviceMoeLayer::forward_alone(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const {
-  const int64_t num_tokens = out.dim(0);
+void DeviceMoeLayer::forward_and_norm(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, const NormTail& tail,
+                                      Stream& stream) const {
+  if (!is_alone()) {
+    forward(input, buffers, tail.delta, stream);
+    return add_rms_norm(tail.delta, tail.weights, tail.hidden, tail.out, stream);
+  }
+  check_input(input, tail.hidden, buffers);
+  run_alone(input, buffers, [&](const PairTerms& terms) {
+    add_pair_sums_rms_norm(terms, tail.weights, tail.hidden, tail.out, stream);
+  }, stream);
+}
+
+// One rank's rows are where they arrive, and its experts' slots are their ids. Calls add_up(PairTerms) after the experts.
+template <typename AddUp>
+void DeviceMoeLayer::run_alone(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, const AddUp& add_up,
+                               Stream& stream) const {
+  const int64_t num_tokens = input.x.f32.dim(0);
   if (num_tokens == 0) return;
   route(input, buffers, stream);
   const Tensor expert_ids = buffers.expert_ids.first(num_tokens);
@@ -175,16 +197,9 @@ void DeviceMoeLayer::forward_alone(const DeviceMoeInput& input, DeviceMoeBuffers
   const Tensor num_rows = buffers.row_numbers.slice(num_tokens, num_tokens + 1);
   const Tensor rows = rounded_rows(input.x, buffers, stream);
   const ArrivedRows arrived{rows, expert_ids, num_rows, num_tokens};
-  const ExpertWork work{arrived, weights, expected_rows_per_expert(num_tokens, config_)};
-  if (buffers.config.combine_dtype == DType::kF32) {
-    run_experts(work, weights_, buffers, out, stream);
-    return;
-  }
-  // Rounded as if they had come back from another rank.
-  Tensor sums = buffers.dispatch.returned_sums.first(num_tokens);
-  run_experts(work, weights_, buffers, sums, stream);
-  const Tensor row_slot = buffers.row_numbers.first(num_tokens).reshaped({num_tokens, 1});
-  add_returned(sums, row_slot, num_tokens, out, stream);
+  const ExpertOutputs outputs = run_experts({arrived, weights, expected_rows_per_expert(num_tokens, config_)}, weights_, buffers,
+                                            stream);
+  add_up(PairTerms{arrived, outputs.row_of_pair, weights, outputs.rows, buffers.config.combine_dtype});
 }
 
 Tensor DeviceMoeLayer::rounded_rows(const NormedRows& x, DeviceMoeBuffers& buffers, Stream& stream) const {
@@ -212,7 +227,9 @@ void DeviceMoeLayer::forward_across_ranks(const DeviceMoeInput& input, DeviceMoe
     decode_arrived_rows({coded, buffers.dispatch.num_arrived, row_code_of(format)}, rows, stream);
   }
   if (weights_.down.num_matrices() > 0) {
-    run_experts({arrived, weights, expected_rows_per_expert(num_slots, config_)}, weights_, buffers, partial_sums, stream);
+    const ExpertOutputs outputs = run_experts({arrived, weights, expected_rows_per_expert(num_slots, config_)}, weights_, buffers,
+                                              stream);
+    weighted_pair_sums({arrived, outputs.row_of_pair, weights, outputs.rows}, partial_sums, stream);
   }
 
   context_.dispatcher->combine(config_.layer, plan, buffers.dispatch, stream);

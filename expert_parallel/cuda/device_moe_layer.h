@@ -89,6 +89,14 @@ struct DeviceMoeBuffers {
   Tensor expert_output;  // [R, H] expert_output_dtype
 };
 
+// What follows the layer: its result joins the residual stream, of which the next layer reads a norm.
+struct NormTail {
+  Tensor& hidden;       // [T, H] f32, residual stream
+  NormWeights weights;
+  NormedRows& out;      // may be the layer's input
+  Tensor& delta;        // [T, H] f32, for the layer's result where it takes memory; undefined afterwards
+};
+
 // Engine thread only. All ranks call forward() together and with the same DispatchPlan, also with no rows. But for
 // DispatchMode::kExactCounts the host waits for nothing: forward() can be captured into a CUDA graph.
 class DeviceMoeLayer {
@@ -98,13 +106,16 @@ class DeviceMoeLayer {
   // out = Σ over the experts that run of weight · expert(x), exactly 0 for a row without any.
   // out [T, H] f32, overwritten: what is to be added to the residual stream
   void forward(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const;
+  // forward() and then add_rms_norm(), to the same bits; one rank leaves out what lies between them.
+  void forward_and_norm(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, const NormTail& tail, Stream& stream) const;
 
  private:
   bool is_alone() const { return context_.placement.world_size() == 1; }
   // The rows as experts get them when they do not travel.
   Tensor rounded_rows(const NormedRows& x, DeviceMoeBuffers& buffers, Stream& stream) const;
   void route(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const;
-  void forward_alone(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const;
+  template <typename AddUp>
+  void run_alone(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, const AddUp& add_up, Stream& stream) const;
   void send_rows(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const;
   void forward_across_ranks(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const;
 

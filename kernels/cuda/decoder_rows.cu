@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/gpu_operands.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/row_norm.cuh"
 #include "kernels/cuda/row_vectors.cuh"
 
 namespace skipper::cuda {
@@ -67,27 +68,12 @@ void launch_gather(const Tensor& x, const Tensor& rows, Tensor& y, Stream& strea
 
 // --- Norms -------------------------------------------------------------------------------------------------------------------
 
-struct NormArguments {
-  const float* x;
-  const float* delta;   // added to x where kAdd
-  float* sum;           // receives the sum; may be x
-  const float* weight;  // [H]
-  float* f32;           // null: not wanted
-  __nv_bfloat16* bf16;
-  int num_vectors;  // H / 4
-  float epsilon;
-};
-
-// A row's elements stay in registers between the sum and the scaling: kVectors fours in each of kThreads threads.
+// delta: added to the rows where kAdd.
 template <int kVectors, bool kAdd>
-__global__ void __launch_bounds__(kThreads) norm_rows(NormArguments arguments) {
+__global__ void __launch_bounds__(kThreads) norm_rows(NormArguments arguments, const float* delta) {
   __shared__ float partial[kThreads / 32];
   Four weight[kVectors], x[kVectors];
-#pragma unroll
-  for (int v = 0; v < kVectors; ++v) {
-    const int i = v * kThreads + threadIdx.x;
-    if (i < arguments.num_vectors) weight[v] = load_four(arguments.weight, i);
-  }
+  arguments.load_weight(weight);
   allow_next_kernel();
   wait_for_earlier_kernels();
   const int64_t row = int64_t{blockIdx.x} * 4 * arguments.num_vectors;
@@ -96,52 +82,16 @@ __global__ void __launch_bounds__(kThreads) norm_rows(NormArguments arguments) {
     const int i = v * kThreads + threadIdx.x;
     if (i >= arguments.num_vectors) continue;
     x[v] = load_four(arguments.x + row, i);
-    if (kAdd) x[v] = x[v] + load_four(arguments.delta + row, i);
+    if (kAdd) x[v] = x[v] + load_four(delta + row, i);
   }
-  float squares = 0.0f;
-#pragma unroll
-  for (int v = 0; v < kVectors; ++v) squares += sum_of(x[v] * x[v]);
-  squares = block_sum<kThreads>(squares, partial);
-  const float scale = 1.0f / sqrtf(squares / static_cast<float>(4 * arguments.num_vectors) + arguments.epsilon);
-#pragma unroll
-  for (int v = 0; v < kVectors; ++v) {
-    const int i = v * kThreads + threadIdx.x;
-    if (i >= arguments.num_vectors) continue;
-    const Four normed = x[v] * scale * weight[v];
-    if (kAdd) store_four(x[v], arguments.sum + row, i);
-    if (arguments.f32 != nullptr) store_four(normed, arguments.f32 + row, i);
-    store_four(normed, arguments.bf16 + row, i);
-  }
+  store_norm(arguments, row, x, weight, partial);
 }
 
 template <bool kAdd>
-void launch_norm(const NormArguments& arguments, int64_t num_rows, Stream& stream) {
-  const LaunchShape shape{dim3(static_cast<unsigned>(num_rows)), dim3(kThreads)};
-  const int vectors_per_thread = (arguments.num_vectors + kThreads - 1) / kThreads;
-  if (vectors_per_thread <= 1) return launch(norm_rows<1, kAdd>, shape, stream, arguments);
-  if (vectors_per_thread <= 2) return launch(norm_rows<2, kAdd>, shape, stream, arguments);
-  if (vectors_per_thread <= 4) return launch(norm_rows<4, kAdd>, shape, stream, arguments);
-  CHECK_LE(vectors_per_thread, 8) << "rms_norm: rows of " << 4 * arguments.num_vectors;
-  launch(norm_rows<8, kAdd>, shape, stream, arguments);
-}
-
-NormArguments check_norm(const Tensor& hidden, const NormWeights& weights, NormedRows& out) {
-  constexpr std::string_view kName = "rms_norm";
-  check_rank(kName, hidden, 2);
-  check_operand(kName, hidden, DType::kF32, hidden.shape());
-  check_operand(kName, weights.weight, DType::kF32, {hidden.dim(1)});
-  check_operand(kName, out.bf16, DType::kBF16, hidden.shape());
-  if (out.f32.defined()) check_operand(kName, out.f32, DType::kF32, hidden.shape());
-  CHECK_GT(hidden.dim(1), 0) << "rms_norm: empty rows";
-  CHECK_EQ(hidden.dim(1) % 4, 0) << "rms_norm: rows of " << hidden.dim(1) << " are not whole vectors of four";
-  NormArguments arguments{};
-  arguments.x = hidden.data<float>();
-  arguments.weight = weights.weight.data<float>();
-  arguments.f32 = out.f32.defined() ? out.f32.data<float>() : nullptr;
-  arguments.bf16 = reinterpret_cast<__nv_bfloat16*>(out.bf16.bytes());
-  arguments.num_vectors = static_cast<int>(hidden.dim(1) / 4);
-  arguments.epsilon = weights.epsilon;
-  return arguments;
+void launch_norm(const NormArguments& arguments, const float* delta, int64_t num_rows, Stream& stream) {
+  with_vectors_per_thread(arguments.num_vectors, [&](auto vectors) {
+    launch(norm_rows<vectors(), kAdd>, {dim3(static_cast<unsigned>(num_rows)), dim3(kThreads)}, stream, arguments, delta);
+  });
 }
 
 // --- Heads -------------------------------------------------------------------------------------------------------------------
@@ -366,15 +316,14 @@ void gather_rows(const Tensor& x, const Tensor& rows, Tensor& y, Stream& stream)
 }
 
 void rms_norm(const Tensor& hidden, const NormWeights& weights, NormedRows& out, Stream& stream) {
-  launch_norm<false>(check_norm(hidden, weights, out), hidden.dim(0), stream);
+  launch_norm<false>(check_norm(hidden, weights, out), nullptr, hidden.dim(0), stream);
 }
 
 void add_rms_norm(const Tensor& delta, const NormWeights& weights, Tensor& hidden, NormedRows& out, Stream& stream) {
   check_operand("add_rms_norm", delta, DType::kF32, hidden.shape());
   NormArguments arguments = check_norm(hidden, weights, out);
   arguments.sum = hidden.data<float>();
-  arguments.delta = delta.data<float>();
-  launch_norm<true>(arguments, hidden.dim(0), stream);
+  launch_norm<true>(arguments, delta.data<float>(), hidden.dim(0), stream);
 }
 
 void rotary_cos_sin(const Tensor& positions, const RotaryTable& table, Tensor& cos_sin, Stream& stream) {

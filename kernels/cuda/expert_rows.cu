@@ -11,7 +11,6 @@
 
 #include "kernels/cuda/gpu_operands.h"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/row_vectors.cuh"
 
 namespace skipper::cuda {
 namespace {
@@ -220,108 +219,6 @@ __global__ void __launch_bounds__(kMaxThreads, 1) sort_pairs(SortArguments a, Ro
   for (int64_t row = num_before + warp_index(); row < end; row += num_warps()) copies.copy(a.row_index[row], row);
 }
 
-// --- Sums of rows -------------------------------------------------------------------------------------------------------------
-
-constexpr int kSumThreads = 512;
-constexpr int kTermsInFlight = 8;
-
-__device__ __forceinline__ void add_product(const Four& x, float weight, Four& sum) {
-  sum.x = fmaf(weight, x.x, sum.x);
-  sum.y = fmaf(weight, x.y, sum.y);
-  sum.z = fmaf(weight, x.z, sum.z);
-  sum.w = fmaf(weight, x.w, sum.w);
-}
-
-// Σ over `num_terms` of weight_of(j) · row row_of(j) of x, ascending, rows below 0 left out: four columns of it. What
-// is left out loads row 0 in vain: without branches the loads of several terms are under way together.
-template <typename T, typename RowOf, typename WeightOf>
-__device__ __forceinline__ Four sum_of_rows(const T* x, int words_per_row, int word, int num_terms, const RowOf& row_of,
-                                            const WeightOf& weight_of) {
-  Four sum;
-  for (int first = 0; first < num_terms; first += kTermsInFlight) {
-    int64_t rows[kTermsInFlight];
-    float weights[kTermsInFlight];
-    Four terms[kTermsInFlight];
-#pragma unroll
-    for (int j = 0; j < kTermsInFlight; ++j) {
-      rows[j] = first + j < num_terms ? row_of(first + j) : -1;
-      weights[j] = rows[j] >= 0 ? weight_of(first + j) : 0.0f;
-    }
-#pragma unroll
-    for (int j = 0; j < kTermsInFlight; ++j) terms[j] = load_four(x + max(rows[j], int64_t{0}) * words_per_row * 4, word);
-#pragma unroll
-    for (int j = 0; j < kTermsInFlight; ++j) add_product(rows[j] >= 0 ? terms[j] : Four{}, weights[j], sum);
-  }
-  return sum;
-}
-
-struct PairSumArguments {
-  const int32_t* row_of_pair;
-  const float* weights;
-  const int32_t* num_rows;
-  int64_t max_rows;
-  int64_t capacity;
-  int top_k;
-  int words_per_row;  // of four elements
-};
-
-template <typename Y, typename Out>
-__global__ void __launch_bounds__(kSumThreads) sum_pairs(PairSumArguments a, const Y* y, Out* out) {
-  allow_next_kernel();
-  wait_for_earlier_kernels();
-  for (int64_t row = blockIdx.x; row < a.max_rows; row += gridDim.x) {
-    const int64_t source = row / a.capacity;
-    if (row - source * a.capacity >= a.num_rows[source]) continue;
-    const int64_t first = row * a.top_k;
-    for (int word = threadIdx.x; word < a.words_per_row; word += blockDim.x) {
-      const Four sum = sum_of_rows(
-          y, a.words_per_row, word, a.top_k, [&](int j) { return int64_t{a.row_of_pair[first + j]}; },
-          [&](int j) { return a.weights[first + j]; });
-      store_four(sum, out + row * a.words_per_row * 4, word);
-    }
-  }
-}
-
-struct ReturnedArguments {
-  const int32_t* row_slot;
-  int64_t num_tokens;
-  int64_t capacity;
-  int world_size;
-  int words_per_row;
-};
-
-// Weights of 1: fma(1, x, sum) is x + sum.
-template <typename T>
-__global__ void __launch_bounds__(kSumThreads) sum_returned(ReturnedArguments a, const T* returned, float* out) {
-  allow_next_kernel();
-  wait_for_earlier_kernels();
-  for (int64_t token = blockIdx.x; token < a.num_tokens; token += gridDim.x) {
-    const int32_t* const slots = a.row_slot + token * a.world_size;
-    const auto row_of = [&](int rank) { return slots[rank] < 0 ? int64_t{-1} : rank * a.capacity + slots[rank]; };
-    for (int word = threadIdx.x; word < a.words_per_row; word += blockDim.x) {
-      const Four sum = sum_of_rows(returned, a.words_per_row, word, a.world_size, row_of, [](int) { return 1.0f; });
-      store_four(sum, out + token * a.words_per_row * 4, word);
-    }
-  }
-}
-
-LaunchShape block_per_row(int64_t num_rows, int64_t words_per_row) {
-  const int64_t threads = std::clamp<int64_t>(ceil_div(words_per_row, 32) * 32, 32, kSumThreads);
-  return {dim3(static_cast<unsigned>(std::min(num_rows, kMaxBlocks))), dim3(static_cast<unsigned>(threads))};
-}
-
-int words_of_four(std::string_view kernel, const Tensor& rows) {
-  CHECK_EQ(rows.dim(1) % 4, 0) << kernel << ": rows of whole fours";
-  return static_cast<int>(rows.dim(1) / 4);
-}
-
-template <typename Y>
-void launch_pair_sums(const PairSumArguments& a, const Y* y, Tensor& out, Stream& stream) {
-  const LaunchShape shape = block_per_row(a.max_rows, a.words_per_row);
-  if (out.dtype() == DType::kF32) return launch(sum_pairs<Y, float>, shape, stream, a, y, out.data<float>());
-  launch(sum_pairs<Y, __nv_bfloat16>, shape, stream, a, y, reinterpret_cast<__nv_bfloat16*>(out.bytes()));
-}
-
 // --- Planning what goes out ---------------------------------------------------------------------------------------------------
 
 struct PlanArguments {
@@ -449,29 +346,6 @@ void gather_sorted(const Tensor& rows, const SortedExperts& sorted, Tensor& y, S
          sorted.row_offsets.data<int32_t>() + num_experts);
 }
 
-void weighted_pair_sums(const ArrivedRows& arrived, const SortedExperts& sorted, const Tensor& weights, const Tensor& y,
-                        Tensor& out, Stream& stream) {
-  check_rank("weighted_pair_sums", y, 2);
-  const int64_t num_slots = arrived.num_rows.num_elements() * arrived.capacity;
-  check_operand("weighted_pair_sums", weights, DType::kF32, sorted.row_of_pair.shape());
-  check_operand("weighted_pair_sums", y, y.dtype(), y.shape());
-  check_operand("weighted_pair_sums", out, out.dtype(), {num_slots, y.dim(1)});
-  check_operand("weighted_pair_sums", sorted.row_of_pair, DType::kI32, {num_slots, arrived.slot_ids.dim(1)});
-  CHECK(out.dtype() == DType::kF32 || out.dtype() == DType::kBF16) << name_of(out.dtype());
-  if (out.num_elements() == 0) return;
-  CHECK_GT(y.dim(0), 0) << "weighted_pair_sums: no rows to load in vain";
-  const PairSumArguments arguments{.row_of_pair = sorted.row_of_pair.data<int32_t>(),
-                                   .weights = weights.data<float>(),
-                                   .num_rows = arrived.num_rows.data<int32_t>(),
-                                   .max_rows = num_slots,
-                                   .capacity = arrived.capacity,
-                                   .top_k = static_cast<int>(arrived.slot_ids.dim(1)),
-                                   .words_per_row = words_of_four("weighted_pair_sums", y)};
-  if (y.dtype() == DType::kF32) return launch_pair_sums(arguments, y.data<float>(), out, stream);
-  CHECK(y.dtype() == DType::kBF16) << name_of(y.dtype());
-  launch_pair_sums(arguments, reinterpret_cast<const __nv_bfloat16*>(y.bytes()), out, stream);
-}
-
 void plan_outgoing(const OutgoingInput& input, const OutgoingOutput& output, Stream& stream) {
   check_rank("plan_outgoing", input.expert_ids, 2);
   const int64_t num_tokens = input.expert_ids.dim(0), top_k = input.expert_ids.dim(1), world = input.world_size;
@@ -511,28 +385,6 @@ void pack_outgoing(const Tensor& x, const OutgoingOutput& plan, int64_t capacity
   if (send.num_elements() == 0 || x.num_elements() == 0) return;
   launch(pack_slots, warp_per_row(send.dim(0)), stream, row_copies(x, send), plan.token_of_row.data<int32_t>(),
          plan.num_rows.data<int32_t>(), capacity);
-}
-
-void add_returned(const Tensor& returned, const Tensor& row_slot, int64_t capacity, Tensor& out, Stream& stream) {
-  check_rank("add_returned", row_slot, 2);
-  check_rank("add_returned", out, 2);
-  const int64_t num_tokens = row_slot.dim(0), world = row_slot.dim(1);
-  check_operand("add_returned", returned, returned.dtype(), {world * capacity, out.dim(1)});
-  check_operand("add_returned", row_slot, DType::kI32, {num_tokens, world});
-  check_operand("add_returned", out, DType::kF32, {num_tokens, out.dim(1)});
-  if (out.num_elements() == 0) return;
-  const ReturnedArguments arguments{.row_slot = row_slot.data<int32_t>(),
-                                    .num_tokens = num_tokens,
-                                    .capacity = capacity,
-                                    .world_size = static_cast<int>(world),
-                                    .words_per_row = words_of_four("add_returned", out)};
-  const LaunchShape shape = block_per_row(num_tokens, arguments.words_per_row);
-  if (returned.dtype() == DType::kF32) {
-    return launch(sum_returned<float>, shape, stream, arguments, returned.data<float>(), out.data<float>());
-  }
-  CHECK(returned.dtype() == DType::kBF16) << name_of(returned.dtype());
-  launch(sum_returned<__nv_bfloat16>, shape, stream, arguments, reinterpret_cast<const __nv_bfloat16*>(returned.bytes()),
-         out.data<float>());
 }
 
 }  // namespace skipper::cuda

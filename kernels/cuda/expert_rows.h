@@ -29,11 +29,6 @@ void gather_sorted(const Tensor& rows, const SortedExperts& sorted, Tensor& y, S
 // Both one after the other; one launch where pairs are few.
 void sort_and_gather(const ArrivedRows& arrived, const SortedExperts& sorted, Tensor& y, Stream& stream);
 
-// out[row] = Σ_j weights[row][j] · y[row_of_pair[row][j]] over its pairs in slot order, FP32, exactly 0 without any; rounded to
-// out's type. weights [S · capacity, k] f32 · y [R, H] f32 or bf16 · out [S · capacity, H] f32 or bf16
-void weighted_pair_sums(const ArrivedRows& arrived, const SortedExperts& sorted, const Tensor& weights, const Tensor& y,
-                        Tensor& out, Stream& stream);
-
 // On the sending side: which rows go to which rank, deterministic, in token order.
 struct OutgoingInput {
   const Tensor& expert_ids;      // [T, k] i32, −1 = none
@@ -56,9 +51,5 @@ void plan_outgoing(const OutgoingInput& input, const OutgoingOutput& output, Str
 // Message rows: send[d · capacity + i] = x[token_of_row[d · capacity + i]] for i < num_rows[d].
 // x [T, H] bf16 · send [world · capacity, H] bf16
 void pack_outgoing(const Tensor& x, const OutgoingOutput& plan, int64_t capacity, Tensor& send, Stream& stream);
-
-// out[t] = Σ_d returned[d · capacity + row_slot[t][d]] in rank order, exactly 0 without any.
-// returned [world · capacity, H] f32 or bf16 · out [T, H] f32, overwritten
-void add_returned(const Tensor& returned, const Tensor& row_slot, int64_t capacity, Tensor& out, Stream& stream);
 
 }  // namespace skipper::cuda

@@ -293,7 +293,7 @@ void Decoder::queue_step(const Step& step) {
   for (int64_t layer = 0; layer < last; ++layer) {
     attend(step, layer, tokens);
     feed_forward(step, layer, tokens);
-    end_layer(step, layer, tokens);
+    splice_deepstack(step, layer, tokens);
   }
   // Later tokens read every token's K and V of the last layer, but its output only matters where logits are read.
   attend(step, last, tokens);
@@ -373,45 +373,54 @@ void Decoder::attend(const Step& step, int64_t layer, const LayerRows& rows) {
                   attention_scratch_, attended, step.stream);
 }
 
-// hidden += attended · oᵀ; delta = feed_forward(norm(hidden)).
+// hidden += attended · oᵀ, hidden += experts(norm(hidden)), and rows.normed.bf16 as what follows the layer reads it.
 void Decoder::feed_forward(const Step& step, int64_t layer, LayerRows& rows) {
   const DeviceLayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
   linear(rows.attended, weights.o.weight, rows.delta, step.stream);
   if (weights.o.bias.defined()) add_bias(weights.o.bias, rows.delta, step.stream);
   add_rms_norm(rows.delta, norm(weights.post_attention_norm), rows.hidden, rows.normed, step.stream);
-  if (const std::optional<DeviceMoeLayer>& moe = moe_layers_[static_cast<size_t>(layer)]) {
-    const RowTensors& policies = rows.policies;
-    const DeviceTokens tokens{policies.token_class, policies.level, policies.phase, policies.step_token, step.inputs.usage};
-    return moe->forward({rows.normed, tokens, rows.dispatch}, moe_buffers_, rows.delta, step.stream);
-  }
-  // A dense network is one expert to which all rows go.
+  const std::optional<DeviceMoeLayer>& moe = moe_layers_[static_cast<size_t>(layer)];
+  if (!moe) return feed_forward_dense(step, layer, rows);
+  const RowTensors& policies = rows.policies;
+  const DeviceTokens tokens{policies.token_class, policies.level, policies.phase, policies.step_token, step.inputs.usage};
+  NormedRows normed{{}, rows.normed.bf16};
+  moe->forward_and_norm({rows.normed, tokens, rows.dispatch}, moe_buffers_, {rows.hidden, norm_after(layer), normed, rows.delta},
+                        step.stream);
+}
+
+// A dense network is one expert to which all rows go.
+void Decoder::feed_forward_dense(const Step& step, int64_t layer, LayerRows& rows) {
+  const DeviceLayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
   const int64_t num_rows = rows.hidden.dim(0);
   Tensor activated = buffers_->activated.first(num_rows);
   const int64_t expected_rows = std::max<int64_t>(num_rows, 1);
   expert_gate_up({rows.normed.bf16, rows.policies.offsets, expected_rows}, weights.gate_up, activated, step.stream);
   expert_down({activated, rows.policies.offsets, expected_rows}, weights.down, rows.delta, step.stream);
+  NormedRows normed{{}, rows.normed.bf16};
+  add_rms_norm(rows.delta, norm_after(layer), rows.hidden, normed, step.stream);
 }
 
-// hidden += delta, and what the next layer's attention reads. DeepStack (Meng et al. 2024): features of early vision blocks join
-// the residual stream after the first layers.
-void Decoder::end_layer(const Step& step, int64_t layer, LayerRows& rows) {
-  const NormWeights next = norm(weights_.layers[static_cast<size_t>(layer) + 1].input_norm);
-  NormedRows normed{{}, rows.normed.bf16};
-  add_rms_norm(rows.delta, next, rows.hidden, normed, step.stream);
+NormWeights Decoder::norm_after(int64_t layer) const {
+  const bool is_last = layer + 1 == model_.num_layers();
+  return norm(is_last ? weights_.final_norm : weights_.layers[static_cast<size_t>(layer) + 1].input_norm);
+}
+
+// DeepStack (Meng et al. 2024): features of early vision blocks join the residual stream after the first layers.
+void Decoder::splice_deepstack(const Step& step, int64_t layer, LayerRows& rows) {
   bool has_features = false;
   for (const VisionSpan& span : step.images) {
     if (static_cast<size_t>(layer) >= span.features->deepstack.size()) continue;
     splice(step, span.features->deepstack[static_cast<size_t>(layer)], span, SpliceKind::kAdd);
     has_features = true;
   }
-  if (has_features) rms_norm(rows.hidden, next, normed, step.stream);
+  if (!has_features) return;
+  NormedRows normed{{}, rows.normed.bf16};
+  rms_norm(rows.hidden, norm_after(layer), normed, step.stream);
 }
 
-void Decoder::queue_logits(const Step& step, LayerRows& rows) {
-  NormedRows normed{{}, rows.normed.bf16};
-  add_rms_norm(rows.delta, norm(weights_.final_norm), rows.hidden, normed, step.stream);
+void Decoder::queue_logits(const Step& step, const LayerRows& rows) {
   Tensor logits = buffers_->logits.first(rows.hidden.dim(0)), greedy = buffers_->greedy.first(rows.hidden.dim(0));
-  linear(normed.bf16, weights_.head, logits, step.stream);
+  linear(rows.normed.bf16, weights_.head, logits, step.stream);
   greedy_tokens(logits, greedy, step.stream);
 }
 

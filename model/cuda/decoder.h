@@ -119,9 +119,11 @@ class Decoder {
   LayerRows wanted_rows(const Step& step, const LayerRows& tokens);
   void attend(const Step& step, int64_t layer, const LayerRows& rows);
   void feed_forward(const Step& step, int64_t layer, LayerRows& rows);
-  void end_layer(const Step& step, int64_t layer, LayerRows& rows);
+  void feed_forward_dense(const Step& step, int64_t layer, LayerRows& rows);
+  NormWeights norm_after(int64_t layer) const;
+  void splice_deepstack(const Step& step, int64_t layer, LayerRows& rows);
   void splice(const Step& step, const Tensor& features, const VisionSpan& span, SpliceKind kind);
-  void queue_logits(const Step& step, LayerRows& rows);
+  void queue_logits(const Step& step, const LayerRows& rows);
   void queue_copies(const Step& step);
   NormWeights norm(const Tensor& weight) const { return {weight, model_.rms_norm_epsilon}; }
 

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "kernels/cuda/expert_sums.h"
 #include "kernels/elementwise.h"
 #include "tests/kernels/cuda/gpu_test.h"
 
@@ -214,7 +215,7 @@ class PairSums : public ExpertRows {
       if (arrival.slot_ids[i] < 0) weights.data<float>()[i] = std::numeric_limits<float>::quiet_NaN();
     }
     Tensor out = poisoned({arrival.num_slots(), hidden_size}, types.out);
-    weighted_pair_sums(gpu.arrived(), gpu.sorted(), on_gpu(weights), on_gpu(y), out, stream());
+    weighted_pair_sums({gpu.arrived(), gpu.row_of_pair, on_gpu(weights), on_gpu(y)}, out, stream());
     const Tensor sums = on_host(out), y_f32 = converted(y, DType::kF32);
     const std::vector<int32_t> row_of_pair = sorted_by_definition(arrival).row_of_pair;
     for (int64_t row = 0; row < arrival.num_slots(); ++row) {
@@ -230,6 +231,34 @@ class PairSums : public ExpertRows {
       const Tensor actual = sums.slice(row, row + 1);
       ASSERT_TRUE(arrival.has_arrived(row) ? same_bytes(actual, converted(expected, types.out)) : is_poison(actual)) << row;
     }
+  }
+
+  // types.out: as what the sums travel.
+  void expect_same_bits_in_one_kernel(const Arrival& arrival, int64_t hidden_size, const Types& types) {
+    OnGpu gpu = sort(arrival);
+    const int64_t num_tokens = arrival.num_slots();
+    const Tensor weights = on_gpu(random_f32({num_tokens, arrival.top_k}, 3));
+    const Tensor y = on_gpu(converted(random_f32({arrival.max_sorted_rows(), hidden_size}, 2), types.y));
+    const ArrivedRows arrived = gpu.arrived();
+    const PairTerms terms{arrived, gpu.row_of_pair, weights, y, types.out};
+    Tensor travelled = poisoned({num_tokens, hidden_size}, types.out), delta = poisoned({num_tokens, hidden_size}, DType::kF32);
+    weighted_pair_sums({arrived, gpu.row_of_pair, weights, y}, travelled, stream());
+    std::vector<int32_t> slots(static_cast<size_t>(num_tokens));
+    std::iota(slots.begin(), slots.end(), 0);
+    add_returned(travelled, on_gpu(i32(slots, {num_tokens, 1})), num_tokens, delta, stream());
+    Tensor sums = poisoned(delta.shape(), DType::kF32);
+    weighted_pair_sums(terms, sums, stream());
+    EXPECT_TRUE(same_bytes(on_host(sums), on_host(delta)));
+
+    const Tensor residual = random_f32(delta.shape(), 4), norm_weight = on_gpu(random_f32({hidden_size}, 5));
+    Tensor hidden = on_gpu(residual), hidden_apart = on_gpu(residual);
+    NormedRows out{poisoned(delta.shape(), DType::kF32), poisoned(delta.shape(), DType::kBF16)};
+    NormedRows apart{poisoned(delta.shape(), DType::kF32), poisoned(delta.shape(), DType::kBF16)};
+    add_pair_sums_rms_norm(terms, {norm_weight}, hidden, out, stream());
+    add_rms_norm(delta, {norm_weight}, hidden_apart, apart, stream());
+    EXPECT_TRUE(same_bytes(on_host(hidden), on_host(hidden_apart))) << hidden_size;
+    EXPECT_TRUE(same_bytes(on_host(out.f32), on_host(apart.f32))) << hidden_size;
+    EXPECT_TRUE(same_bytes(on_host(out.bf16), on_host(apart.bf16))) << hidden_size;
   }
 };
 
@@ -250,6 +279,19 @@ TEST_F(PairSums, AreZeroForRowsWithoutPairs) {
 
 TEST_F(PairSums, CoverMoreRowsThanBlocksRunAtOnce) {
   expect_sums(random_arrival({2500, 11}, 2500, 2, 16), 64, {DType::kF32, DType::kF32});
+}
+
+// How a layer of one rank ends, in the steps of a layer of several, and in one.
+TEST_F(PairSums, GetTheSameBitsWithoutTravelAndNormedInOneKernel) {
+  for (const int64_t hidden_size : {4, 52, 256, 2048, 4100, 8192}) {
+    for (const auto& [num_tokens, top_k] : {std::pair<int32_t, int64_t>{1, 8}, {7, 4}, {61, 11}}) {
+      for (const DType y_dtype : {DType::kF32, DType::kBF16}) {
+        for (const DType travels_as : {DType::kF32, DType::kBF16}) {
+          expect_same_bits_in_one_kernel(random_arrival({num_tokens}, num_tokens, top_k, 32), hidden_size, {y_dtype, travels_as});
+        }
+      }
+    }
+  }
 }
 
 // --- What goes out ------------------------------------------------------------------------------------------------------------
