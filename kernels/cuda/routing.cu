@@ -41,6 +41,8 @@ struct RouteArguments {
   int32_t* usage;
   unsigned long long* pair_counts;
   int64_t num_tokens;
+  int num_skip_rows;
+  int num_scales;  // of all levels
   int num_experts;
   int top_k;
   int own_rank;
@@ -48,6 +50,78 @@ struct RouteArguments {
 };
 
 __device__ __forceinline__ float from_lane(float value, int lane) { return __shfl_sync(kAllLanes, value, lane); }
+
+// --- What is read -------------------------------------------------------------------------------------------------------------
+
+// With few tokens this kernel's time is that of its loads one after the other, most of them from lines that the weights of a layer
+// have driven out of the L2 cache. So lines are asked for before the earlier kernels have ended, and afterwards all that does
+// not depend on something else is loaded at once.
+__device__ __forceinline__ void prefetch_to_l2(const void* address) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+}
+
+// Line `index` of memory, if there is one.
+__device__ __forceinline__ void prefetch_line(const void* memory, int64_t num_bytes, int index) {
+  constexpr int kLineBytes = 128;
+  if (int64_t{index} * kLineBytes < num_bytes) prefetch_to_l2(static_cast<const char*>(memory) + index * kLineBytes);
+}
+
+__device__ __forceinline__ void prefetch_tables(const RouteArguments& a, int lane) {
+  prefetch_line(a.skip_rows, int64_t{sizeof(SkipRow)} * a.num_skip_rows, lane);
+  prefetch_line(a.expert_scale, int64_t{sizeof(float)} * a.num_scales, lane);
+  prefetch_line(a.pair_counts, sizeof(*a.pair_counts) * kNumCounts, lane);
+}
+
+__device__ __forceinline__ void prefetch_token(const RouteArguments& a, int64_t token, int lane) {
+  if (lane == 0) prefetch_to_l2(a.token_class + token);
+  if (lane == 1) prefetch_to_l2(a.level + token);
+  if (lane == 2) prefetch_to_l2(a.phase + token);
+  if (lane == 3) prefetch_to_l2(a.step_token + token);
+}
+
+// Loads that stay where they are written: others wait for the branch that needs them.
+__device__ __forceinline__ int load_now(const uint8_t* address) {
+  int value;
+  asm volatile("ld.global.u8 %0, [%1];" : "=r"(value) : "l"(address));
+  return value;
+}
+__device__ __forceinline__ int32_t load_now(const int32_t* address) {
+  int32_t value;
+  asm volatile("ld.global.s32 %0, [%1];" : "=r"(value) : "l"(address));
+  return value;
+}
+
+// Padding is routed as a token of class 0, and told apart where results are written: no load waits for that.
+struct TokenFacts {
+  int token_class;
+  int level;
+  int phase;
+  int32_t step_token;
+  bool is_padding;
+
+  __device__ __forceinline__ TokenFacts(const RouteArguments& a, int64_t token)
+      : token_class(load_now(a.token_class + token)),
+        level(load_now(a.level + token)),
+        phase(load_now(a.phase + token)),
+        step_token(load_now(a.step_token + token)),
+        is_padding(token_class >= kNumClasses) {
+    if (is_padding) token_class = level = phase = 0;
+  }
+};
+
+// Where an expert lives, from tables that no kernel writes.
+struct Home {
+  int32_t rank;
+  int32_t hop;
+};
+
+__device__ __forceinline__ void load_homes(const RouteArguments& a, Home* homes) {
+#pragma unroll 1
+  for (int expert = threadIdx.x; expert < a.num_experts; expert += 32 * kWarps) {
+    const int32_t rank = a.rank_of_expert[expert];
+    homes[expert] = {rank, a.hop_of_rank[rank]};
+  }
+}
 
 // --- Softmax over the largest -------------------------------------------------------------------------------------------------
 
@@ -119,14 +193,14 @@ struct Experts {
     for (int i = 0; i < kPerLane; ++i) keys[i] = exists(i) ? key_of(logits[i]) : 0;
     int32_t chosen = -1;
     for (int slot = 0; slot < top_k; ++slot) {
-      uint32_t largest = 0;
+      uint32_t own = 0;
 #pragma unroll
-      for (int i = 0; i < kPerLane; ++i) largest = max(largest, keys[i]);
-      largest = __reduce_max_sync(kAllLanes, largest);
-      int first = num_experts;
+      for (int i = 0; i < kPerLane; ++i) own = max(own, keys[i]);
+      const uint32_t largest = __reduce_max_sync(kAllLanes, own);
+      int own_first = num_experts;  // found while the lanes' largest are compared
 #pragma unroll
-      for (int i = kPerLane - 1; i >= 0; --i) first = keys[i] == largest ? lane + 32 * i : first;
-      first = __reduce_min_sync(kAllLanes, first);
+      for (int i = kPerLane - 1; i >= 0; --i) own_first = keys[i] == own ? lane + 32 * i : own_first;
+      const int first = __reduce_min_sync(kAllLanes, own == largest ? own_first : num_experts);
 #pragma unroll
       for (int i = 0; i < kPerLane; ++i) keys[i] = lane + 32 * i == first ? 0 : keys[i];
       chosen = lane == slot ? first : chosen;
@@ -272,25 +346,25 @@ __device__ __forceinline__ float renormalized(const TokenSlots& slots, bool is_k
 
 // Hidden rows that pairs of these lanes send to other ranks.
 __device__ __forceinline__ int num_rows_sent(const TokenSlots& slots, unsigned lanes) {
+  if ((__ballot_sync(kAllLanes, !slots.is_own) & lanes) == 0) return 0;
   const unsigned at_rank = __match_any_sync(kAllLanes, slots.rank) & lanes;
   const bool is_first = at_rank != 0 && slots.lane == __ffs(at_rank) - 1;
   return __popc(__ballot_sync(kAllLanes, is_first && !slots.is_own));
 }
 
 // `counts`: of this block.
-__device__ __forceinline__ void count_token(const RouteArguments& a, int64_t token, const TokenSlots& slots, unsigned kept,
-                                            int* counts) {
+__device__ __forceinline__ void count_token(const RouteArguments& a, const TokenFacts& facts, const TokenSlots& slots,
+                                            unsigned kept, int* counts) {
   const unsigned routed = __ballot_sync(kAllLanes, slots.is_slot());
   const int num_run = __popc(kept), num_skipped = slots.top_k - num_run;
   const int num_sent = num_rows_sent(slots, kept), num_saved = num_rows_sent(slots, routed) - num_sent;
   const int lane = slots.lane;
-  const int32_t step_token = a.step_token[token];
   const int of_column = lane == 0 ? num_run : lane == 1 ? num_skipped : lane == 2 ? num_sent : num_saved;
-  if (lane < kUsageColumns && of_column != 0 && step_token >= 0) {
-    atomicAdd(a.usage + int64_t{step_token} * kUsageColumns + lane, of_column);
+  if (lane < kUsageColumns && of_column != 0 && facts.step_token >= 0) {
+    atomicAdd(a.usage + int64_t{facts.step_token} * kUsageColumns + lane, of_column);
   }
   if (lane < kNumOutcomes) {
-    atomicAdd(counts + (a.phase[token] * kNumClasses + a.token_class[token]) * kNumOutcomes + lane, of_column);
+    atomicAdd(counts + (facts.phase * kNumClasses + facts.token_class) * kNumOutcomes + lane, of_column);
   }
 }
 
@@ -303,27 +377,26 @@ __device__ __forceinline__ void write_padding(const RouteArguments& a, int64_t t
 }
 
 template <int kPerLane>
-__device__ __forceinline__ void route_token(const RouteArguments& a, int64_t token, int lane, int* counts) {
-  const int token_class = a.token_class[token];
-  if (token_class >= kNumClasses) return write_padding(a, token, lane);
+__device__ __forceinline__ void route_token(const RouteArguments& a, int64_t token, const Home* homes, int* counts) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const TokenFacts facts(a, token);
   const float* const logits = a.logits + token * a.num_experts;
   const Experts<kPerLane> experts(logits, lane, a.num_experts);
-  const int level = a.level[token];
-  const SkipRow row = a.skip_rows[(level * kNumClasses + token_class) * kNumPhases + a.phase[token]];
+  const SkipRow row = a.skip_rows[(facts.level * kNumClasses + facts.token_class) * kNumPhases + facts.phase];
 
   TokenSlots slots{.lane = lane, .top_k = a.top_k};
   slots.expert = experts.choose(a.top_k);
   const int32_t expert = max(slots.expert, 0);
-  const int32_t rank = a.rank_of_expert[expert];
-  const float scale = a.expert_scale == nullptr ? 1.0f : a.expert_scale[int64_t{level} * a.num_experts + expert];
-  const int hop = a.hop_of_rank[rank];
-  slots.rank = slots.is_slot() ? rank : -1;
-  slots.is_own = rank == a.own_rank;
+  const Home home = homes[expert];
+  const float scale = a.expert_scale == nullptr ? 1.0f : a.expert_scale[int64_t{facts.level} * a.num_experts + expert];
+  slots.rank = slots.is_slot() ? home.rank : -1;
+  slots.is_own = home.rank == a.own_rank;
   slots.weight = weight_of_slot(experts, logits[expert], a);
   slots.sum = sum_of_slots(slots.weight, a.top_k);
   slots.share = __fdiv_rn(slots.weight, __fadd_rn(slots.sum, 1e-20f));
 
-  const unsigned kept = kept_lanes(slots, row, scale, hop);
+  if (facts.is_padding) return write_padding(a, token, lane);
+  const unsigned kept = kept_lanes(slots, row, scale, home.hop);
   const bool is_kept = (kept >> lane & 1) != 0;
   const bool has_lost = __popc(kept) < a.top_k;
   const float weight = has_lost && row.renormalize != 0 ? renormalized(slots, is_kept) : slots.weight;
@@ -333,18 +406,23 @@ __device__ __forceinline__ void route_token(const RouteArguments& a, int64_t tok
     a.routed_ids[at] = slots.expert;
     a.expert_weights[at] = weight;
   }
-  count_token(a, token, slots, kept, counts);
+  count_token(a, facts, slots, kept, counts);
 }
 
 template <int kPerLane>
 __global__ void __launch_bounds__(32 * kWarps) route(RouteArguments a) {
   __shared__ int counts[kNumCounts];
-  if (threadIdx.x < kNumCounts) counts[threadIdx.x] = 0;
-  __syncthreads();
+  __shared__ Home homes[32 * kPerLane];
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int64_t token = int64_t{blockIdx.x} * kWarps + warp;
   allow_next_kernel();
+  if (blockIdx.x == 0 && warp == kWarps - 1) prefetch_tables(a, lane);
+  if (token < a.num_tokens) prefetch_token(a, token, lane);
+  if (threadIdx.x < kNumCounts) counts[threadIdx.x] = 0;
+  load_homes(a, homes);
+  __syncthreads();
   wait_for_earlier_kernels();
-  const int64_t token = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
-  if (token < a.num_tokens) route_token<kPerLane>(a, token, threadIdx.x % 32, counts);
+  if (token < a.num_tokens) route_token<kPerLane>(a, token, homes, counts);
   __syncthreads();
   if (threadIdx.x >= kNumCounts || counts[threadIdx.x] == 0) return;
   atomicAdd(a.pair_counts + threadIdx.x, static_cast<unsigned long long>(counts[threadIdx.x]));
@@ -410,6 +488,8 @@ void route_tokens(const RouteInput& input, const RouteOutput& output, Stream& st
                 .usage = output.usage.data<int32_t>(),
                 .pair_counts = reinterpret_cast<unsigned long long*>(output.pair_counts.data<int64_t>()),
                 .num_tokens = num_tokens,
+                .num_skip_rows = static_cast<int>(input.skip_rows.dim(0)),
+                .num_scales = input.expert_scale.defined() ? static_cast<int>(input.expert_scale.num_elements()) : 0,
                 .num_experts = static_cast<int>(num_experts),
                 .top_k = static_cast<int>(top_k),
                 .own_rank = input.own_rank,
