@@ -29,7 +29,7 @@ def parse():
                         help="with calibration/, calibration.json and eval/")
     parser.add_argument("--work", default=os.path.join(ROOT, "build/skipping_proof"), help="folder for what was measured")
     parser.add_argument("--page", default=os.path.join(ROOT, "docs/skipping.md"), help="its blocks of tables are replaced")
-    parser.add_argument("--questions", type=int, default=1000, help="of the test set, spread evenly over it; it has 1,665")
+    parser.add_argument("--questions", type=int, default=1665, help="of the test set, spread evenly over it (default: all)")
     parser.add_argument("--threads", type=int, default=1, help="of each rank")
     parser.add_argument("--only", default="", help="some of the searched methods, with commas between, for a part of the work")
     parser.add_argument("--stages", default=",".join([*stages.STAGES, "report"]), help="some of them, with commas between")
