@@ -1,14 +1,17 @@
-// Router logits for few tokens and for many, to the same bits.
+// Router logits for few tokens, for some and for many, to the same bits.
 //
 // The inputs are dealt to 16 slices in chunks of 8: slice s takes chunks s, s + 16, s + 32, ... A slice is one serial chain of
 // fused multiply-adds over its inputs in ascending order, and the 16 sums are added as a tree: s and s + 8, then + 4, + 2, + 1.
-// For few tokens the slices of a dot product are 16 neighbouring lanes, so one expert's row is read in whole lines; for many
-// tokens they are the 16 warps of a block, each with a tile of 64 tokens and 32 experts in registers.
+// For few tokens the slices of a dot product are 16 neighbouring lanes, so one expert's row is read in whole lines; for some they
+// are dealt to the 8 blocks of a cluster, so that tiles of 32 tokens and experts still fill the GPU; for many they are the 16
+// warps of a block, each with a tile of 64 tokens and 32 experts in registers.
+#include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_pipeline_primitives.h>
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <cstring>
 #include <type_traits>
 #include <utility>
 
@@ -165,6 +168,177 @@ __global__ void __launch_bounds__(128) few_token_logits(LogitsArguments<W> a) {
       if (is_mine) a.logits[token * a.num_experts + expert] = sum;
     }
   }
+}
+
+// --- Some tokens --------------------------------------------------------------------------------------------------------------
+
+constexpr int kTeamBlocks = kSlices / 2;  // of a cluster: block r takes slices r and r + 8
+constexpr int kTeamTokens = 32, kTeamExperts = 32, kTeamThreads = 256;
+constexpr int kStageRounds = 4, kStages = 4;  // 2048 inputs are under way at once
+
+// Some rounds of a block's two slices, by 16 bytes.
+template <typename W>
+struct TeamStage {
+  static constexpr int kWords = static_cast<int>(sizeof(W)) * kChunk / 16;
+
+  float4 x[2][kStageRounds][2][kTeamTokens];
+  uint4 w[2][kStageRounds][kWords][kTeamExperts];
+};
+static_assert(2 * kStageRounds * kTeamTokens % kTeamThreads == 0 && 2 * kStageRounds * kTeamExperts % kTeamThreads == 0);
+template <typename W>
+constexpr size_t kTeamSharedBytes = kStages * sizeof(TeamStage<W>);
+
+// 16 bytes that begin at input `first` of a row or later; zeros beyond its end.
+template <typename T, typename Word>
+__device__ __forceinline__ void begin_word(const T* row, int first, int word, int end, Word& place) {
+  static_assert(sizeof(Word) == 16);
+  const bool exists = first < end;
+  const T* const source = row + (exists ? first + word * static_cast<int>(16 / sizeof(T)) : 0);
+  __pipeline_memcpy_async(&place, source, 16, exists ? 0 : 16);
+}
+
+// What a block of the cluster loads, all of its threads together.
+template <typename W>
+struct TeamLoads {
+  const LogitsArguments<W>& a;
+  int rank;
+  int first_expert;
+  int64_t first_token;
+
+  __device__ __forceinline__ int first_input(int stage, int round, int half) const {
+    return (stage * kStageRounds + round) * kRound + (rank + kTeamBlocks * half) * kChunk;
+  }
+  __device__ __forceinline__ void begin_weights(int stage, TeamStage<W>& into) const {
+    constexpr int kWords = TeamStage<W>::kWords, kPerThread = 2 * kStageRounds * kWords * kTeamExperts / kTeamThreads;
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      const int item = i * kTeamThreads + static_cast<int>(threadIdx.x);
+      const int word = item % kWords, expert = item / kWords % kTeamExperts;
+      const int round = item / kWords / kTeamExperts % kStageRounds, half = item / kWords / kTeamExperts / kStageRounds;
+      begin_word(a.weights_of(first_expert + expert), first_input(stage, round, half), word, a.num_inputs,
+                 into.w[half][round][word][expert]);
+    }
+  }
+  __device__ __forceinline__ void begin_inputs(int stage, TeamStage<W>& into) const {
+    constexpr int kPerThread = 2 * kStageRounds * 2 * kTeamTokens / kTeamThreads;
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      const int item = i * kTeamThreads + static_cast<int>(threadIdx.x);
+      const int word = item % 2, token = item / 2 % kTeamTokens;
+      const int round = item / 2 / kTeamTokens % kStageRounds, half = item / 2 / kTeamTokens / kStageRounds;
+      begin_word(a.inputs_of(first_token + token), first_input(stage, round, half), word, a.num_inputs,
+                 into.x[half][round][word][token]);
+    }
+  }
+};
+
+// A warp has 16 tokens and 16 experts of one slice, a lane 4 and 2 of them.
+struct TeamPlace {
+  int half, token, expert;
+
+  __device__ TeamPlace() {
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+    half = warp / 4;
+    token = warp / 2 % 2 * 16 + lane % 4;
+    expert = warp % 2 * 16 + lane / 4;
+  }
+  __device__ int token_of(int t) const { return token + 4 * t; }
+  __device__ int expert_of(int e) const { return expert + 8 * e; }
+};
+
+template <typename W>
+__device__ __forceinline__ void multiply_stage(const TeamStage<W>& stage, const TeamPlace& place, int num_rounds,
+                                               float (&sums)[4][2]) {
+#pragma unroll 2
+  for (int round = 0; round < num_rounds; ++round) {
+    Chunk<float> inputs[4];
+    Chunk<W> weights[2];
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+      inputs[t].low = stage.x[place.half][round][0][place.token_of(t)];
+      inputs[t].high = stage.x[place.half][round][1][place.token_of(t)];
+    }
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      uint4 words[TeamStage<W>::kWords];
+#pragma unroll
+      for (int i = 0; i < TeamStage<W>::kWords; ++i) words[i] = stage.w[place.half][round][i][place.expert_of(e)];
+      memcpy(&weights[e], words, sizeof(words));
+    }
+    multiply_chunk(inputs, weights, sums);
+  }
+}
+
+// A cluster per tile: its blocks sum two slices each, and then add up the tile of all 16 in shares.
+template <typename W>
+__global__ void __cluster_dims__(kTeamBlocks, 1, 1) __launch_bounds__(kTeamThreads) team_logits(LogitsArguments<W> a) {
+  extern __shared__ float4 shared[];
+  constexpr int kStride = kTeamExperts + 8;  // a warp's sums fill all banks
+  __shared__ float slice_sums[2 * kTeamTokens * kStride];
+  const auto cluster = cooperative_groups::this_cluster();
+  const int rank = static_cast<int>(cluster.block_rank());
+  const int first_expert = static_cast<int>(blockIdx.x) / kTeamBlocks * kTeamExperts;
+  const int64_t first_token = int64_t{blockIdx.y} * kTeamTokens;
+  const TeamLoads<W> loads{a, rank, first_expert, first_token};
+  auto* const stages = reinterpret_cast<TeamStage<W>*>(shared);
+
+  allow_next_kernel();
+#pragma unroll
+  for (int stage = 0; stage < kStages; ++stage) loads.begin_weights(stage, stages[stage]);
+  wait_for_earlier_kernels();
+#pragma unroll
+  for (int stage = 0; stage < kStages; ++stage) {
+    loads.begin_inputs(stage, stages[stage]);
+    __pipeline_commit();
+  }
+
+  const TeamPlace place;
+  float sums[4][2] = {};
+  const int num_rounds = a.num_rounds();
+  for (int stage = 0; stage * kStageRounds < num_rounds; ++stage) {
+    TeamStage<W>& current = stages[stage % kStages];
+    __pipeline_wait_prior(kStages - 1);
+    __syncthreads();
+    multiply_stage(current, place, min(kStageRounds, num_rounds - stage * kStageRounds), sums);
+    if ((stage + kStages) * kStageRounds < num_rounds) {
+      __syncthreads();  // all have read what is now replaced
+      loads.begin_weights(stage + kStages, current);
+      loads.begin_inputs(stage + kStages, current);
+    }
+    __pipeline_commit();
+  }
+  __pipeline_wait_prior(0);  // zeros, where there are fewer inputs than stages
+
+#pragma unroll
+  for (int t = 0; t < 4; ++t) {
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      slice_sums[(place.half * kTeamTokens + place.token_of(t)) * kStride + place.expert_of(e)] = sums[t][e];
+    }
+  }
+  cluster.sync();
+  constexpr int kShare = kTeamTokens / kTeamBlocks;
+  if (threadIdx.x < kShare * kTeamExperts) {
+    const int row = rank * kShare + static_cast<int>(threadIdx.x) / kTeamExperts;
+    const int column = static_cast<int>(threadIdx.x) % kTeamExperts;
+    float values[kSlices];
+#pragma unroll
+    for (int slice = 0; slice < kSlices; ++slice) {
+      const float* const of_block = cluster.map_shared_rank(slice_sums, slice % kTeamBlocks);
+      values[slice] = of_block[(slice / kTeamBlocks * kTeamTokens + row) * kStride + column];
+    }
+#pragma unroll
+    for (int level = 1; (1 << level) <= kSlices; ++level) {
+#pragma unroll
+      for (int slice = 0; slice < kSlices / 2; ++slice) {
+        if (slice < kSlices >> level) values[slice] += values[slice + (kSlices >> level)];
+      }
+    }
+    const int64_t token = first_token + row;
+    const int expert = first_expert + column;
+    if (token < a.num_tokens && expert < a.num_experts) a.logits[token * a.num_experts + expert] = values[0];
+  }
+  cluster.sync();  // no block ends while others read its sums
 }
 
 // --- Many tokens --------------------------------------------------------------------------------------------------------------
@@ -325,11 +499,21 @@ void launch_many(const LogitsArguments<W>& a, Stream& stream) {
 }
 
 template <typename W>
+void launch_team(const LogitsArguments<W>& a, Stream& stream) {
+  static const cudaError_t raised = cudaFuncSetAttribute(team_logits<W>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                         static_cast<int>(kTeamSharedBytes<W>));
+  CUDA_CHECK(raised);
+  const LaunchShape shape{dim3(static_cast<unsigned>(ceil_div(a.num_experts, kTeamExperts) * kTeamBlocks),
+                               static_cast<unsigned>(ceil_div(a.num_tokens, kTeamTokens))),
+                          dim3(kTeamThreads), kTeamSharedBytes<W>};
+  launch(team_logits<W>, shape, stream, a);
+}
+
+template <typename W>
 void launch_logits(const LogitsArguments<W>& a, Stream& stream) {
   const int64_t num_tiles = ceil_div(a.num_tokens, kTileTokens) * ceil_div(a.num_experts, kTileExperts);
   if (num_tiles >= kMultiprocessors / 2) return launch_many(a, stream);
-  if (a.num_tokens > 200) return launch_few<FewTile<8, 4, 1>>(a, stream);
-  if (a.num_tokens > 48) return launch_few<FewTile<4, 4, 2>>(a, stream);
+  if (a.num_tokens > 48) return launch_team(a, stream);
   if (a.num_tokens > 12) return launch_few<FewTile<4, 2, 3>>(a, stream);
   if (a.num_tokens > 1) return launch_few<FewTile<4, 1, 4>>(a, stream);
   launch_few<FewTile<1, 1, 8>>(a, stream);

@@ -85,6 +85,8 @@ TEST_F(RouterLogits, TakeShapesThatFillNoTile) {
     expect_definition({61, 67, 264}, dtype, 61);
     expect_definition({1409, 67, 136}, dtype, 100);
     expect_definition({70, 1021, 248}, dtype, 10);
+    expect_definition({61, 35, 4232}, dtype, 5);
+    expect_definition({500, 128, 2048}, dtype, 3);
   }
 }
 
