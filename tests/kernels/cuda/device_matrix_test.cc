@@ -78,11 +78,12 @@ TEST_F(DeviceMatrixOnGpu, RandomWeightsHaveTheSizeOfTrainedOnes) {
       most = std::max(most, std::abs(double{weight}));
     }
     const auto count = static_cast<double>(w.num_elements());
-    // Uniform in ±largest has the deviation 0.577 · largest; scales of integers differ by a quarter, and their codes reach one
-    // step further down than up.
-    EXPECT_NEAR(std::sqrt(squares / count) / largest, 0.58, 0.03) << name_of(kFormats[i]);
-    EXPECT_NEAR(sum / count / largest, 0.0, 0.07) << name_of(kFormats[i]);
-    EXPECT_GT(most, 0.95 * largest) << name_of(kFormats[i]);
+    // Uniform in ±largest has the deviation 0.577 · largest; scales of integers differ by a quarter. Codes of four bits are ±7
+    // eighths at most, with zeros twice as often, and nothing has a mean.
+    const double deviation = kFormats[i].bits_per_code() == 4 ? 0.53 : 0.58;
+    EXPECT_NEAR(std::sqrt(squares / count) / largest, deviation, 0.03) << name_of(kFormats[i]);
+    EXPECT_NEAR(sum / count / largest, 0.0, 0.01) << name_of(kFormats[i]);
+    EXPECT_GT(most, 0.9 * largest) << name_of(kFormats[i]);
     EXPECT_LT(most, 1.27 * largest) << name_of(kFormats[i]);
   }
 }
