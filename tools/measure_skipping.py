@@ -4,7 +4,7 @@
     tools/measure_skipping.py --binary build/cpu-release/skipper
 
 Thresholds are chosen on models/demo/calibration, with models/demo/calibration.json; every figure is from models/demo/eval,
-which nothing else is chosen or tuned on. Takes one to two hours of one core. What was measured is kept in --work, so a run that was
+which nothing else is chosen or tuned on. Takes one to two hours of one core. What was measured is kept in --work: a run that was
 stopped goes on, and another run only writes; after a change of the program's arithmetic, remove that folder. Needs Python's
 standard library and mpirun.
 """
