@@ -219,6 +219,45 @@ __global__ void __launch_bounds__(kMaxThreads, 1) sort_pairs(SortArguments a, Ro
   for (int64_t row = num_before + warp_index(); row < end; row += num_warps()) copies.copy(a.row_index[row], row);
 }
 
+// sort_pairs() for one source with no more than a pair per thread: ids are read once and counted between two barriers.
+__global__ void __launch_bounds__(kMaxThreads, 1) sort_few_pairs(SortArguments a, RowCopies copies) {
+  __shared__ int own_counts[kMaxThreads / 32], counts_before[kMaxThreads / 32];  // by warp
+  __shared__ int32_t own_rows[kMaxThreads];
+  const int expert = static_cast<int>(blockIdx.x), pair = static_cast<int>(threadIdx.x);
+  allow_next_kernel();
+  wait_for_earlier_kernels();
+  const int32_t id_in_memory = pair < a.capacity * a.top_k ? a.slot_ids[pair] : -1;  // beside the load of the count
+  const bool exists = pair < a.num_pairs(0);
+  const int32_t id = exists ? id_in_memory : -1;
+  const unsigned own = __ballot_sync(kAllLanes, id == expert);
+  const unsigned before = __ballot_sync(kAllLanes, id >= 0 && id < expert);
+  if (lane_index() == 0) own_counts[warp_index()] = __popc(own);
+  if (lane_index() == 0) counts_before[warp_index()] = __popc(before);
+  __syncthreads();
+
+  const bool is_warp = lane_index() < num_warps();
+  const int own_count = is_warp ? own_counts[lane_index()] : 0;
+  const int num_before = __reduce_add_sync(kAllLanes, is_warp ? counts_before[lane_index()] : 0);
+  const int num_own_before = __reduce_add_sync(kAllLanes, lane_index() < warp_index() ? own_count : 0);
+  const int num_own = __reduce_add_sync(kAllLanes, own_count);
+  if (id == expert) {
+    const int index = num_own_before + __popc(own & lower_lanes()), row = num_before + index;
+    own_rows[index] = pair / a.top_k;
+    if (row < a.max_sorted_rows) {
+      a.row_index[row] = pair / a.top_k;
+      a.row_of_pair[pair] = row;
+    }
+  }
+  const bool has_none = static_cast<unsigned>(id) >= static_cast<unsigned>(a.num_experts);
+  if (exists && has_none && pair / 32 % a.num_experts == expert) a.row_of_pair[pair] = -1;
+  if (threadIdx.x == 0) a.row_offsets[expert] = num_before;
+  if (threadIdx.x == 0 && expert == a.num_experts - 1) a.row_offsets[a.num_experts] = num_before + num_own;
+  if (copies.from == nullptr) return;
+  __syncthreads();
+  const int64_t end = min(int64_t{num_before} + num_own, copies.max_rows);
+  for (int64_t row = num_before + warp_index(); row < end; row += num_warps()) copies.copy(own_rows[row - num_before], row);
+}
+
 // --- Planning what goes out ---------------------------------------------------------------------------------------------------
 
 struct PlanArguments {
@@ -311,6 +350,9 @@ void launch_sort(const ArrivedRows& arrived, const SortedExperts& sorted, const 
                                 .num_experts = static_cast<int>(num_experts),
                                 .top_k = static_cast<int>(top_k)};
   const unsigned threads = threads_for(arrived.capacity * top_k);
+  if (num_sources == 1 && arrived.capacity * top_k <= kMaxThreads) {
+    return launch(sort_few_pairs, {dim3(static_cast<unsigned>(num_experts)), dim3(threads)}, stream, arguments, copies);
+  }
   const size_t shared_bytes = static_cast<size_t>(num_sources) * threads / 32 * sizeof(int);
   launch(sort_pairs, {dim3(static_cast<unsigned>(num_experts)), dim3(threads), shared_bytes}, stream, arguments,
          copies);

@@ -153,6 +153,8 @@ TEST_F(ExpertRows, AreSortedOfAnyNumberOfExpertsAndChoices) {
   expect_sorted(random_arrival({101}, 101, 3, 2));
   expect_sorted(random_arrival({101}, 101, 16, 256));
   expect_sorted(random_arrival({16400}, 16400, 8, 5));
+  for (const int32_t num_rows : {0, 1, 31, 127, 128, 129}) expect_sorted(random_arrival({num_rows}, 128, 8, 60));
+  expect_sorted(random_arrival({1024}, 1024, 1, 3));
 }
 
 TEST_F(ExpertRows, AreSortedFromSeveralSources) {
