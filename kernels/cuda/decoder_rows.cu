@@ -73,10 +73,11 @@ template <int kVectors, bool kAdd>
 __global__ void __launch_bounds__(kThreads) norm_rows(NormArguments arguments, const float* delta) {
   __shared__ float partial[kThreads / 32];
   Four weight[kVectors], x[kVectors];
+  const int64_t row = int64_t{blockIdx.x} * 4 * arguments.num_vectors;
+  arguments.prefetch_row(row);
   arguments.load_weight(weight);
   allow_next_kernel();
   wait_for_earlier_kernels();
-  const int64_t row = int64_t{blockIdx.x} * 4 * arguments.num_vectors;
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     const int i = v * kThreads + threadIdx.x;
@@ -149,10 +150,12 @@ __global__ void __launch_bounds__(kThreads) heads_of_rows(HeadsArguments a) {
   const bool exists = head < all_heads;
   const Four bias = exists && a.bias != nullptr ? load_four(a.bias + head * kHeadDim, lane) : Four{};
   const Four weight = load_four(head < first_k ? a.q_norm : a.k_norm, lane);
+  const int64_t token = blockIdx.x;
+  if (threadIdx.x < kLanes) prefetch_to_l2(a.cos_sin + token * kHeadDim + 4 * lane);
+  if (threadIdx.x == 0) prefetch_to_l2(a.slots + token);
   allow_next_kernel();
   wait_for_earlier_kernels();
 
-  const int64_t token = blockIdx.x;
   Four x{};
   if (exists) x = load_four(static_cast<const T*>(a.qkv) + (token * all_heads + head) * kHeadDim, lane) + bias;
   const float squares = group_sum(sum_of(x * x), kLanes);

@@ -225,6 +225,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1) sort_few_pairs(SortArguments a
   __shared__ int32_t own_rows[kMaxThreads];
   const int expert = static_cast<int>(blockIdx.x), pair = static_cast<int>(threadIdx.x);
   allow_next_kernel();
+  if (expert == 0 && pair == 0) prefetch_to_l2(a.num_rows);
   wait_for_earlier_kernels();
   const int32_t id_in_memory = pair < a.capacity * a.top_k ? a.slot_ids[pair] : -1;  // beside the load of the count
   const bool exists = pair < a.num_pairs(0);

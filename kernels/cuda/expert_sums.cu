@@ -138,10 +138,13 @@ __global__ void __launch_bounds__(kRowThreads) add_sums_and_norm(PairSumArgument
   __shared__ float partial[kRowThreads / 32];
   const Stage<Y, kStaged> stage{y, a.words_per_row, reinterpret_cast<typename Stage<Y, kStaged>::Word*>(staged)};
   Four weight[kVectors], x[kVectors];
+  const int64_t row = blockIdx.x, first_element = row * 4 * norm.num_vectors;
+  norm.prefetch_row(first_element);
+  if (threadIdx.x == 0) prefetch_to_l2(a.row_of_pair + row * a.top_k);
+  if (threadIdx.x == 0) prefetch_to_l2(a.weights + row * a.top_k);
   norm.load_weight(weight);
   allow_next_kernel();
   wait_for_earlier_kernels();
-  const int64_t row = blockIdx.x, first_element = row * 4 * norm.num_vectors;
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     const int i = v * kRowThreads + threadIdx.x;

@@ -44,6 +44,12 @@ void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream& str
 // Until all kernels queued before are complete and their writes visible. Returns at once if none is running.
 __device__ __forceinline__ void wait_for_earlier_kernels() { cudaGridDependencySynchronize(); }
 
+// Brings the line of an address to the L2 cache, whoever may write to it: allowed before the wait. It pays for what was written
+// some kernels ago, since the weights of a layer have driven it out by then.
+__device__ __forceinline__ void prefetch_to_l2(const void* address) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+}
+
 // Lets the next kernel take free places; call it early, by any thread of each block. It promises nothing about data.
 __device__ __forceinline__ void allow_next_kernel() { cudaTriggerProgrammaticLaunchCompletion(); }
 

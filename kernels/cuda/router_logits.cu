@@ -82,10 +82,6 @@ struct Chunk<__nv_bfloat16> {
 
 // --- Few tokens ---------------------------------------------------------------------------------------------------------------
 
-__device__ __forceinline__ void prefetch_to_l2(const void* address) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
-}
-
 // Tokens and experts of one half-warp, and how many rounds are loaded before they are needed.
 template <int tokens, int experts, int ahead>
 struct FewTile {

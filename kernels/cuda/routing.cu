@@ -56,10 +56,6 @@ __device__ __forceinline__ float from_lane(float value, int lane) { return __shf
 // With few tokens this kernel's time is that of its loads one after the other, most of them from lines that the weights of a
 // layer have driven out of the L2 cache. So lines are asked for before the earlier kernels have ended, and afterwards all that
 // does not depend on something else is loaded at once.
-__device__ __forceinline__ void prefetch_to_l2(const void* address) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
-}
-
 // Line `index` of memory, if there is one.
 __device__ __forceinline__ void prefetch_line(const void* memory, int64_t num_bytes, int index) {
   constexpr int kLineBytes = 128;

@@ -20,6 +20,12 @@ struct NormArguments {
   int num_vectors;  // H / 4
   float epsilon;
 
+  // The row that begins at this element.
+  __device__ __forceinline__ void prefetch_row(int64_t row) const {
+    constexpr int kFoursPerLine = 8;
+    const int i = kFoursPerLine * static_cast<int>(threadIdx.x);
+    if (i < num_vectors) prefetch_to_l2(x + row + 4 * i);
+  }
   // Of a model, so it may be read before earlier kernels have ended.
   template <int kVectors>
   __device__ __forceinline__ void load_weight(Four (&into)[kVectors]) const {
