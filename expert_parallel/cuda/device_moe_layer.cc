@@ -9,6 +9,7 @@
 
 #include "expert_parallel/cuda/coded_rows.h"
 #include "expert_parallel/cuda/traffic_tally.h"
+#include "kernels/cuda/expert_choice.h"
 #include "kernels/cuda/expert_rows.h"
 #include "kernels/cuda/expert_sums.h"
 #include "kernels/cuda/matrix_products.h"
@@ -77,20 +78,34 @@ struct ExpertOutputs {
   Tensor rows;         // [R, H]
 };
 
+// Memory for the pairs of some arrived rows, in the order of their experts. Views.
+struct SortedMemory {
+  Tensor row_offsets, row_index, row_of_pair, rows, activated, output;
+
+  SortedExperts experts() { return {row_offsets, row_index, row_of_pair}; }
+};
+
+SortedMemory sorted_memory(int64_t num_arrived, int64_t top_k, int64_t num_experts, const DeviceMoeBuffers& buffers) {
+  const int64_t num_rows = num_arrived * std::min(top_k, num_experts);
+  return {.row_offsets = buffers.row_offsets.first(num_experts + 1),
+          .row_index = buffers.row_index.first(num_rows),
+          .row_of_pair = buffers.row_of_pair.first(num_arrived),
+          .rows = buffers.sorted_rows.first(num_rows),
+          .activated = buffers.activated.first(num_rows),
+          .output = buffers.expert_output.first(num_rows)};
+}
+
+void run_sorted(SortedMemory& sorted, int64_t expected_rows, const DeviceMoeWeights& weights, Stream& stream) {
+  expert_gate_up({sorted.rows, sorted.row_offsets, expected_rows}, weights.gate_up, sorted.activated, stream);
+  expert_down({sorted.activated, sorted.row_offsets, expected_rows}, weights.down, sorted.output, stream);
+}
+
 ExpertOutputs run_experts(const ExpertWork& work, const DeviceMoeWeights& weights, DeviceMoeBuffers& buffers, Stream& stream) {
-  const int64_t num_experts = weights.down.num_matrices();
-  const int64_t top_k = work.arrived.slot_ids.dim(1);
-  const int64_t num_rows = work.arrived.rows.dim(0) * std::min(top_k, num_experts);
-  Tensor row_offsets = buffers.row_offsets.first(num_experts + 1);
-  Tensor row_index = buffers.row_index.first(num_rows);
-  Tensor row_of_pair = buffers.row_of_pair.first(work.arrived.rows.dim(0));
-  Tensor rows = buffers.sorted_rows.first(num_rows);
-  Tensor activated = buffers.activated.first(num_rows);
-  Tensor output = buffers.expert_output.first(num_rows);
-  sort_and_gather(work.arrived, {row_offsets, row_index, row_of_pair}, rows, stream);
-  expert_gate_up({rows, row_offsets, work.expected_rows}, weights.gate_up, activated, stream);
-  expert_down({activated, row_offsets, work.expected_rows}, weights.down, output, stream);
-  return {row_of_pair, output};
+  const Tensor& slot_ids = work.arrived.slot_ids;
+  SortedMemory sorted = sorted_memory(slot_ids.dim(0), slot_ids.dim(1), weights.down.num_matrices(), buffers);
+  sort_and_gather(work.arrived, sorted.experts(), sorted.rows, stream);
+  run_sorted(sorted, work.expected_rows, weights, stream);
+  return {sorted.row_of_pair, sorted.output};
 }
 
 void check_input(const DeviceMoeInput& input, const Tensor& out, const DeviceMoeBuffers& buffers) {
@@ -142,47 +157,80 @@ void DeviceMoeLayer::forward(const DeviceMoeInput& input, DeviceMoeBuffers& buff
 }
 
 void DeviceMoeLayer::route(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const {
-  const int64_t num_tokens = input.x.f32.dim(0);
-  Tensor logits = buffers.logits.first(num_tokens);
+  Tensor logits = buffers.logits.first(input.x.f32.dim(0));
   router_logits(input.x.f32, weights_.router, logits, stream);
+  with_routing(input.tokens, buffers, [&](const RouteInput& in, const RouteOutput& out) { route_tokens(in, out, stream); });
+}
 
+template <typename RouteWith>
+void DeviceMoeLayer::with_routing(const DeviceTokens& tokens, DeviceMoeBuffers& buffers, const RouteWith& route_with) const {
+  const int64_t num_tokens = tokens.token_class.num_elements();
+  const Tensor logits = buffers.logits.first(num_tokens);
   const Tensor skip_rows = context_.skip_table.skip_rows(config_.moe_layer);
   const Tensor expert_scale = context_.skip_table.expert_scale(config_.moe_layer);
   Tensor expert_ids = buffers.expert_ids.first(num_tokens);
   Tensor routed_ids = buffers.routed_ids.first(num_tokens);
   Tensor expert_weights = buffers.expert_weights.first(num_tokens);
-  Tensor usage = input.tokens.usage;
+  Tensor usage = tokens.usage;
   Tensor pair_counts = context_.tallies.pair_counts(config_.moe_layer);
-  route_tokens({.logits = logits,
-                .token_class = input.tokens.token_class,
-                .level = input.tokens.level,
-                .phase = input.tokens.phase,
-                .step_token = input.tokens.step_token,
-                .skip_rows = skip_rows,
-                .expert_scale = expert_scale,
-                .rank_of_expert = rank_of_expert_,
-                .hop_of_rank = hop_of_rank_,
-                .own_rank = own_rank_,
-                .world_size = static_cast<int>(hop_of_rank_.num_elements()),
-                .normalization = config_.normalization},
-               {.expert_ids = expert_ids,
-                .routed_ids = routed_ids,
-                .expert_weights = expert_weights,
-                .usage = usage,
-                .pair_counts = pair_counts},
-               stream);
+  route_with(RouteInput{.logits = logits,
+                        .token_class = tokens.token_class,
+                        .level = tokens.level,
+                        .phase = tokens.phase,
+                        .step_token = tokens.step_token,
+                        .skip_rows = skip_rows,
+                        .expert_scale = expert_scale,
+                        .rank_of_expert = rank_of_expert_,
+                        .hop_of_rank = hop_of_rank_,
+                        .own_rank = own_rank_,
+                        .world_size = static_cast<int>(hop_of_rank_.num_elements()),
+                        .normalization = config_.normalization},
+             RouteOutput{.expert_ids = expert_ids,
+                         .routed_ids = routed_ids,
+                         .expert_weights = expert_weights,
+                         .usage = usage,
+                         .pair_counts = pair_counts});
 }
 
-void DeviceMoeLayer::forward_and_norm(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, const NormTail& tail,
-                                      Stream& stream) const {
+void DeviceMoeLayer::forward_sublayer(const DeviceTokens& tokens, const DispatchPlan& dispatch, const MoeSublayer& sublayer,
+                                      DeviceMoeBuffers& buffers, Stream& stream) const {
+  const int64_t num_tokens = sublayer.hidden.dim(0);
+  if (can_choose_at_once(num_tokens, buffers)) return run_alone_at_once(tokens, sublayer, buffers, stream);
+  add_rms_norm(sublayer.delta, sublayer.norm, sublayer.hidden, sublayer.normed, stream);
+  const DeviceMoeInput input{sublayer.normed, tokens, dispatch};
+  NormedRows out{{}, sublayer.normed.bf16};
   if (!is_alone()) {
-    forward(input, buffers, tail.delta, stream);
-    return add_rms_norm(tail.delta, tail.weights, tail.hidden, tail.out, stream);
+    forward(input, buffers, sublayer.delta, stream);
+    return add_rms_norm(sublayer.delta, sublayer.next_norm, sublayer.hidden, out, stream);
   }
-  check_input(input, tail.hidden, buffers);
+  check_input(input, sublayer.hidden, buffers);
   run_alone(input, buffers, [&](const PairTerms& terms) {
-    add_pair_sums_rms_norm(terms, tail.weights, tail.hidden, tail.out, stream);
+    add_pair_sums_rms_norm(terms, sublayer.next_norm, sublayer.hidden, out, stream);
   }, stream);
+}
+
+// Rows that experts get in codes are rounded by a kernel of its own.
+bool DeviceMoeLayer::can_choose_at_once(int64_t num_tokens, const DeviceMoeBuffers& buffers) const {
+  return is_alone() && !is_coded(buffers.config.payload_format) && weights_.router.dtype() == DType::kF32 &&
+         can_choose_experts({num_tokens, config_.hidden_size, config_.num_experts});
+}
+
+void DeviceMoeLayer::run_alone_at_once(const DeviceTokens& tokens, const MoeSublayer& sublayer, DeviceMoeBuffers& buffers,
+                                       Stream& stream) const {
+  const int64_t num_tokens = sublayer.hidden.dim(0);
+  CHECK_LE(num_tokens, buffers.config.max_tokens);
+  SortedMemory sorted = sorted_memory(num_tokens, config_.top_k, config_.num_experts, buffers);
+  with_routing(tokens, buffers, [&](const RouteInput& in, const RouteOutput& out) {
+    choose_experts({sublayer.delta, sublayer.norm, weights_.router, in},
+                   {sublayer.hidden, out, sorted.experts(), sorted.rows}, stream);
+  });
+  run_sorted(sorted, expected_rows_per_expert(num_tokens, config_), weights_, stream);
+  const Tensor expert_ids = buffers.expert_ids.first(num_tokens), weights = buffers.expert_weights.first(num_tokens);
+  const Tensor num_rows = buffers.row_numbers.slice(num_tokens, num_tokens + 1);
+  const ArrivedRows arrived{sublayer.normed.bf16, expert_ids, num_rows, num_tokens};
+  NormedRows out{{}, sublayer.normed.bf16};
+  add_pair_sums_rms_norm({arrived, sorted.row_of_pair, weights, sorted.output, buffers.config.combine_dtype}, sublayer.next_norm,
+                         sublayer.hidden, out, stream);
 }
 
 // One rank's rows are where they arrive, and its experts' slots are their ids. Calls add_up(PairTerms) after the experts.

@@ -89,12 +89,13 @@ struct DeviceMoeBuffers {
   Tensor expert_output;  // [R, H] expert_output_dtype
 };
 
-// What follows the layer: its result joins the residual stream, of which the next layer reads a norm.
-struct NormTail {
-  Tensor& hidden;       // [T, H] f32, residual stream
-  NormWeights weights;
-  NormedRows& out;      // may be the layer's input
-  Tensor& delta;        // [T, H] f32, for the layer's result where it takes memory; undefined afterwards
+// A layer between two norms of the residual stream, as a decoder has it.
+struct MoeSublayer {
+  Tensor& hidden;          // [T, H] f32, residual stream
+  Tensor& delta;           // [T, H] f32: what attention adds to it, then memory of the layer; undefined afterwards
+  NormWeights norm;        // of the layer's input
+  NormWeights next_norm;   // of what follows
+  NormedRows& normed;      // f32 and bf16, memory of the layer; its bf16 receives what follows
 };
 
 // Engine thread only. All ranks call forward() together and with the same DispatchPlan, also with no rows. But for
@@ -106,14 +107,22 @@ class DeviceMoeLayer {
   // out = Σ over the experts that run of weight · expert(x), exactly 0 for a row without any.
   // out [T, H] f32, overwritten: what is to be added to the residual stream
   void forward(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const;
-  // forward() and then add_rms_norm(), to the same bits; one rank leaves out what lies between them.
-  void forward_and_norm(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, const NormTail& tail, Stream& stream) const;
+  // hidden += delta; hidden += forward(norm(hidden)); normed.bf16 = next_norm(hidden). Few rows of one rank take four kernels
+  // less, to the same bits.
+  void forward_sublayer(const DeviceTokens& tokens, const DispatchPlan& dispatch, const MoeSublayer& sublayer,
+                        DeviceMoeBuffers& buffers, Stream& stream) const;
 
  private:
   bool is_alone() const { return context_.placement.world_size() == 1; }
   // The rows as experts get them when they do not travel.
   Tensor rounded_rows(const NormedRows& x, DeviceMoeBuffers& buffers, Stream& stream) const;
   void route(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const;
+  // Calls route_with(RouteInput, RouteOutput).
+  template <typename RouteWith>
+  void with_routing(const DeviceTokens& tokens, DeviceMoeBuffers& buffers, const RouteWith& route_with) const;
+  bool can_choose_at_once(int64_t num_tokens, const DeviceMoeBuffers& buffers) const;
+  void run_alone_at_once(const DeviceTokens& tokens, const MoeSublayer& sublayer, DeviceMoeBuffers& buffers,
+                         Stream& stream) const;
   template <typename AddUp>
   void run_alone(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, const AddUp& add_up, Stream& stream) const;
   void send_rows(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const;

@@ -20,6 +20,10 @@ struct NormArguments {
   int num_vectors;  // H / 4
   float epsilon;
 
+  // What a row is multiplied with, besides the weight.
+  __device__ __forceinline__ float scale_of(float sum_of_squares) const {
+    return 1.0f / sqrtf(sum_of_squares / static_cast<float>(4 * num_vectors) + epsilon);
+  }
   // The row that begins at this element.
   __device__ __forceinline__ void prefetch_row(int64_t row) const {
     constexpr int kFoursPerLine = 8;
@@ -44,9 +48,9 @@ __device__ __forceinline__ void store_norm(const NormArguments& arguments, int64
                                            const Four (&weight)[kVectors], float (&partial)[kRowThreads / 32]) {
   float squares = 0.0f;
 #pragma unroll
-  for (int v = 0; v < kVectors; ++v) squares += sum_of(x[v] * x[v]);
+  for (int v = 0; v < kVectors; ++v) squares += sum_of_squares(x[v]);
   squares = block_sum<kRowThreads>(squares, partial);
-  const float scale = 1.0f / sqrtf(squares / static_cast<float>(4 * arguments.num_vectors) + arguments.epsilon);
+  const float scale = arguments.scale_of(squares);
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     const int i = v * kRowThreads + threadIdx.x;

@@ -32,6 +32,10 @@ __device__ __forceinline__ Four operator*(const Four& a, const Four& b) {
 }
 __device__ __forceinline__ Four operator*(const Four& a, float s) { return {a.x * s, a.y * s, a.z * s, a.w * s}; }
 __device__ __forceinline__ float sum_of(const Four& a) { return (a.x + a.y) + (a.z + a.w); }
+// Operation by operation, so that all kernels that norm a row round alike.
+__device__ __forceinline__ float sum_of_squares(const Four& a) {
+  return __fadd_rn(__fmaf_rn(a.y, a.y, __fmul_rn(a.x, a.x)), __fmaf_rn(a.w, a.w, __fmul_rn(a.z, a.z)));
+}
 
 // `vector` counts fours of the row.
 __device__ __forceinline__ Four load_four(const float* row, int64_t vector) {

@@ -378,14 +378,16 @@ void Decoder::feed_forward(const Step& step, int64_t layer, LayerRows& rows) {
   const DeviceLayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
   linear(rows.attended, weights.o.weight, rows.delta, step.stream);
   if (weights.o.bias.defined()) add_bias(weights.o.bias, rows.delta, step.stream);
-  add_rms_norm(rows.delta, norm(weights.post_attention_norm), rows.hidden, rows.normed, step.stream);
+  const NormWeights post_attention = norm(weights.post_attention_norm);
   const std::optional<DeviceMoeLayer>& moe = moe_layers_[static_cast<size_t>(layer)];
-  if (!moe) return feed_forward_dense(step, layer, rows);
+  if (!moe) {
+    add_rms_norm(rows.delta, post_attention, rows.hidden, rows.normed, step.stream);
+    return feed_forward_dense(step, layer, rows);
+  }
   const RowTensors& policies = rows.policies;
   const DeviceTokens tokens{policies.token_class, policies.level, policies.phase, policies.step_token, step.inputs.usage};
-  NormedRows normed{{}, rows.normed.bf16};
-  moe->forward_and_norm({rows.normed, tokens, rows.dispatch}, moe_buffers_, {rows.hidden, norm_after(layer), normed, rows.delta},
-                        step.stream);
+  moe->forward_sublayer(tokens, rows.dispatch, {rows.hidden, rows.delta, post_attention, norm_after(layer), rows.normed},
+                        moe_buffers_, step.stream);
 }
 
 // A dense network is one expert to which all rows go.
