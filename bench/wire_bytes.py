@@ -3,7 +3,7 @@
 
     bench/wire_bytes.py --binary build/skipper --model models/demo [--ranks 4] [--hosts 2] [--text FILE] [--rate 100mbit]
 
-Runs `skipper eval` on a text twice over tests/support/netcluster (root only): as it is, and with tau = 2, so that no text token
+Runs `skipper eval` on a text twice over tests/testbed/netcluster (root only): as it is, and with tau = 2, so that no text token
 is sent. The difference takes out what both have in common: start-up, plans, results, protected tokens. What is left on the
 interfaces is compared with the difference of our counters, as payload (hidden rows) and as wire bytes (rows with their
 metadata). With --rate both runs are also timed.
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-NETCLUSTER = pathlib.Path(__file__).resolve().parent.parent / "tests/support/netcluster/netcluster"
+NETCLUSTER = pathlib.Path(__file__).resolve().parent.parent / "tests/testbed/netcluster"
 MAX_DIFFERENCE_PERCENT = 1.0
 
 

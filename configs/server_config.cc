@@ -52,6 +52,7 @@ template <typename Visitor>
 void visit_fields(DispatchConfig& config, Visitor& visit) {
   visit("payload_dtype", config.payload_format);
   visit("combine_dtype", config.combine_dtype);
+  visit("payload", config.payload);
 }
 
 template <typename Visitor>
@@ -158,6 +159,10 @@ struct FieldReader {
     const std::string text = fields.optional_string(key, std::string(name_of(value)));
     value = parse_payload_format(text, fields.path() + ": " + key);
   }
+  void operator()(const char* key, PayloadTravel& value) {
+    const std::string text = fields.optional_string(key, std::string(name_of(value)));
+    value = parse_payload_travel(text, fields.path() + ": " + key);
+  }
   void operator()(const char* key, std::optional<WeightFormat>& value) { value = parse_format(fields, key); }
   void operator()(const char* key, WeightResidence& value) {
     const std::string text = fields.optional_string(key, std::string(name_of(value)));
@@ -188,6 +193,7 @@ struct FieldPrinter {
   void operator()(const char* key, const milliseconds& value) { object[key] = value.count(); }
   void operator()(const char* key, const DType& value) { object[key] = name_of(value); }
   void operator()(const char* key, const PayloadFormat& value) { object[key] = name_of(value); }
+  void operator()(const char* key, const PayloadTravel& value) { object[key] = name_of(value); }
   void operator()(const char* key, const WeightResidence& value) { object[key] = name_of(value); }
   void operator()(const char* key, const std::optional<WeightFormat>& value) {
     object[key] = value ? nlohmann::json(name_of(*value)) : nlohmann::json();

@@ -59,6 +59,9 @@ json distance_section(const DistanceReport& report) {
   return section;
 }
 
+constexpr const char* kMeaningless =
+    "dispatch.payload is off: no row reached another rank; perplexities, answers and distances mean nothing";
+
 json task_section(const std::map<std::string, TaskScore>& scores) {
   json section = json::object();
   for (const auto& [task, score] : scores) section[task] = {{"right", score.right}, {"total", score.total}};
@@ -98,11 +101,13 @@ std::string to_json(const EvalReport& report) {
   root["chat"] = task_section(report.chat);
   root["skip"] = skip_section(report);
   if (report.distance) root["distance"] = distance_section(*report.distance);
+  if (!report.rows_travelled) root["meaningless"] = kMeaningless;
   return root.dump(1);
 }
 
 std::string to_table(const EvalReport& report) {
   std::ostringstream out;
+  if (!report.rows_travelled) out << kMeaningless << "\n";
   if (!report.perplexity.empty()) {
     out << std::left << std::setw(20) << "text" << std::right << std::setw(12) << "perplexity" << std::setw(10) << "tokens"
         << "\n";

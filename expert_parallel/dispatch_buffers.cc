@@ -23,7 +23,8 @@ DispatchBuffers::DispatchBuffers(const DispatchShape& dispatch_shape, const Disp
   last_token.resize(world_size);
   first_sent_row.resize(world_size);
   sent_tokens = Tensor::empty({max_sent}, DType::kI32);
-  coded_tokens = Tensor::empty({is_coded(config.payload_format) ? shape.max_tokens : 0, payload_row_bytes()}, DType::kU8);
+  const int64_t coded_row = row_bytes(config.payload_format, shape.hidden_size);
+  coded_tokens = Tensor::empty({is_coded(config.payload_format) ? shape.max_tokens : 0, coded_row}, DType::kU8);
   send_message = Tensor::empty({message_bytes(max_sent, max_sent_pairs)}, DType::kU8);
   returned_sums = Tensor::empty({max_sent, shape.hidden_size}, config.combine_dtype);
   returned_offsets = Tensor::empty({shape.max_tokens + 1}, DType::kI32);

@@ -24,8 +24,11 @@ struct DispatchShape {
 struct DispatchBuffers {
   DispatchBuffers(const DispatchShape& shape, const DispatchConfig& config);
 
-  int64_t payload_row_bytes() const { return row_bytes(config.payload_format, shape.hidden_size); }
-  int64_t combine_row_bytes() const { return shape.hidden_size * static_cast<int64_t>(size_of(config.combine_dtype)); }
+  // What a row takes in a message: nothing where rows do not travel (DispatchConfig::payload).
+  int64_t payload_row_bytes() const { return config.rows_travel() ? row_bytes(config.payload_format, shape.hidden_size) : 0; }
+  int64_t combine_row_bytes() const {
+    return config.rows_travel() ? shape.hidden_size * static_cast<int64_t>(size_of(config.combine_dtype)) : 0;
+  }
   bool is_own(size_t rank) const { return static_cast<int>(rank) == own_rank; }
 
   // Where the tokens of a source begin among all received ones.

@@ -38,11 +38,15 @@ void unpack_rows(const IncomingMessage& message, DispatchBuffers& buffers, Strea
   const PayloadFormat format = buffers.config.payload_format;
   const PayloadLayout& layout = message.layout;
   if (message.from.rows == message.to.rows || layout.num_tokens == 0) return;
+  Tensor rows = buffers.received_rows.slice(message.position.row, message.position.row + layout.num_tokens);
+  if (!buffers.config.rows_travel()) {
+    std::memset(rows.bytes(), 0, rows.num_bytes());
+    return;
+  }
   if (!is_coded(format)) {
     return unpack_bytes(message.from.rows, layout.num_tokens * layout.row_bytes, message.to.rows, stream.workers());
   }
   const Tensor coded = Tensor::borrow(message.from.rows, {layout.num_tokens, layout.row_bytes}, DType::kU8);
-  Tensor rows = buffers.received_rows.slice(message.position.row, message.position.row + layout.num_tokens);
   decode_rows(coded, row_code_of(format), rows, stream);
 }
 

@@ -145,6 +145,7 @@ Tensor tokens_sent_to(size_t rank, const DispatchBuffers& buffers) {
 
 // Rows as they travel, into a message.
 void write_rows(const Tensor& hidden, const Tensor& sent_tokens, std::byte* message, DispatchBuffers& buffers, Stream& stream) {
+  if (!buffers.config.rows_travel()) return;
   const PayloadFormat format = buffers.config.payload_format;
   const int64_t num_tokens = sent_tokens.dim(0);
   if (is_coded(format)) {

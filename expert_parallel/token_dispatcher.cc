@@ -2,6 +2,7 @@
 
 #include <glog/logging.h>
 
+#include <cstring>
 #include <numeric>
 #include <span>
 
@@ -58,6 +59,13 @@ void set_combine_bytes(const std::vector<DispatchCounts>& counts, const Dispatch
   for (size_t rank = 0; rank < counts.size(); ++rank) {
     bytes[rank] = buffers.is_own(rank) ? 0 : counts[rank].num_tokens() * buffers.combine_row_bytes();
   }
+}
+
+// In place of the other ranks' sums, where none travel. The own ones lie behind them.
+void clear_sums_of_others(int64_t num_sent, DispatchBuffers& buffers) {
+  const int64_t num_own = buffers.sent_counts[static_cast<size_t>(buffers.own_rank)].num_tokens();
+  Tensor sums = buffers.returned_sums.first(num_sent - num_own);
+  std::memset(sums.bytes(), 0, sums.num_bytes());
 }
 
 // One direction of the exchange with one rank.
@@ -150,6 +158,7 @@ void TokenDispatcher::finish_combine(DispatchHandle& handle, Tensor& out, Stream
   finish(handle.pending_);
 
   DispatchBuffers& buffers = *handle.buffers_;
+  if (!buffers.config.rows_travel()) clear_sums_of_others(handle.num_sent_, buffers);
   row_sum({.x = buffers.returned_sums.first(handle.num_sent_),
            .row_index = buffers.returned_index.first(handle.num_sent_),
            .offsets = buffers.returned_offsets.first(handle.num_tokens_ + 1)},

@@ -3,9 +3,20 @@
 #include <algorithm>
 
 namespace skipper {
+namespace {
+
+// Its answers would be taken for the model's. `eval` counts bytes with it, and says so in its report.
+void refuse_withheld_payload(const CommandLine& line, const DispatchConfig& dispatch) {
+  if (dispatch.rows_travel() || line.command == "eval") return;
+  throw InvalidFile(line.config + ": dispatch.payload is off, so no row reaches another rank and results mean nothing; only 'skipper " +
+                    "eval' takes it, to measure bytes; leave it out");
+}
+
+}  // namespace
 
 ServerConfig server_config_from(const CommandLine& line) {
   ServerConfig config = load_server_config(line.config);
+  refuse_withheld_payload(line, config.dispatch);
   if (!line.host.empty()) config.frontend.host = line.host;
   if (line.port >= 0) config.frontend.port = line.port;
   if (line.max_model_len >= 0) config.engine.max_model_len = line.max_model_len;

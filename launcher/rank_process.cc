@@ -80,6 +80,9 @@ void RankProcess::choose_device() {
     throw Error("engine.kv_blocks_per_rank: 0 stands for what the memory of a GPU holds, but the model computes on the CPU; give "
                 "a number");
   }
+  if (device_ != Device::host() && !config_.dispatch.rows_travel()) {
+    throw Error("dispatch.payload: off is for ranks that compute on CPUs; use --device cpu, or leave it out");
+  }
   if (device_ != Device::host() && !options_.audit.file.empty()) {
     throw Error("flag --audit_file " + options_.audit.file.string() +
                 ": routing decisions are not recorded on a GPU; use --device cpu, or leave the flag out");

@@ -1,5 +1,7 @@
 #include "launcher/commands/eval_command.h"
 
+#include <glog/logging.h>
+
 #include <chrono>
 #include <fstream>
 #include <functional>
@@ -54,6 +56,7 @@ EvalReport evaluate(const EvalFiles& files, RankProcess& process, Engine& engine
   RequestDriver driver(engine, process.queue(), kInFlightPerRank * static_cast<size_t>(process.world_size()));
   EvalReport report;
   report.level = process.level();
+  report.rows_travelled = process.config().dispatch.rows_travel();
   for (const EvalText& text : data.texts) {
     const std::vector<int32_t> tokens = process.processor().tokenizer().encode(text.text, SpecialTokens::kParse);
     ProgressLine progress(text.name);
@@ -67,6 +70,11 @@ EvalReport evaluate(const EvalFiles& files, RankProcess& process, Engine& engine
   report.traffic = engine.total_traffic();
   if (files.scored) report.distance = measure_distance(*files.scored, process, engine);
   return report;
+}
+
+void warn_of_withheld_payload(const RankProcess& process) {
+  if (!process.is_leader() || process.config().dispatch.rows_travel()) return;
+  LOG(WARNING) << "dispatch.payload=off: hidden rows stay on their ranks; all results but bytes and pairs are meaningless";
 }
 
 void check_writable(const std::ofstream& file, const std::string& path) {
@@ -116,6 +124,7 @@ int run_eval(const CommandLine& line) {
   run_together(process.startup(), [&] {
     if (process.is_leader()) files = open_files(line, process);
   });
+  warn_of_withheld_payload(process);
   process.load();
   Engine& engine = process.start_engine(nullptr);
   if (process.is_leader()) {

@@ -94,6 +94,9 @@ def check_models(check, model, folder):
 
 def check_settings(check, model, folder):
     config = write_json(os.path.join(folder, "config.json"), {"engine": {"max_token_per_step": 3}})
+    withheld = write_json(os.path.join(folder, "withheld.json"), {"dispatch": {"payload": "off"}})
+    check.expect("payload off", ["serve", "--model", model, "--config", withheld], EXIT_ERROR,
+                 "withheld.json: dispatch.payload is off.*only 'skipper eval' takes it", ranks=2)
     check.expect("unknown config key", ["serve", "--model", model, "--config", config], EXIT_ERROR,
                  "engine: max_token_per_step: unknown key; did you mean 'max_tokens_per_step'")
     config = write_json(os.path.join(folder, "config.json"), {"engine": {"max_tokens_per_step": 0}})

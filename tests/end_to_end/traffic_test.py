@@ -1,7 +1,8 @@
-"""Skipper's byte counters against a witness inside MPI, without skipping, with it, with everything skipped, and with 8-bit rows.
+"""Skipper's byte counters against a witness inside MPI, without skipping, with it, with everything skipped, with
+8-bit rows, and with rows withheld.
 
 The witness is preloaded and counts what the data communicator hands to MPI_Isend. Our wire bytes must be equal to it.
-With --hosts the ranks run on that many emulated hosts (tests/support/netcluster): a visible skip where that is impossible.
+With --hosts the ranks run on that many emulated hosts (tests/testbed): a visible skip where that is impossible.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import tempfile
 
 import skipper_process
 
-NETCLUSTER = pathlib.Path(__file__).resolve().parent.parent / "support/netcluster/netcluster"
+NETCLUSTER = pathlib.Path(__file__).resolve().parent.parent / "testbed/netcluster"
 SKIPPED = 77
 
 
@@ -70,10 +71,10 @@ def write_json(folder, name, value):
     return path
 
 
-def measure(arguments, folder, point, payload_dtype):
+def measure(arguments, folder, point, dispatch):
     """(skip section of the report, bytes the witness saw on the data communicator)."""
     flags = ["eval", "--model", arguments.model, "--data", os.path.join(folder, "data"), "--json", os.path.join(folder, "r.json")]
-    flags += ["--config", write_json(folder, "config.json", {"dispatch": {"payload_dtype": payload_dtype}})]
+    flags += ["--config", write_json(folder, "config.json", {"dispatch": dispatch})]
     if point is not None:
         flags += ["--operating_point", write_json(folder, "point.json", point)]
     witness = os.path.join(folder, "witness")
@@ -87,7 +88,10 @@ def measure(arguments, folder, point, payload_dtype):
         seen += sum(call["bytes"] for call in calls.values())
         os.remove(path)
     with open(os.path.join(folder, "r.json"), encoding="utf-8") as file:
-        return json.load(file)["skip"], seen
+        report = json.load(file)
+    if ("meaningless" in report) != ("payload" in dispatch):
+        sys.exit(f"with {dispatch} the report says: {report.get('meaningless')}")
+    return report["skip"], seen
 
 
 def main():
@@ -104,18 +108,20 @@ def main():
     skips = {}
     with tempfile.TemporaryDirectory() as folder:
         small_data(arguments.model, os.path.join(folder, "data"))
+        int8, fp8 = {"payload_dtype": "int8"}, {"payload_dtype": "fp8"}
         cases = {
-            "none": (None, "bf16"),
-            "tau 0": (operating_point(0.0, 0.0), "bf16"),
-            "some": (operating_point(0.03, 0.06), "bf16"),
-            "tau 2": (operating_point(2.0, 2.0), "bf16"),
-            "int8": (None, "int8"),
-            "fp8": (None, "fp8"),
-            "int8, some": (operating_point(0.03, 0.06), "int8"),
-            "fp8, some": (operating_point(0.03, 0.06), "fp8"),
+            "none": (None, {}),
+            "tau 0": (operating_point(0.0, 0.0), {}),
+            "some": (operating_point(0.03, 0.06), {}),
+            "tau 2": (operating_point(2.0, 2.0), {}),
+            "int8": (None, int8),
+            "fp8": (None, fp8),
+            "int8, some": (operating_point(0.03, 0.06), int8),
+            "fp8, some": (operating_point(0.03, 0.06), fp8),
+            "payload off": (None, {"payload": "off"}),
         }
-        for name, (point, payload_dtype) in cases.items():
-            skip, seen = measure(arguments, folder, point, payload_dtype)
+        for name, (point, dispatch) in cases.items():
+            skip, seen = measure(arguments, folder, point, dispatch)
             skips[name] = skip
             counted = skip["wire_bytes"]["node"] + skip["wire_bytes"]["network"]
             print(f"{name}: skip ratio {skip['skip_ratio']:.3f}, wire {counted}, witness {seen}, "
@@ -133,6 +139,8 @@ def main():
         # 512 bytes to the experts and 512 back become 256 + 2 · 4 and 512; rounding changes some routes of later layers.
         if abs(payload[name] / payload[baseline] - (264 + 512) / 1024) > 0.01:
             failures.append(f"{name}: {payload[name]} bytes of payload, {baseline} in bf16: {payload[baseline]}")
+    if payload["payload off"] != 0:
+        failures.append(f"payload off: {payload['payload off']} bytes of payload")
     if any(skips["tau 2"]["pairs"][c]["run"] for c in ("text", "vision")):
         failures.append("tau = 2 ran pairs of text or vision tokens")
     sys.exit("\n".join(failures) if failures else 0)

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -306,6 +307,64 @@ TEST_P(TokenDispatcherCodes, KeepANanWithinItsBlockOfItsToken) {
     for (int64_t t = 0; t < 4; ++t) {
       for (int64_t h = 0; h < 131; ++h) {
         EXPECT_EQ(std::isnan(out.row<float>(t)[h]), (t == 0 || t == 3) && h >= 128) << "token " << t << " channel " << h;
+      }
+    }
+  });
+}
+
+int64_t sum_by_class(const std::array<int64_t, kNumTokenClasses>& bytes) { return bytes[0] + bytes[1] + bytes[2]; }
+
+// What the experts of the token's own rank make of it: everything, and its share by weight.
+float own_share(const Batch& batch, int64_t token, int32_t own_rank, int32_t experts_per_rank) {
+  float share = 0.0f;
+  for (int64_t j = 0; j < batch.routing.expert_ids.dim(1); ++j) {
+    const bool is_own = batch.routing.expert_ids.row<int32_t>(token)[j] / experts_per_rank == own_rank;
+    if (is_own) share += batch.routing.expert_weights.row<float>(token)[j];
+  }
+  return share;
+}
+
+class TokenDispatcherWithoutRows : public ::testing::TestWithParam<PayloadFormat> {};
+
+INSTANTIATE_TEST_SUITE_P(Formats, TokenDispatcherWithoutRows,
+                         ::testing::Values(PayloadFormat::kF32, PayloadFormat::kBF16, PayloadFormat::kInt8, PayloadFormat::kFp8),
+                         [](const auto& info) { return std::string(name_of(info.param)); });
+
+TEST_P(TokenDispatcherWithoutRows, PutsZerosInPlaceOfOtherRanksSums) {
+  const Sizes sizes{3, 6, 2, 131};
+  spawn_ranks(3, [&](Communicator& data) {
+    Rank rank(data, sizes);
+    // One magnitude: exact in every format.
+    Batch batch = random_integers(11, sizes, static_cast<uint32_t>(data.rank()) + 30);
+    for (float& value : batch.hidden.span<float>()) value = value > 0.0f ? 1.0f : -1.0f;
+    DispatchBuffers buffers = rank.make_buffers(11, {.payload_format = GetParam(), .payload = PayloadTravel::kOff});
+    for (Tensor* poisoned : {&buffers.received_rows, &buffers.returned_sums}) {
+      std::memset(poisoned->bytes(), 0x7f, poisoned->num_bytes());
+    }
+    for (int repeat = 0; repeat < 2; ++repeat) {
+      DispatchHandle handle = rank.start(batch, buffers);
+      rank.compute_and_start_combine(handle);
+      const Tensor out = rank.finish(handle);
+      for (int64_t t = 0; t < batch.num_tokens(); ++t) {
+        const float share = own_share(batch, t, data.rank(), 2);
+        for (int64_t h = 0; h < sizes.hidden_size; ++h) EXPECT_EQ(out.row<float>(t)[h], share * batch.hidden.row<float>(t)[h]);
+      }
+    }
+  });
+}
+
+TEST_P(TokenDispatcherWithoutRows, SendsTheSameListsAndNoPayload) {
+  const Sizes sizes{4, 8, 2, 131};
+  spawn_ranks(4, [&](Communicator& data) {
+    const Batch batch = random_integers(7, sizes, static_cast<uint32_t>(data.rank()) + 60);
+    Rank on(data, sizes), off(data, sizes);
+    on.round_trip(batch, {.payload_format = GetParam()});
+    off.round_trip(batch, {.payload_format = GetParam(), .payload = PayloadTravel::kOff});
+    for (size_t direction = 0; direction < kNumDirections; ++direction) {
+      for (size_t hop = 0; hop < kNumHops; ++hop) {
+        EXPECT_EQ(sum_by_class(off.counters().payload_bytes[direction][hop]), 0);
+        EXPECT_EQ(off.counters().wire_bytes[direction][hop],
+                  on.counters().wire_bytes[direction][hop] - sum_by_class(on.counters().payload_bytes[direction][hop]));
       }
     }
   });

@@ -48,6 +48,7 @@ TEST(ServerConfig, ReadsEverySectionAndKeepsOtherDefaults) {
   EXPECT_EQ(config.frontend.host, "0.0.0.0");
   EXPECT_EQ(config.dispatch.payload_format, PayloadFormat::kInt8);
   EXPECT_EQ(config.dispatch.combine_dtype, DType::kBF16);
+  EXPECT_TRUE(config.dispatch.rows_travel());
   EXPECT_EQ(config.kv_dtype, DType::kF32);
   EXPECT_EQ(config.images.max_pixels, 5000);
   EXPECT_EQ(config.service_tiers, (std::map<std::string, int64_t>{{"bronze", 1}, {"gold", 0}}));
@@ -60,6 +61,7 @@ TEST(ServerConfig, WhatItPrintsItReadsBack) {
   config.weights.residence = WeightResidence::kMapped;
   config.frontend.max_images = 3;
   config.dispatch.payload_format = PayloadFormat::kFp8;
+  config.dispatch.payload = PayloadTravel::kOff;
   EXPECT_EQ(describe(load(describe(config))), describe(config));
 }
 
@@ -76,6 +78,11 @@ TEST(ServerConfig, ErrorsNameTheFullKey) {
   EXPECT_THAT(error_of(R"({"kv_cache": {"dtype": "fp4"}})"), HasSubstr("'fp4' is not supported"));
   EXPECT_THAT(error_of(R"({"dispatch": {"payload_dtype": "int4"}})"),
               HasSubstr("dispatch: payload_dtype: 'int4' is not supported; use one of f32, bf16, int8, fp8"));
+  for (const char* bad : {"", "Off", "none"}) {
+    EXPECT_THAT(error_of(R"({"dispatch": {"payload": ")" + std::string(bad) + R"("}})"),
+                HasSubstr("dispatch: payload: '" + std::string(bad) + "' is not supported; use on, or off"));
+  }
+  EXPECT_THAT(error_of(R"({"dispatch": {"payload": false}})"), HasSubstr("dispatch: payload: expected a string"));
   EXPECT_THAT(error_of(R"({"dispatch": {"combine_dtype": "int8"}})"), HasSubstr("'int8' is not supported; use bf16 or f32"));
   EXPECT_THAT(error_of(R"({"service_tiers": {"gold": 1}})"), HasSubstr("service_tiers.gold: 1"));
 }
