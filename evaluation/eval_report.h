@@ -26,7 +26,8 @@ struct EvalReport {
 //  "skip":{"level":n,"pairs":{class:{"run":n,"skipped":n}},"skip_ratio":x,"payload_bytes":{hop:{"sent":n,"saved":n}},
 //          "wire_bytes":{hop:n}},
 //  "distance":{"texts"|"questions"|"visual_questions":{"samples":n,"tokens":n,"kl":x,"kl_interval":[low,high],"flips":x}}}
-// and, where rows did not travel, "meaningless": why. "distance" is there when it was measured. skip_ratio is over text and vision pairs.
+// and, where rows did not travel, "meaningless": why. "distance" is there when it was measured. skip_ratio is over text and
+// vision pairs.
 std::string to_json(const EvalReport& report);
 
 std::string to_table(const EvalReport& report);

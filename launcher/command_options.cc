@@ -8,8 +8,8 @@ namespace {
 // Its answers would be taken for the model's. `eval` counts bytes with it, and says so in its report.
 void refuse_withheld_payload(const CommandLine& line, const DispatchConfig& dispatch) {
   if (dispatch.rows_travel() || line.command == "eval") return;
-  throw InvalidFile(line.config + ": dispatch.payload is off, so no row reaches another rank and results mean nothing; only 'skipper " +
-                    "eval' takes it, to measure bytes; leave it out");
+  throw InvalidFile(line.config + ": dispatch.payload is off, so no row reaches another rank and results mean nothing; only " +
+                    "'skipper eval' takes it, to measure bytes; leave it out");
 }
 
 }  // namespace
