@@ -183,7 +183,7 @@ BatchInput GpuDecoderBenchmark::prompt_batch(const PromptShape& prompts, uint8_t
 
 // A server that samples greedily leaves the logits where they are.
 StepOutput GpuDecoderBenchmark::forward(BatchInput batch) {
-  batch.logit_use = LogitUse::kGreedyTokens;
+  batch.logit_use = LogitUse::kTokens;
   return decoder_->forward(batch, *cache_, stream_);
 }
 

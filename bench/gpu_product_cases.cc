@@ -46,7 +46,9 @@ struct DenseWeights {
 Tensor first_rows(const DeviceMatrices& matrices, int64_t num_rows, Stream& stream) {
   const MatrixShape shape{num_rows, matrices.shape.num_columns};
   const size_t num_bytes = device_matrix_bytes(matrices.formats[0], shape);
-  const DeviceMatrices first{shape, matrices.formats, matrices.memory.first(static_cast<int64_t>(num_bytes)), matrices.table};
+  DeviceMatrices first = matrices;
+  first.shape = shape;
+  first.memory = matrices.memory.first(static_cast<int64_t>(num_bytes));
   return rounded_on_gpu(read_back(first, 0, stream), stream);
 }
 
