@@ -15,7 +15,6 @@ struct ModelRunner::LocalSequence {
   std::vector<int32_t> tokens;    // prompt, then generated
   RotaryPositions rotary;         // of the prompt; generated tokens follow it
   std::vector<int32_t> blocks;
-  std::vector<LogitProcessor> processors;
   ImageFeatures features;
   // Summed here, token by token: adding up sums of chunks would depend on where the chunks end.
   double prompt_nll = 0.0;
@@ -28,8 +27,10 @@ struct ModelRunner::LocalSequence {
   bool is_scored(int64_t position) const {
     return request.score_prompt && position + 1 >= request.score_from && position + 1 < num_prompt();
   }
-  // Whether the next token is that of the largest logit, whatever the others are.
-  bool is_greedy() const { return request.sampling.temperature <= 0.0f && processors.empty(); }
+  // How the next token is sampled.
+  TokenSampling sampling() const {
+    return next_token_sampling(request, static_cast<int32_t>(static_cast<int64_t>(tokens.size()) - num_prompt()));
+  }
   void copy_rotary_position(int64_t position, int32_t* out) const;  // out [3]
 };
 
@@ -53,9 +54,12 @@ struct ModelRunner::StepBuffers {
         token_class(Tensor::empty({config.max_tokens_per_step}, DType::kU8)),
         level(Tensor::empty({config.max_tokens_per_step}, DType::kU8)),
         phase(Tensor::empty({config.max_tokens_per_step}, DType::kU8)),
-        logit_rows(Tensor::empty({config.max_logit_rows}, DType::kI32)) {}
+        logit_rows(Tensor::empty({config.max_logit_rows}, DType::kI32)) {
+    samplings.reserve(static_cast<size_t>(config.max_logit_rows));
+  }
 
   Tensor token_ids, rotary_positions, positions, sequence_index, kv_slots, block_tables, token_class, level, phase, logit_rows;
+  std::vector<TokenSampling> samplings;  // of the logit rows
   int64_t num_tokens = 0;
   int64_t num_logit_rows = 0;
 };
@@ -133,7 +137,6 @@ void ModelRunner::admit(std::span<const std::byte> encoded, Stream& stream) {
   sequence.tokens = request.prompt_ids;
   sequence.tokens.insert(sequence.tokens.end(), request.generated_ids.begin(), request.generated_ids.end());
   sequence.rotary = sequence_rotary_positions(request.prompt_ids, grids_of(request.images), model_.config());
-  sequence.processors = build_logit_processors(request);
   sequence.feature_row = number_vision_tokens(request.prompt_ids, token_classes_);
   if (!request.images.empty()) {
     sequence.features = model_.encode_images(request.images, stream);
@@ -149,8 +152,9 @@ BatchInput ModelRunner::build_batch(const RankPlan& plan) {
   StepBuffers& buffers = *buffers_;
   buffers.num_tokens = 0;
   buffers.num_logit_rows = 0;
+  buffers.samplings.clear();
   BatchInput batch;
-  batch.logit_use = LogitUse::kGreedyTokens;  // until a row needs more
+  batch.logit_use = LogitUse::kTokens;  // until a row needs more
   int64_t sequence_index = 0;
   for (const SequenceStep& step : plan.sequences) {
     LocalSequence& sequence = local(step.sequence_id);
@@ -168,6 +172,7 @@ BatchInput ModelRunner::build_batch(const RankPlan& plan) {
   batch.level = buffers.level.first(num_tokens);
   batch.phase = buffers.phase.first(num_tokens);
   batch.logit_rows = buffers.logit_rows.first(buffers.num_logit_rows);
+  batch.samplings = buffers.samplings;
   return batch;
 }
 
@@ -221,7 +226,9 @@ void ModelRunner::append_logit_rows(const SequenceStep& step, const LocalSequenc
   for (int64_t i = 0; i < step.num_tokens; ++i) {
     const bool is_sampled = step.sample && i + 1 == step.num_tokens;
     if (!is_sampled && !sequence.is_scored(step.start + i)) continue;
-    if (!is_sampled || sequence.is_scored(step.start + i) || !sequence.is_greedy()) batch.logit_use = LogitUse::kLogits;
+    const TokenSampling sampling = is_sampled ? sequence.sampling() : TokenSampling{};
+    if (sequence.is_scored(step.start + i) || !PackedTokenSampling::can_hold(sampling)) batch.logit_use = LogitUse::kLogits;
+    buffers_->samplings.push_back(sampling);
     CHECK_LT(buffers_->num_logit_rows, config_.max_logit_rows);
     rows[buffers_->num_logit_rows++] = static_cast<int32_t>(first_token + i);
   }
@@ -239,15 +246,14 @@ void ModelRunner::read_logits(const SequenceStep& step, LocalSequence& sequence,
   result.kl = sequence.distance.kl;
   result.num_flips = sequence.distance.num_flips;
   if (!step.sample) return;
-  result.token_id = next_token(sequence, output, row++);
+  result.token_id = next_token(output, row++);
   sequence.tokens.push_back(result.token_id);
 }
 
-int32_t ModelRunner::next_token(const LocalSequence& sequence, StepOutput& output, int64_t row) const {
-  if (output.greedy_tokens.defined()) return output.greedy_tokens.data<int32_t>()[row];
-  const auto num_generated = static_cast<int32_t>(static_cast<int64_t>(sequence.tokens.size()) - sequence.num_prompt());
-  const std::span<float> scores(output.logits.row<float>(row), static_cast<size_t>(model_.config().vocab_size));
-  return sample_token(scores, sequence.processors, {.request = sequence.request, .num_generated = num_generated});
+int32_t ModelRunner::next_token(StepOutput& output, int64_t row) const {
+  if (output.tokens.defined()) return output.tokens.data<int32_t>()[row];
+  const std::span<float> logits(output.logits.row<float>(row), static_cast<size_t>(model_.config().vocab_size));
+  return sample_token(logits, buffers_->samplings[static_cast<size_t>(row)]);
 }
 
 void ModelRunner::score(LocalSequence& sequence, int64_t position, std::span<const float> logits) {

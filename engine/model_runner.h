@@ -49,7 +49,7 @@ class ModelRunner {
   void append_vision_spans(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token, BatchInput& batch) const;
   void append_logit_rows(const SequenceStep& step, const LocalSequence& sequence, int64_t first_token, BatchInput& batch);
   void read_logits(const SequenceStep& step, LocalSequence& sequence, StepOutput& output, int64_t& row, SequenceResult& result);
-  int32_t next_token(const LocalSequence& sequence, StepOutput& output, int64_t row) const;
+  int32_t next_token(StepOutput& output, int64_t row) const;
   // Logits of the token at position + 1, which is scored.
   void score(LocalSequence& sequence, int64_t position, std::span<const float> logits);
   // usage [n, kNumUsageColumns] i32 of the sequence's tokens in this step.

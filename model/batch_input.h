@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
+#include "kernels/token_sampling.h"
 #include "model/image_patches.h"
 #include "model/step_output.h"
 #include "tensor/tensor.h"
@@ -40,6 +42,8 @@ struct BatchInput {
 
   std::vector<VisionSpan> vision_spans;  // image placeholders among the tokens, ascending
   LogitUse logit_use = LogitUse::kLogits;
+  // [L], for kTokens: what each logit row is sampled by, each one that a PackedTokenSampling can hold. None: all are greedy.
+  std::span<const TokenSampling> samplings;
 
   int64_t num_tokens() const { return token_ids.num_elements(); }
 };

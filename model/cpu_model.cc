@@ -142,7 +142,7 @@ StepOutput CpuModel::forward(const BatchInput& batch, KvCache& cache, Stream& st
   layers_[last].write_kv(tokens, kv, step);
   DecoderRows wanted = select_logit_rows(batch, tokens, stream);
   layers_[last].update(wanted, kv, step);
-  return {.logits = logits_of(wanted, stream), .greedy_tokens = {}};
+  return {.logits = logits_of(wanted, stream), .tokens = {}};
 }
 
 // Token embeddings, with image features in the placeholders' stead, and what the layers need to know of each token.

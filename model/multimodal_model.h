@@ -77,9 +77,9 @@ class MultimodalModel {
   // when the model has no vision tower.
   ImageFeatures encode_images(std::span<const ImagePatches> images, Stream& stream);
 
-  // One step: logits [L, vocab_size] of batch.logit_rows, or on a GPU the largest of each row where batch.logit_use asks for no
-  // more. Valid until the next call. A row's bits depend neither on the other rows, nor on how its sequence was cut into steps,
-  // nor on the rank that owns it. Cache and stream are of the model's device.
+  // One step: logits [L, vocab_size] of batch.logit_rows, or on a GPU the token sampled from each row where batch.logit_use asks
+  // for no more. Valid until the next call. A row's bits depend neither on the other rows, nor on how its sequence was cut into
+  // steps, nor on the rank that owns it. Cache and stream are of the model's device.
   StepOutput forward(const BatchInput& batch, KvCache& cache, Stream& stream);
 
   // Row t: what token t of the last forward() cost, summed over the layers. [>= T, kNumUsageColumns] i32, valid until the next.

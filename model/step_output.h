@@ -1,4 +1,4 @@
-// What a step leaves of its logits: all of them, or only which is the largest.
+// What a step leaves of its logits: all of them, or only the tokens that were sampled from them.
 #pragma once
 
 #include <cstdint>
@@ -10,15 +10,15 @@ namespace skipper {
 // What the caller reads of the logits of a step.
 enum class LogitUse : uint8_t {
   kLogits,
-  // Only the index of each row's largest logit, the lower one of equals, where NaN ranks lowest: all rows are sampled greedily.
-  // A GPU then keeps the logits to itself; the CPU gives logits anyway.
-  kGreedyTokens,
+  // Only the token that BatchInput::samplings takes from each row. A GPU then keeps the logits to itself; the CPU gives logits
+  // anyway, and its caller samples.
+  kTokens,
 };
 
 // Host memory, valid until the next step. Exactly one of the two is defined.
 struct StepOutput {
-  Tensor logits;         // [L, V] f32
-  Tensor greedy_tokens;  // [L] i32
+  Tensor logits;  // [L, V] f32
+  Tensor tokens;  // [L] i32
 };
 
 }  // namespace skipper

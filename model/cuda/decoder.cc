@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "kernels/cuda/matrix_products.h"
+#include "kernels/cuda/token_sampling.h"
 #include "kernels/cuda/vision_rows.h"
 #include "model/rotary_embedding.h"
 
@@ -51,6 +52,9 @@ void check_model(const ModelConfig& model) {
                     " elements do not run on a GPU, which takes multiples of 8");
   require_shape(model.moe.top_k <= 16 && model.moe.num_experts <= 1024,
                 "more than 16 of 1024 experts do not run on a GPU");
+  require_shape(model.vocab_size <= kMostSampledLogits,
+                "a vocabulary of " + std::to_string(model.vocab_size) + " does not run on a GPU, which takes up to " +
+                    std::to_string(kMostSampledLogits));
 }
 
 int own_rank(const DecoderContext& context) { return context.data == nullptr ? 0 : context.data->rank(); }
@@ -132,7 +136,7 @@ struct Decoder::Buffers {
   Tensor wanted_hidden;    // [L, H] f32
   Tensor wanted_attended;  // [L, heads, D] bf16
   Tensor logits;           // [L, V] f32
-  Tensor greedy;           // [L] i32
+  Tensor tokens;           // [L] i32
   Tensor rotary_axis;       // [D / 2] i32
   Tensor rotary_frequency;  // [D / 2] f32
   Tensor row_numbers;       // [T] i32: 0, 1, ...
@@ -155,7 +159,7 @@ Decoder::Buffers::Buffers(const ModelConfig& model, const StepLimits& limits, St
   wanted_hidden = empty({num_logit_rows, model.hidden_size}, DType::kF32);
   wanted_attended = empty({num_logit_rows, heads, head_dim}, DType::kBF16);
   logits = empty({num_logit_rows, model.vocab_size}, DType::kF32);
-  greedy = empty({num_logit_rows}, DType::kI32);
+  tokens = empty({num_logit_rows}, DType::kI32);
 
   Tensor axis = Tensor::empty({head_dim / 2}, DType::kI32), frequency = Tensor::empty({head_dim / 2}, DType::kF32);
   const RotaryEmbedding rotary(model.rotary);
@@ -184,7 +188,7 @@ Decoder::Decoder(const ModelConfig& model, DecoderWeights weights, const Decoder
       inputs_(largest_shapes(config.limits, kKvPanelPositions), stream.device()),
       buffers_(std::make_unique<Buffers>(model, config.limits, stream)),
       host_usage_({most_rows(config.limits), kNumUsageColumns}, DType::kI32),
-      host_greedy_({most_logit_rows(config.limits)}, DType::kI32),
+      host_tokens_({most_logit_rows(config.limits)}, DType::kI32),
       row_bytes_{row_bytes(config.formats.payload_format, model.hidden_size),
                  model.hidden_size * static_cast<int64_t>(size_of(config.formats.combine_dtype))} {
   CHECK_EQ(weights_.layers.size(), static_cast<size_t>(model.num_layers()));
@@ -421,23 +425,23 @@ void Decoder::splice_deepstack(const Step& step, int64_t layer, LayerRows& rows)
 }
 
 void Decoder::queue_logits(const Step& step, const LayerRows& rows) {
-  Tensor logits = buffers_->logits.first(rows.hidden.dim(0)), greedy = buffers_->greedy.first(rows.hidden.dim(0));
+  Tensor logits = buffers_->logits.first(rows.hidden.dim(0)), tokens = buffers_->tokens.first(rows.hidden.dim(0));
   linear(rows.normed.bf16, weights_.head, logits, step.stream);
-  greedy_tokens(logits, greedy, step.stream);
+  sample_tokens(logits, step.inputs.samplings, tokens, step.stream);
 }
 
 // What every step brings home. Logits come on demand.
 void Decoder::queue_copies(const Step& step) {
   const StepShape& shape = step.agreement.shape;
-  copy(buffers_->greedy.first(shape.num_logit_rows), host_greedy_.tensor(), step.stream);
+  copy(buffers_->tokens.first(shape.num_logit_rows), host_tokens_.tensor(), step.stream);
   copy(step.inputs.usage, host_usage_.tensor(), step.stream);
   tallies_.queue_fetch(step.stream);
 }
 
 StepOutput Decoder::fetch(LogitUse use, Stream& stream) {
   StepOutput output;
-  if (use == LogitUse::kGreedyTokens) {
-    output.greedy_tokens = host_greedy_.tensor().first(num_logit_rows_);
+  if (use == LogitUse::kTokens) {
+    output.tokens = host_tokens_.tensor().first(num_logit_rows_);
   } else {
     output.logits = logits_on_host(num_logit_rows_);
     copy(device_logits(), output.logits, stream);

@@ -139,7 +139,7 @@ class Decoder {
   AttentionScratch attention_scratch_;
   StepInputs inputs_;
   std::unique_ptr<Buffers> buffers_;
-  PinnedTensor host_usage_, host_greedy_;
+  PinnedTensor host_usage_, host_tokens_;
   PinnedTensor host_logits_;  // grows: nobody may ever read them
   DeviceTallies::RowBytes row_bytes_;
   int64_t num_logit_rows_ = 0;

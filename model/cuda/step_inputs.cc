@@ -113,6 +113,13 @@ void write_sequences(const BatchInput& batch, const StepTensors& host) {
   std::ranges::fill(padding(tables).span<int32_t>(), 0);
 }
 
+void write_samplings(const BatchInput& batch, Tensor host) {
+  CHECK_LE(static_cast<int64_t>(batch.samplings.size()), host.dim(0));
+  auto* out = reinterpret_cast<PackedTokenSampling*>(host.bytes());
+  if (batch.logit_use == LogitUse::kTokens) out = std::ranges::transform(batch.samplings, out, packed).out;
+  std::fill(out, reinterpret_cast<PackedTokenSampling*>(host.bytes()) + host.dim(0), PackedTokenSampling{});
+}
+
 }  // namespace
 
 StepShape shape_of(const BatchInput& batch, int64_t block_size) {
@@ -137,6 +144,7 @@ StepLayout lay_out(const StepShape& shape, std::byte* memory, Device device) {
                       .first_position = pieces.take({shape.num_sequences}, DType::kI32),
                       .block_tables = pieces.take({shape.num_sequences, shape.num_blocks}, DType::kI32),
                       .logit_index = pieces.take({shape.num_logit_rows}, DType::kI32),
+                      .samplings = pieces.take({shape.num_logit_rows, int64_t{sizeof(PackedTokenSampling)}}, DType::kU8),
                       .usage = pieces.take({shape.num_rows, kNumUsageColumns}, DType::kI32),
                       .rows = pieces.take_rows(shape.num_rows),
                       .logit_rows = pieces.take_rows(shape.num_logit_rows)};
@@ -148,6 +156,7 @@ void write_step(const BatchInput& batch, const StepTensors& host) {
   copy_padded<int32_t>(batch.rotary_positions, host.rotary, 0);
   copy_padded<int32_t>(batch.kv_slots, host.slots, -1);
   copy_padded<int32_t>(batch.logit_rows, host.logit_index, -1);
+  write_samplings(batch, host.samplings);
   Tensor usage = host.usage;
   std::ranges::fill(usage.span<int32_t>(), 0);
   write_sequences(batch, host);

@@ -309,10 +309,10 @@ TEST_P(CudaDecoder, GreedyTokensAreTheLargestLogits) {
     for (int64_t row = 0; row < 3; ++row) {
       largest.push_back(index_of_largest(logits.row<float>(row), static_cast<size_t>(logits.dim(1))));
     }
-    const StepOutput greedy = model.forward(batch.input(LogitUse::kGreedyTokens), runner.cache(), runner.stream());
+    const StepOutput greedy = model.forward(batch.input(LogitUse::kTokens), runner.cache(), runner.stream());
     EXPECT_FALSE(greedy.logits.defined());
     for (int64_t row = 0; row < 3; ++row) {
-      EXPECT_EQ(greedy.greedy_tokens.data<int32_t>()[row], largest[static_cast<size_t>(row)]);
+      EXPECT_EQ(greedy.tokens.data<int32_t>()[row], largest[static_cast<size_t>(row)]);
     }
   });
 }
