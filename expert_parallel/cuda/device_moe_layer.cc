@@ -124,6 +124,7 @@ DeviceMoeBuffers::DeviceMoeBuffers(const DeviceMoeBufferConfig& c, Device device
   routed_ids = empty({c.max_tokens, c.top_k}, DType::kI32);
   expert_ids = empty({c.max_tokens, c.top_k}, DType::kI32);
   expert_weights = empty({c.max_tokens, c.top_k}, DType::kF32);
+  routed_weights = empty({c.max_tokens, c.top_k}, DType::kF32);
   row_offsets = empty({c.max_local_experts + 1}, DType::kI32);
   row_index = empty({expert_rows}, DType::kI32);
   row_of_pair = empty({c.world_size * c.max_tokens, c.top_k}, DType::kI32);
@@ -189,7 +190,9 @@ void DeviceMoeLayer::with_routing(const DeviceTokens& tokens, DeviceMoeBuffers& 
                          .routed_ids = routed_ids,
                          .expert_weights = expert_weights,
                          .usage = usage,
-                         .pair_counts = pair_counts});
+                         .pair_counts = pair_counts,
+                         .expert_loads = context_.tallies.expert_loads(config_.moe_layer),
+                         .routed_weights = buffers.keeps_routed_weights ? buffers.routed_weights.first(num_tokens) : Tensor()});
 }
 
 void DeviceMoeLayer::forward_sublayer(const DeviceTokens& tokens, const DispatchPlan& dispatch, const MoeSublayer& sublayer,

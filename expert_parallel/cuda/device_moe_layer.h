@@ -80,6 +80,8 @@ struct DeviceMoeBuffers {
   Tensor routed_ids;      // [C, k] i32
   Tensor expert_ids;      // [C, k] i32, after skipping
   Tensor expert_weights;  // [C, k] f32
+  Tensor routed_weights;  // [C, k] f32, before skipping; written while `keeps_routed_weights`
+  bool keeps_routed_weights = false;
   DeviceDispatchBuffers dispatch;
   Tensor row_offsets;    // [max_local_experts + 1] i32
   Tensor row_index;      // [R] i32
@@ -103,6 +105,8 @@ struct MoeSublayer {
 class DeviceMoeLayer {
  public:
   DeviceMoeLayer(const DeviceMoeConfig& config, DeviceMoeWeights weights, const DeviceMoeContext& context);
+
+  const DeviceMoeConfig& config() const { return config_; }
 
   // out = Σ over the experts that run of weight · expert(x), exactly 0 for a row without any.
   // out [T, H] f32, overwritten: what is to be added to the residual stream

@@ -25,13 +25,25 @@ std::vector<int64_t> take_news(const Tensor& fetched, std::vector<int64_t>& know
 
 }  // namespace
 
-DeviceTallies::DeviceTallies(int num_moe_layers, Device device)
+DeviceTallies::DeviceTallies(int num_moe_layers, Device device, int64_t num_experts)
     : pair_counts_(Tensor::zeros({num_moe_layers, kNumTokenPhases, kNumTokenClasses, kNumPairOutcomes}, DType::kI64, device)),
+      expert_loads_(Tensor::zeros({num_moe_layers, kNumTokenClasses, num_experts}, DType::kI64, device)),
       traffic_(Tensor::zeros({kNumTrafficTallies}, DType::kI64, device)),
       fetched_pair_counts_(pair_counts_.shape(), DType::kI64),
       fetched_traffic_(traffic_.shape(), DType::kI64),
       known_pair_counts_(static_cast<size_t>(pair_counts_.num_elements())),
       known_traffic_(static_cast<size_t>(kNumTrafficTallies)) {}
+
+Tensor DeviceTallies::expert_loads(int moe_layer) const {
+  return expert_loads_.num_elements() > 0 ? expert_loads_.at(moe_layer) : Tensor();
+}
+
+std::vector<int64_t> DeviceTallies::fetch_expert_loads(Stream& stream) const {
+  Tensor host = Tensor::empty(expert_loads_.shape(), DType::kI64);
+  copy(expert_loads_, host, stream);
+  stream.synchronize();
+  return {host.span<int64_t>().begin(), host.span<int64_t>().end()};
+}
 
 void DeviceTallies::queue_fetch(Stream& stream) {
   copy(pair_counts_, fetched_pair_counts_.tensor(), stream);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "expert_parallel/pair_counters.h"
@@ -22,10 +23,13 @@ namespace skipper::cuda {
 // Engine thread only.
 class DeviceTallies {
  public:
-  DeviceTallies(int num_moe_layers, Device device);
+  // Without experts their loads are not counted.
+  DeviceTallies(int num_moe_layers, Device device, int64_t num_experts = 0);
 
   // [2 phases, 3 classes, 2 outcomes] i64 of one layer: RouteOutput::pair_counts.
   Tensor pair_counts(int moe_layer) const { return pair_counts_.at(moe_layer); }
+  // [3 classes, experts] i64 of one layer: RouteOutput::expert_loads. Undefined without experts.
+  Tensor expert_loads(int moe_layer) const;
   // [kNumTrafficTallies] i64: traffic_tally.h. Nothing is sent, and so nothing counted, in a world of one.
   const Tensor& traffic() const { return traffic_; }
 
@@ -41,11 +45,16 @@ class DeviceTallies {
   // back are counted where they went out, which knows their class.
   void add_news(const RowBytes& row_bytes, PairCounters& pairs, TrafficCounters& traffic);
 
+  // The pairs that ran since start: [MoE layers, classes, experts]. Apart from the rest, which is less and wanted more often.
+  // Waits.
+  std::vector<int64_t> fetch_expert_loads(Stream& stream) const;
+
  private:
   void add_pairs(PairCounters& pairs, TrafficCounters& traffic);
   void add_traffic(const RowBytes& row_bytes, TrafficCounters& traffic);
 
-  Tensor pair_counts_;  // [L, 2, 3, 2] i64
+  Tensor pair_counts_;   // [L, 2, 3, 2] i64
+  Tensor expert_loads_;  // [L, 3, E] i64
   Tensor traffic_;
   PinnedTensor fetched_pair_counts_;
   PinnedTensor fetched_traffic_;

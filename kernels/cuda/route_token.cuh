@@ -42,6 +42,8 @@ struct RouteArguments {
   float* expert_weights;
   int32_t* usage;
   unsigned long long* pair_counts;
+  unsigned long long* expert_loads;  // null: not counted
+  float* routed_weights;             // null: not wanted
   int64_t num_tokens;
   int num_skip_rows;
   int num_scales;  // of all levels
@@ -68,6 +70,7 @@ __device__ __forceinline__ void prefetch_tables(const RouteArguments& a, int lan
   prefetch_line(a.skip_rows, int64_t{sizeof(SkipRow)} * a.num_skip_rows, lane);
   prefetch_line(a.expert_scale, int64_t{sizeof(float)} * a.num_scales, lane);
   prefetch_line(a.pair_counts, sizeof(*a.pair_counts) * kNumCounts, lane);
+  if (a.expert_loads != nullptr) prefetch_line(a.expert_loads, sizeof(*a.expert_loads) * kNumClasses * a.num_experts, lane);
 }
 
 __device__ __forceinline__ void prefetch_token(const RouteArguments& a, int64_t token, int lane) {
@@ -364,6 +367,9 @@ __device__ __forceinline__ void count_token(const RouteArguments& a, const Token
   if (lane < kNumOutcomes) {
     atomicAdd(counts + (facts.phase * kNumClasses + facts.token_class) * kNumOutcomes + lane, of_column);
   }
+  if ((kept >> lane & 1) != 0 && a.expert_loads != nullptr) {
+    atomicAdd(a.expert_loads + facts.token_class * a.num_experts + slots.expert, 1ull);
+  }
 }
 
 // What became of one token; a lane has the fields of its slot.
@@ -413,6 +419,7 @@ __device__ __forceinline__ void write_routed(const RouteArguments& a, int64_t to
     a.expert_ids[at] = routed.expert_that_runs();
     a.routed_ids[at] = routed.facts.is_padding ? -1 : slots.expert;
     a.expert_weights[at] = routed.weight;
+    if (a.routed_weights != nullptr) a.routed_weights[at] = slots.weight;
   }
   if (!routed.facts.is_padding) count_token(a, routed.facts, slots, routed.kept, counts);
 }
@@ -439,13 +446,21 @@ inline void check_route_input(const RouteInput& input, int64_t num_tokens, int64
   check_operand("route_tokens", input.expert_scale, DType::kF32, {input.expert_scale.dim(0), num_experts});
 }
 
-inline void check_route_output(const RouteOutput& output, int64_t num_tokens, int64_t top_k) {
+inline void check_route_output(const RouteOutput& output, int64_t num_tokens, int64_t top_k, int64_t num_experts) {
   check_operand("route_tokens", output.expert_ids, DType::kI32, {num_tokens, top_k});
   check_operand("route_tokens", output.routed_ids, DType::kI32, {num_tokens, top_k});
   check_operand("route_tokens", output.expert_weights, DType::kF32, {num_tokens, top_k});
   check_rank("route_tokens", output.usage, 2);
   check_operand("route_tokens", output.usage, DType::kI32, {output.usage.dim(0), kUsageColumns});
   check_operand("route_tokens", output.pair_counts, DType::kI64, {kNumPhases, kNumClasses, kNumOutcomes});
+  const Tensor &loads = output.expert_loads, &weights = output.routed_weights;
+  if (loads.defined()) check_operand("route_tokens", loads, DType::kI64, {kNumClasses, num_experts});
+  if (weights.defined()) check_operand("route_tokens", weights, DType::kF32, {num_tokens, top_k});
+}
+
+template <typename T>
+T* address_if_wanted(Tensor tensor) {
+  return tensor.defined() ? tensor.data<T>() : nullptr;
 }
 
 // Checks all but the logits, whose address is left to the caller.
@@ -454,7 +469,7 @@ inline RouteArguments route_arguments(const RouteInput& input, const RouteOutput
   const int64_t num_tokens = output.expert_ids.dim(0), top_k = output.expert_ids.dim(1);
   const int64_t num_experts = input.rank_of_expert.num_elements();
   check_route_input(input, num_tokens, num_experts);
-  check_route_output(output, num_tokens, top_k);
+  check_route_output(output, num_tokens, top_k, num_experts);
   CHECK(top_k > 0 && top_k <= kMaxSlots && top_k <= num_experts && num_experts <= kMaxExperts)
       << "route_tokens: top " << top_k << " of " << num_experts;
   return {.logits = nullptr,
@@ -471,6 +486,8 @@ inline RouteArguments route_arguments(const RouteInput& input, const RouteOutput
           .expert_weights = output.expert_weights.data<float>(),
           .usage = output.usage.data<int32_t>(),
           .pair_counts = reinterpret_cast<unsigned long long*>(output.pair_counts.data<int64_t>()),
+          .expert_loads = reinterpret_cast<unsigned long long*>(address_if_wanted<int64_t>(output.expert_loads)),
+          .routed_weights = address_if_wanted<float>(output.routed_weights),
           .num_tokens = num_tokens,
           .num_skip_rows = static_cast<int>(input.skip_rows.dim(0)),
           .num_scales = input.expert_scale.defined() ? static_cast<int>(input.expert_scale.num_elements()) : 0,

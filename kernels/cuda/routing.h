@@ -48,6 +48,8 @@ struct RouteOutput {
   Tensor& expert_weights;  // [T, k] f32
   Tensor& usage;           // [tokens of the step, 4] i32, UsageColumn; added to
   Tensor& pair_counts;     // [phase 2][class 3][outcome 2] i64 of this layer; added to
+  Tensor expert_loads = {};    // [class 3][E] i64 of this layer: pairs that run; added to. Undefined: not counted
+  Tensor routed_weights = {};  // [T, k] f32 as the router gave them. Undefined: not wanted
 };
 // Top-k of softmax as kernels/top_k_softmax.h (same order, ties, NaN), then the pair rule, the destination rule, protection and
 // renormalisation, in the order of expert_parallel/expert_skipping.h. k <= 16, E <= 1024. One kernel.

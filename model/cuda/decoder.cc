@@ -181,7 +181,7 @@ Decoder::Decoder(const ModelConfig& model, DecoderWeights weights, const Decoder
       config_(config),
       context_(context),
       skip_table_({model.num_moe_layers(), model.moe.num_experts}, stream.device()),
-      tallies_(model.num_moe_layers(), stream.device()),
+      tallies_(model.num_moe_layers(), stream.device(), model.moe.num_experts),
       moe_buffers_(moe_buffer_config(model, config, context), stream.device()),
       attention_scratch_(most_sequences(config.limits), padded_positions(config.limits.max_positions),
                          model.attention.num_heads, model.attention.kv.key_dim, stream.device()),

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <span>
+#include <vector>
 
 #include "kernels/elementwise.h"
 #include "tests/kernels/cuda/gpu_test.h"
@@ -105,7 +107,7 @@ TEST_F(RouterLogits, TakeNoRows) {
 // --- The largest --------------------------------------------------------------------------------------------------------------
 
 struct Routed {
-  Tensor expert_ids, routed_ids, expert_weights, usage, pair_counts;
+  Tensor expert_ids, routed_ids, expert_weights, usage, pair_counts, expert_loads, routed_weights;
 };
 
 // One rank, and a table whose rows skip nothing unless a test fills one.
@@ -133,7 +135,9 @@ class RouteTokens : public GpuTest {
                .routed_ids = poisoned({num_tokens, top_k}, DType::kI32),
                .expert_weights = poisoned({num_tokens, top_k}, DType::kF32),
                .usage = Tensor::zeros({num_tokens, 4}, DType::kI32, gpu),
-               .pair_counts = Tensor::zeros({2, 3, 2}, DType::kI64, gpu)};
+               .pair_counts = Tensor::zeros({2, 3, 2}, DType::kI64, gpu),
+               .expert_loads = Tensor::zeros({3, num_experts}, DType::kI64, gpu),
+               .routed_weights = poisoned({num_tokens, top_k}, DType::kF32)};
     const Tensor rows = Tensor::zeros({kNumRows, sizeof(SkipRow)}, DType::kU8, gpu), scale;
     const Tensor ranks = Tensor::zeros({num_experts}, DType::kI32, gpu), hops = Tensor::zeros({1}, DType::kI32, gpu);
     const Tensor on_gpu_logits = on_gpu(logits), on_gpu_classes = on_gpu(classes), levels = on_gpu(bytes(num_tokens, 0));
@@ -148,9 +152,11 @@ class RouteTokens : public GpuTest {
                   .rank_of_expert = ranks,
                   .hop_of_rank = hops,
                   .normalization = normalization},
-                 {out.expert_ids, out.routed_ids, out.expert_weights, out.usage, out.pair_counts}, stream());
-    return {on_host(out.expert_ids), on_host(out.routed_ids), on_host(out.expert_weights), on_host(out.usage),
-            on_host(out.pair_counts)};
+                 {out.expert_ids, out.routed_ids, out.expert_weights, out.usage, out.pair_counts, out.expert_loads,
+                  out.routed_weights},
+                 stream());
+    return {on_host(out.expert_ids),   on_host(out.routed_ids),   on_host(out.expert_weights), on_host(out.usage),
+            on_host(out.pair_counts), on_host(out.expert_loads), on_host(out.routed_weights)};
   }
 
   void expect_cpu(const Tensor& logits, int64_t top_k, TopKNormalization normalization) {
@@ -206,6 +212,23 @@ TEST_F(RouteTokens, CountsPairsOfEachTokenAndOfTheLayer) {
   }
   const int64_t* counts = routed.pair_counts.data<int64_t>();
   for (int i = 0; i < 12; ++i) EXPECT_EQ(counts[i], i == 6 ? 13 * 4 : 0) << "only generated text that ran: " << i;
+}
+
+TEST_F(RouteTokens, CountsThePairsOfEachExpertByClass) {
+  constexpr int64_t kTokens = 70, kExperts = 33;
+  Tensor classes = bytes(kTokens, 0);
+  for (int64_t t = 0; t < kTokens; ++t) classes.data<uint8_t>()[t] = t % 4 == 3 ? 255 : static_cast<uint8_t>(t % 4);
+  const Routed routed = route_classes(random_f32({kTokens, kExperts}, 9), 4, TopKNormalization::kSumToOne, classes);
+  std::vector<int64_t> expected(3 * kExperts, 0);
+  for (int64_t t = 0; t < kTokens; ++t) {
+    if (t % 4 == 3) continue;
+    for (int j = 0; j < 4; ++j) {
+      ++expected[static_cast<size_t>(t % 4 * kExperts + routed.expert_ids.row<int32_t>(t)[j])];
+      EXPECT_EQ(routed.routed_weights.row<float>(t)[j], routed.expert_weights.row<float>(t)[j]) << "nothing is skipped";
+    }
+  }
+  const std::span<const int64_t> loads = routed.expert_loads.span<int64_t>();
+  EXPECT_EQ(std::vector<int64_t>(loads.begin(), loads.end()), expected);
 }
 
 TEST_F(RouteTokens, PaddingRowsMeetNoExpertAndAreNotCounted) {
