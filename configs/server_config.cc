@@ -35,6 +35,7 @@ template <typename Visitor>
 void visit_fields(GpuConfig& config, Visitor& visit) {
   visit("cuda_graphs", config.cuda_graphs);
   visit("reserved_mb", config.reserved_mb);
+  visit("device_expert_mb", config.device_expert_mb);
 }
 
 template <typename Visitor>

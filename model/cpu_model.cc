@@ -65,6 +65,7 @@ class CpuModel final : public ModelBackend {
   void set_routing_observer(const RoutingObserver& observer) override;
   void set_activation_observer(const ActivationObserver& observer) override;
   size_t gpu_bytes() const override { return 0; }
+  size_t pinned_bytes() const override { return 0; }
 
  private:
   void build_layers(std::vector<DecoderLayerWeights> weights, const MoeContext& context);

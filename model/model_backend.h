@@ -12,6 +12,7 @@
 #include "experts/activation_observer.h"
 #include "experts/expert_store.h"
 #include "model/batch_input.h"
+#include "model/expert_tiers.h"
 #include "model/image_patches.h"
 #include "model/kv_cache.h"
 #include "model/model_config.h"
@@ -26,6 +27,7 @@ struct ModelParts {
   const StepLimits& limits;
   const ExpertPlacement& placement;
   ExpertStore& store;  // frozen
+  const ExpertTiers& tiers;  // on a GPU
   TrafficCounters& traffic;
   PairCounters& pairs;
 };
@@ -43,8 +45,9 @@ class ModelBackend {
   virtual void set_step(int64_t step) = 0;
   virtual void set_routing_observer(const RoutingObserver& observer) = 0;
   virtual void set_activation_observer(const ActivationObserver& observer) = 0;
-  // Weights in GPU memory.
+  // Weights in GPU memory, staging of experts included, and those in page-locked host memory.
   virtual size_t gpu_bytes() const = 0;
+  virtual size_t pinned_bytes() const = 0;
 };
 
 }  // namespace skipper

@@ -34,15 +34,24 @@ struct MultimodalModel::State {
         placement(place_experts(config, parallel.data.size())),
         store(expert_store_config({checkpoint, config, loading.formats}, placement, parallel.data.rank())),
         pairs(config.num_moe_layers()) {
+    if (is_gpu(device)) choose_tiers(loading);
     backend = make_backend(load(loading), parallel, loading.workers);
+  }
+
+  // Before loading takes its time.
+  void choose_tiers(const WeightLoading& loading) {
+    if constexpr (kBuiltWithCuda) {
+      cuda::check_device_formats(config, loading.formats, store);
+      const auto expert_bytes = gpu_expert_bytes(store);
+      tiers = loading.expert_tiers ? *loading.expert_tiers : choose_expert_tiers(expert_bytes, loading.gpu_experts);
+      cuda::check_device_memory(config, loading.formats, bytes_of(tiers, expert_bytes), device);
+    }
+    (void)loading;
   }
 
   ModelWeights load(const WeightLoading& loading) {
     const WeightSource source{checkpoint, config, loading.formats};
     check_formats(config, loading.formats);
-    if constexpr (kBuiltWithCuda) {
-      if (is_gpu(device)) cuda::check_device_formats(config, loading.formats, store);
-    }
     LoadQueue queue;
     DenseWeights dense = load_dense_weights(source, queue);
     load_experts(source, store, queue);
@@ -56,11 +65,12 @@ struct MultimodalModel::State {
   }
 
   std::unique_ptr<ModelBackend> make_backend(ModelWeights weights, const ParallelContext& parallel, ThreadPool& workers) {
-    const ModelParts parts{config, limits, placement, store, traffic, pairs};
+    const ModelParts parts{config, limits, placement, store, tiers, traffic, pairs};
     if constexpr (kBuiltWithCuda) {
       if (is_gpu(device)) {
         auto model = cuda::make_device_model(parts, std::move(weights), parallel, workers);
         memory.gpu_bytes = model->gpu_bytes();
+        memory.pinned_bytes = model->pinned_bytes();
         checkpoint.release_all_pages();
         return model;
       }
@@ -76,6 +86,7 @@ struct MultimodalModel::State {
   Checkpoint checkpoint;
   ExpertPlacement placement;
   ExpertStore store;
+  ExpertTiers tiers;  // on a GPU
   TrafficCounters traffic;
   PairCounters pairs;
   WeightMemory memory;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "expert_parallel/traffic_counters.h"
 #include "experts/activation_observer.h"
 #include "model/batch_input.h"
+#include "model/expert_tiers.h"
 #include "model/image_patches.h"
 #include "model/kv_cache.h"
 #include "model/load_queue.h"
@@ -49,6 +51,9 @@ struct WeightLoading {
   WeightConfig formats = {};
   ThreadPool& workers = ThreadPool::caller_only();
   LoadProgress progress = nullptr;
+  // On a GPU: where its experts rest, by memory or, where a table is given, as it says.
+  ExpertTierConfig gpu_experts = {};
+  std::optional<ExpertTiers> expert_tiers = std::nullopt;
 };
 
 // Where the weights of this rank lie.
@@ -58,7 +63,8 @@ struct WeightMemory {
   size_t dense_bytes = 0;             // dense matrices, packed, mapped or not
   size_t expert_bytes = 0;            // experts of this rank, packed, mapped or not
   size_t resident_mapping_bytes = 0;  // of the whole mapping, what is used in place included
-  size_t gpu_bytes = 0;               // of a model on a GPU, whose weights rest nowhere else
+  size_t gpu_bytes = 0;               // of a model on a GPU, staging of experts included
+  size_t pinned_bytes = 0;            // its experts in page-locked host memory; its other weights rest on the GPU alone
 };
 
 // Engine thread only. All ranks call forward() together, also with zero tokens.

@@ -95,25 +95,39 @@ SortedMemory sorted_memory(int64_t num_arrived, int64_t top_k, int64_t num_exper
           .output = buffers.expert_output.first(num_rows)};
 }
 
-void run_sorted(SortedMemory& sorted, int64_t expected_rows, const DeviceMoeWeights& weights, Stream& stream) {
-  expert_gate_up({sorted.rows, sorted.row_offsets, expected_rows}, weights.gate_up, sorted.activated, stream);
-  expert_down({sorted.activated, sorted.row_offsets, expected_rows}, weights.down, sorted.output, stream);
-}
-
-ExpertOutputs run_experts(const ExpertWork& work, const DeviceMoeWeights& weights, DeviceMoeBuffers& buffers, Stream& stream) {
-  const Tensor& slot_ids = work.arrived.slot_ids;
-  SortedMemory sorted = sorted_memory(slot_ids.dim(0), slot_ids.dim(1), weights.down.num_matrices(), buffers);
-  sort_and_gather(work.arrived, sorted.experts(), sorted.rows, stream);
-  run_sorted(sorted, work.expected_rows, weights, stream);
-  return {sorted.row_of_pair, sorted.output};
-}
-
 void check_input(const DeviceMoeInput& input, const Tensor& out, const DeviceMoeBuffers& buffers) {
   CHECK_LE(out.dim(0), buffers.config.max_tokens);
   CHECK(input.x.f32.shape() == out.shape() && input.x.bf16.shape() == out.shape()) << out.shape().to_string();
 }
 
 }  // namespace
+
+// Where kernels read the experts of a layer: at rest, or in copies where the step has some.
+struct DeviceMoeLayer::ExpertSource {
+  const DeviceMoeWeights& weights;
+  ExpertStaging* staging;  // null: never
+  int number;
+
+  void run_sorted(SortedMemory& sorted, int64_t expected_rows, Stream& stream) const {
+    const ExpertMatricesOnGpu* copies = staging == nullptr ? nullptr : staging->acquire(number, stream);
+    const DeviceMatrices& gate_up = copies == nullptr ? weights.gate_up : copies->gate_up;
+    const DeviceMatrices& down = copies == nullptr ? weights.down : copies->down;
+    expert_gate_up({sorted.rows, sorted.row_offsets, expected_rows}, gate_up, sorted.activated, stream);
+    expert_down({sorted.activated, sorted.row_offsets, expected_rows}, down, sorted.output, stream);
+    if (copies != nullptr) staging->release(number, stream);
+  }
+  ExpertOutputs run(const ExpertWork& work, DeviceMoeBuffers& buffers, Stream& stream) const {
+    const Tensor& slot_ids = work.arrived.slot_ids;
+    SortedMemory sorted = sorted_memory(slot_ids.dim(0), slot_ids.dim(1), weights.down.num_matrices(), buffers);
+    sort_and_gather(work.arrived, sorted.experts(), sorted.rows, stream);
+    run_sorted(sorted, work.expected_rows, stream);
+    return {sorted.row_of_pair, sorted.output};
+  }
+};
+
+DeviceMoeLayer::ExpertSource DeviceMoeLayer::experts() const {
+  return {weights_, staging_number_ < 0 ? nullptr : context_.staging, staging_number_};
+}
 
 DeviceMoeBuffers::DeviceMoeBuffers(const DeviceMoeBufferConfig& c, Device device)
     : config(c), dispatch(dispatch_shape(c), device) {
@@ -146,6 +160,8 @@ DeviceMoeLayer::DeviceMoeLayer(const DeviceMoeConfig& config, DeviceMoeWeights w
   rank_of_expert_ = homes_on_gpu(homes, &ExpertHome::rank, device);
   slot_of_expert_ = homes_on_gpu(homes, &ExpertHome::slot, device);
   hop_of_rank_ = hops_on_gpu(context.topology, own_rank_, device);
+  const ExpertMatricesOnGpu experts{weights_.gate_up, weights_.down};
+  if (context.staging != nullptr && experts.num_host_bytes() > 0) staging_number_ = context.staging->add_layer(experts);
 }
 
 void DeviceMoeLayer::forward(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const {
@@ -227,7 +243,7 @@ void DeviceMoeLayer::run_alone_at_once(const DeviceTokens& tokens, const MoeSubl
     choose_experts({sublayer.delta, sublayer.norm, weights_.router, in},
                    {sublayer.hidden, out, sorted.experts(), sorted.rows}, stream);
   });
-  run_sorted(sorted, expected_rows_per_expert(num_tokens, config_), weights_, stream);
+  experts().run_sorted(sorted, expected_rows_per_expert(num_tokens, config_), stream);
   const Tensor expert_ids = buffers.expert_ids.first(num_tokens), weights = buffers.expert_weights.first(num_tokens);
   const Tensor num_rows = buffers.row_numbers.slice(num_tokens, num_tokens + 1);
   const ArrivedRows arrived{sublayer.normed.bf16, expert_ids, num_rows, num_tokens};
@@ -248,8 +264,7 @@ void DeviceMoeLayer::run_alone(const DeviceMoeInput& input, DeviceMoeBuffers& bu
   const Tensor num_rows = buffers.row_numbers.slice(num_tokens, num_tokens + 1);
   const Tensor rows = rounded_rows(input.x, buffers, stream);
   const ArrivedRows arrived{rows, expert_ids, num_rows, num_tokens};
-  const ExpertOutputs outputs = run_experts({arrived, weights, expected_rows_per_expert(num_tokens, config_)}, weights_, buffers,
-                                            stream);
+  const ExpertOutputs outputs = experts().run({arrived, weights, expected_rows_per_expert(num_tokens, config_)}, buffers, stream);
   add_up(PairTerms{arrived, outputs.row_of_pair, weights, outputs.rows, buffers.config.combine_dtype});
 }
 
@@ -278,8 +293,7 @@ void DeviceMoeLayer::forward_across_ranks(const DeviceMoeInput& input, DeviceMoe
     decode_arrived_rows({coded, buffers.dispatch.num_arrived, row_code_of(format)}, rows, stream);
   }
   if (weights_.down.num_matrices() > 0) {
-    const ExpertOutputs outputs = run_experts({arrived, weights, expected_rows_per_expert(num_slots, config_)}, weights_, buffers,
-                                              stream);
+    const ExpertOutputs outputs = experts().run({arrived, weights, expected_rows_per_expert(num_slots, config_)}, buffers, stream);
     weighted_pair_sums({arrived, outputs.row_of_pair, weights, outputs.rows}, partial_sums, stream);
   }
 

@@ -7,6 +7,7 @@
 #include "expert_parallel/cuda/device_dispatcher.h"
 #include "expert_parallel/cuda/device_skip_table.h"
 #include "expert_parallel/cuda/device_tallies.h"
+#include "expert_parallel/cuda/expert_staging.h"
 #include "expert_parallel/expert_placement.h"
 #include "kernels/cuda/decoder_rows.h"
 #include "kernels/cuda/device_matrix.h"
@@ -39,6 +40,7 @@ struct DeviceMoeContext {
   const DeviceSkipTable& skip_table;
   DeviceTallies& tallies;
   DeviceDispatcher* dispatcher = nullptr;  // not used in a world of one
+  ExpertStaging* staging = nullptr;        // of experts that rest on the host; without it they are always read in place
 };
 
 // TokenPolicies on the GPU. T rows; class 255 is padding, which meets no expert and is not counted.
@@ -117,6 +119,8 @@ class DeviceMoeLayer {
                         DeviceMoeBuffers& buffers, Stream& stream) const;
 
  private:
+  struct ExpertSource;
+  ExpertSource experts() const;
   bool is_alone() const { return context_.placement.world_size() == 1; }
   // The rows as experts get them when they do not travel.
   Tensor rounded_rows(const NormedRows& x, DeviceMoeBuffers& buffers, Stream& stream) const;
@@ -136,6 +140,7 @@ class DeviceMoeLayer {
   DeviceMoeWeights weights_;
   DeviceMoeContext context_;
   int own_rank_ = 0;
+  int staging_number_ = -1;  // of this layer in context_.staging; −1: all experts rest on the GPU, or none is ever staged
   Tensor rank_of_expert_;  // [E] i32
   Tensor slot_of_expert_;  // [E] i32
   Tensor hop_of_rank_;     // [W] i32

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 
+#include "base/build_config.h"
 #include "base/error.h"
 
 namespace skipper::cuda {
@@ -285,27 +286,72 @@ Tensor unpacked(const std::byte* bytes, const WeightFormat& format, const Matrix
 
 // The matrices of a set.
 
-int64_t offset_of(const DeviceMatrices& matrices, int index) {
-  CHECK(0 <= index && index < matrices.num_matrices()) << "matrix " << index << " of " << matrices.num_matrices();
-  size_t offset = 0;
-  for (int i = 0; i < index; ++i) offset += device_matrix_bytes(matrices.formats[static_cast<size_t>(i)], matrices.shape);
-  return static_cast<int64_t>(offset);
-}
-
 size_t bytes_of(const DeviceMatrices& matrices, int index) {
   return device_matrix_bytes(matrices.formats[static_cast<size_t>(index)], matrices.shape);
 }
 
+// Of a place in one memory.
+struct MatrixAddress {
+  std::byte* bytes;
+  Device device;
+};
+
+// Where each matrix rests.
+std::vector<MatrixAddress> addresses_of(const DeviceMatrices& matrices) {
+  std::byte* next_on_device = const_cast<std::byte*>(matrices.memory.bytes());
+  std::byte* next_on_host = const_cast<std::byte*>(matrices.host_memory.tensor().bytes());
+  std::vector<MatrixAddress> addresses;
+  for (int i = 0; i < matrices.num_matrices(); ++i) {
+    const bool is_on_host = matrices.places[static_cast<size_t>(i)] == MatrixPlace::kHost;
+    std::byte*& next = is_on_host ? next_on_host : next_on_device;
+    addresses.push_back({next, is_on_host ? Device::host() : matrices.memory.device()});
+    next += bytes_of(matrices, i);
+  }
+  return addresses;
+}
+
+MatrixAddress address_of(const DeviceMatrices& matrices, int index) {
+  CHECK(0 <= index && index < matrices.num_matrices()) << "matrix " << index << " of " << matrices.num_matrices();
+  return addresses_of(matrices)[static_cast<size_t>(index)];
+}
+
+// Page-locked memory of the host has one address for all.
 Tensor table_of(const DeviceMatrices& matrices) {
   Tensor table = Tensor::empty({matrices.num_matrices(), 2}, DType::kI64);
-  auto address = reinterpret_cast<int64_t>(matrices.memory.bytes());
-  for (int i = 0; i < matrices.num_matrices(); ++i) {
-    const WeightFormat& format = matrices.formats[static_cast<size_t>(i)];
-    table.row<int64_t>(i)[0] = address;
-    table.row<int64_t>(i)[1] = static_cast<int64_t>(format.kind) + 256 * int64_t{format.group_size};
-    address += static_cast<int64_t>(bytes_of(matrices, i));
+  const std::vector<MatrixAddress> addresses = addresses_of(matrices);
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    const WeightFormat& format = matrices.formats[i];
+    int64_t* entry = table.row<int64_t>(static_cast<int64_t>(i));
+    entry[0] = reinterpret_cast<int64_t>(addresses[i].bytes);
+    if (matrices.copies.defined() && matrices.places[i] == MatrixPlace::kHost) {
+      entry[0] = reinterpret_cast<int64_t>(matrices.copies.bytes() + (addresses[i].bytes - matrices.host_memory.tensor().bytes()));
+    }
+    entry[1] = static_cast<int64_t>(format.kind) + 256 * int64_t{format.group_size};
   }
   return table;
+}
+
+Tensor uploaded_table(const DeviceMatrices& matrices) {
+  const Tensor table = table_of(matrices);
+  const Device device = matrices.memory.device();
+  Tensor copy = Tensor::empty(table.shape(), table.dtype(), device);
+  Stream stream(device);
+  copy_bytes({table.bytes(), table.device(), copy.bytes(), device, table.num_bytes()}, stream);
+  stream.synchronize();
+  return copy;
+}
+
+size_t bytes_in(MatrixPlace place, const DeviceMatrices& matrices) {
+  size_t sum = 0;
+  for (int i = 0; i < matrices.num_matrices(); ++i) {
+    if (matrices.places[static_cast<size_t>(i)] == place) sum += bytes_of(matrices, i);
+  }
+  return sum;
+}
+
+PinnedTensor pinned_bytes(size_t num_bytes) {
+  if constexpr (kBuiltWithCuda) return PinnedTensor({static_cast<int64_t>(num_bytes)}, DType::kU8);
+  throw DeviceError("matrices in page-locked host memory need a build with CUDA");
 }
 
 }  // namespace
@@ -316,16 +362,35 @@ size_t device_matrix_bytes(const WeightFormat& format, const MatrixShape& shape)
 }
 
 DeviceMatrices empty_device_matrices(std::span<const WeightFormat> formats, const MatrixShape& shape, Device device) {
-  DeviceMatrices matrices{.shape = shape, .formats = {formats.begin(), formats.end()}, .memory = {}, .table = {}};
-  size_t num_bytes = 0;
-  for (const WeightFormat& format : formats) num_bytes += device_matrix_bytes(format, shape);
-  matrices.memory = Tensor::empty({static_cast<int64_t>(num_bytes)}, DType::kU8, device);
-  const Tensor table = table_of(matrices);
-  matrices.table = Tensor::empty(table.shape(), table.dtype(), device);
-  Stream stream(device);
-  copy_bytes({table.bytes(), table.device(), matrices.table.bytes(), device, table.num_bytes()}, stream);
-  stream.synchronize();
+  const std::vector<MatrixPlace> places(formats.size(), MatrixPlace::kDevice);
+  return empty_device_matrices(formats, places, shape, device);
+}
+
+DeviceMatrices empty_device_matrices(std::span<const WeightFormat> formats, std::span<const MatrixPlace> places,
+                                     const MatrixShape& shape, Device device) {
+  CHECK_EQ(places.size(), formats.size());
+  DeviceMatrices matrices{.shape = shape,
+                          .formats = {formats.begin(), formats.end()},
+                          .places = {places.begin(), places.end()},
+                          .memory = {},
+                          .host_memory = {},
+                          .copies = {},
+                          .table = {}};
+  const auto device_bytes = static_cast<int64_t>(bytes_in(MatrixPlace::kDevice, matrices));
+  matrices.memory = Tensor::empty({device_bytes}, DType::kU8, device);
+  const size_t host_bytes = bytes_in(MatrixPlace::kHost, matrices);
+  if (host_bytes > 0) matrices.host_memory = pinned_bytes(host_bytes);
+  matrices.table = uploaded_table(matrices);
   return matrices;
+}
+
+DeviceMatrices with_copies(const DeviceMatrices& matrices, const Tensor& copies) {
+  CHECK_EQ(copies.num_bytes(), matrices.num_host_bytes());
+  CHECK_EQ(reinterpret_cast<uintptr_t>(copies.bytes()) % 128, 0u);
+  DeviceMatrices result = matrices;
+  result.copies = copies;
+  result.table = uploaded_table(result);
+  return result;
 }
 
 void repack_device_matrix(const PackedMatrix& packed, std::span<std::byte> out) {
@@ -352,16 +417,15 @@ void pack_device_gate_up(const Tensor& gate, const Tensor& up, const WeightForma
 }
 
 void upload_matrix(std::span<const std::byte> packed, int index, DeviceMatrices& matrices, Stream& stream) {
-  std::byte* place = matrices.memory.bytes() + offset_of(matrices, index);
+  const MatrixAddress place = address_of(matrices, index);
   CHECK_EQ(packed.size(), bytes_of(matrices, index));
-  copy_bytes({packed.data(), Device::host(), place, matrices.memory.device(), packed.size()}, stream);
+  copy_bytes({packed.data(), Device::host(), place.bytes, place.device, packed.size()}, stream);
 }
 
 Tensor read_back(const DeviceMatrices& matrices, int index, Stream& stream) {
-  const int64_t begin = offset_of(matrices, index);
-  const Tensor place = matrices.memory.slice(begin, begin + static_cast<int64_t>(bytes_of(matrices, index)));
-  Tensor copy = Tensor::empty(place.shape(), place.dtype());
-  copy_bytes({place.bytes(), place.device(), copy.bytes(), copy.device(), place.num_bytes()}, stream);
+  const MatrixAddress place = address_of(matrices, index);
+  Tensor copy = Tensor::empty({static_cast<int64_t>(bytes_of(matrices, index))}, DType::kU8);
+  copy_bytes({place.bytes, place.device, copy.bytes(), copy.device(), copy.num_bytes()}, stream);
   stream.synchronize();
   return unpacked(copy.bytes(), matrices.formats[static_cast<size_t>(index)], matrices.shape);
 }

@@ -1,4 +1,4 @@
-// Weight matrices in GPU memory in the order in which tensor cores take them: G matrices [N, K], one per expert.
+// Weight matrices where a GPU reads them, in the order in which tensor cores take them: G matrices [N, K], one per expert.
 //
 // A matrix is cut into row tiles of 64 outputs and chunks of 64 inputs; N and K are padded. It is
 // [row tile][chunk][bytes of a chunk], so that one block of threads reads one ascending stream. Within a chunk lie first the
@@ -28,6 +28,7 @@
 
 #include "kernels/packed_matrix.h"
 #include "kernels/weight_format.h"
+#include "tensor/cuda/pinned_tensor.h"
 #include "tensor/device_runtime.h"
 #include "tensor/tensor.h"
 
@@ -45,21 +46,36 @@ struct MatrixShape {
 // asymmetric codes).
 size_t device_matrix_bytes(const WeightFormat& format, const MatrixShape& shape);
 
-// G matrices of one shape, each in its own format. Shares its memory when copied.
+// Where a matrix rests: in memory of the device, or in page-locked memory of the host, which kernels read in place over the bus.
+enum class MatrixPlace : uint8_t { kDevice, kHost };
+
+// G matrices of one shape, each in its own format and place. Shares its memory when copied.
 struct DeviceMatrices {
   MatrixShape shape;
   std::vector<WeightFormat> formats;  // [G]
-  Tensor memory;                      // [bytes] u8 on the GPU: the matrices in turn, 128-byte aligned
+  std::vector<MatrixPlace> places;    // [G]
+  Tensor memory;                      // [bytes] u8 on the GPU: the matrices of kDevice in turn, 128-byte aligned
+  PinnedTensor host_memory;           // [bytes] u8: those of kHost in turn; without any, undefined
+  Tensor copies;                      // [bytes of host_memory] u8 on the GPU, of with_copies(); else undefined
   // What kernels read of each: [G, 2] i64 on the GPU: address of its memory, then WeightKind + 256 · group size.
   Tensor table;
 
   int num_matrices() const { return static_cast<int>(formats.size()); }
+  // On the GPU, and on the host.
   size_t num_bytes() const { return memory.num_bytes(); }
+  size_t num_host_bytes() const { return host_memory.tensor().defined() ? host_memory.tensor().num_bytes() : 0; }
 };
 
 // Uninitialised memory for the matrices and their table, complete when it returns; throws DeviceError without memory,
 // InvalidRequest as device_matrix_bytes(). Matrices in host memory can be packed, uploaded and read back as well.
 DeviceMatrices empty_device_matrices(std::span<const WeightFormat> formats, const MatrixShape& shape, Device device);
+// The same with a place for each; those of kHost begin as zeros. Throws DeviceError also without page-locked memory.
+DeviceMatrices empty_device_matrices(std::span<const WeightFormat> formats, std::span<const MatrixPlace> places,
+                                     const MatrixShape& shape, Device device);
+
+// The same matrices, but kernels read those of kHost from `copies`: num_host_bytes() of GPU memory, 128-byte aligned, to which
+// somebody brings host_memory before each use.
+DeviceMatrices with_copies(const DeviceMatrices& matrices, const Tensor& copies);
 
 // How gate and up lie in one matrix, so that one thread of a product holds both: rows in turn by eight, gate 0..7, up 0..7,
 // gate 8..15, ... I must be a multiple of 8. The matrix has 2 · I rows.

@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kThreads) fill_kernel(const FillArguments argu
 
 void fill_random(DeviceMatrices& matrices, uint64_t seed, Stream& stream) {
   CHECK(matrices.memory.on_gpu() && stream.native() != nullptr) << "random weights are made on a GPU";
-  if (matrices.num_bytes() == 0) return;
+  if (matrices.num_bytes() + matrices.num_host_bytes() == 0) return;
   const MatrixShape& shape = matrices.shape;
   const int64_t num_tiles = (shape.num_rows + kTileRows - 1) / kTileRows;
   const int64_t num_chunks = num_tiles * ((shape.num_columns + kChunkInputs - 1) / kChunkInputs);

@@ -193,7 +193,10 @@ Decoder::Decoder(const ModelConfig& model, DecoderWeights weights, const Decoder
                  model.hidden_size * static_cast<int64_t>(size_of(config.formats.combine_dtype))} {
   CHECK_EQ(weights_.layers.size(), static_cast<size_t>(model.num_layers()));
   if (context.data != nullptr) dispatcher_.emplace(*context.data, context.topology);
-  const DeviceMoeContext moe{context.placement, context.topology, skip_table_, tallies_, dispatcher_ ? &*dispatcher_ : nullptr};
+  const size_t staged_bytes = config.staging == StagingUse::kPrompts ? weights_.most_host_expert_bytes() : 0;
+  if (staged_bytes > 0) staging_.emplace(staged_bytes, stream.device());
+  const DeviceMoeContext moe{context.placement, context.topology, skip_table_, tallies_,
+                             dispatcher_ ? &*dispatcher_ : nullptr, staging_ ? &*staging_ : nullptr};
   int moe_layer = 0;
   for (int layer = 0; layer < static_cast<int>(model.num_layers()); ++layer) {
     const DeviceLayerWeights& layer_weights = weights_.layers[static_cast<size_t>(layer)];
@@ -289,7 +292,23 @@ void Decoder::forget_graphs_of_other_caches(KvCache& cache) {
   recorded_cache_ = std::move(memory);
 }
 
+// Whether nearly every expert has a row among these of each rank: with four expected, 98 of 100 have.
+bool Decoder::meets_all_experts(int64_t num_rows) const {
+  constexpr int64_t kLeastRowsPerExpert = 4;
+  return num_rows * moe_buffers_.config.world_size * model_.moe.top_k >= kLeastRowsPerExpert * model_.moe.num_experts;
+}
+
+// In decode steps few rows meet few experts, and the last layer of a prompt computes few of its rows.
+void Decoder::begin_staging(const Agreement& agreement) {
+  if (!staging_) return;
+  int num_staged = agreement.is_decode || !meets_all_experts(agreement.tokens.capacity) ? 0 : staging_->num_layers();
+  const bool is_last_staged = weights_.layers.back().host_expert_bytes() > 0;
+  if (num_staged > 0 && is_last_staged && !meets_all_experts(agreement.logit_rows.capacity)) --num_staged;
+  staging_->begin_step(num_staged);
+}
+
 void Decoder::queue_step(const Step& step) {
+  begin_staging(step.agreement);
   embed(step);
   LayerRows tokens = token_rows(step);
   rms_norm(tokens.hidden, norm(weights_.layers.front().input_norm), tokens.normed, step.stream);

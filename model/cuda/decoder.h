@@ -33,10 +33,14 @@
 
 namespace skipper::cuda {
 
+enum class StagingUse : uint8_t { kPrompts, kNone };
+
 struct DecoderConfig {
   StepLimits limits;  // with max_sequences and max_positions
   DispatchConfig formats = {};
   GraphUse graphs = GraphUse::kDecodeSteps;
+  // Experts on the host are copied to slots on the GPU for steps of many rows; otherwise kernels always read them in place.
+  StagingUse staging = StagingUse::kNone;
 };
 
 // What the decoder shares with the rest of its rank. All references outlive it.
@@ -112,6 +116,8 @@ class Decoder {
   StepOutput fetch(LogitUse use, Stream& stream);
   Tensor logits_on_host(int64_t num_rows);
 
+  bool meets_all_experts(int64_t num_rows) const;
+  void begin_staging(const Agreement& agreement);
   // Everything that a graph records.
   void queue_step(const Step& step);
   void embed(const Step& step);
@@ -134,6 +140,7 @@ class Decoder {
   DeviceSkipTable skip_table_;
   DeviceTallies tallies_;
   std::optional<DeviceDispatcher> dispatcher_;
+  std::optional<ExpertStaging> staging_;
   DeviceMoeBuffers moe_buffers_;
   std::vector<std::optional<DeviceMoeLayer>> moe_layers_;  // by decoder layer
   AttentionScratch attention_scratch_;

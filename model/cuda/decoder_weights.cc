@@ -35,16 +35,28 @@ void repack(const PackedMatrix& packed, const ExpertMatrixKind& kind, std::span<
   repack_device_matrix(source, out);
 }
 
+// Places of `count` matrices, those of a layer's experts or of a dense network, whose tiers are none.
+using Places = std::vector<MatrixPlace>;
+
+Places places_of(const ExpertTiers& tiers, int moe_layer, size_t count) {
+  Places places;
+  for (size_t slot = 0; slot < count; ++slot) {
+    const bool is_streamed = tiers.at(moe_layer, static_cast<int>(slot)) == GpuExpertTier::kHostStreamed;
+    places.push_back(is_streamed ? MatrixPlace::kHost : MatrixPlace::kDevice);
+  }
+  return places;
+}
+
 // Brings the matrices of one kind to the GPU, some at a time, packed by all threads.
 class MatrixUpload {
  public:
   MatrixUpload(ThreadPool& workers, Stream& stream)
       : workers_(workers), stream_(stream), staging_({static_cast<int64_t>(kStagingBytes)}, DType::kU8) {}
 
-  DeviceMatrices upload(std::span<const PackedMatrix> packed, const ExpertMatrixKind& kind) {
+  DeviceMatrices upload(std::span<const PackedMatrix> packed, const ExpertMatrixKind& kind, const Places& places) {
     std::vector<WeightFormat> formats;
     for (const PackedMatrix& matrix : packed) formats.push_back(device_format(matrix.format));
-    DeviceMatrices matrices = empty_device_matrices(formats, kind.shape, stream_.device());
+    DeviceMatrices matrices = empty_device_matrices(formats, places, kind.shape, stream_.device());
     for (size_t begin = 0; begin < packed.size();) begin = upload_some(packed, begin, kind, matrices);
     return matrices;
   }
@@ -103,8 +115,8 @@ class RandomWeights {
   RandomWeights(const RandomWeightFormats& formats, uint64_t seed, Stream& stream)
       : formats_(formats), next_seed_(seed), stream_(stream) {}
 
-  DeviceMatrices dense(const MatrixShape& shape) { return matrices(1, formats_.dense, shape); }
-  DeviceMatrices experts(int64_t count, const MatrixShape& shape) { return matrices(count, formats_.experts, shape); }
+  DeviceMatrices dense(const MatrixShape& shape) { return matrices({MatrixPlace::kDevice}, formats_.dense, shape); }
+  DeviceMatrices experts(const Places& places, const MatrixShape& shape) { return matrices(places, formats_.experts, shape); }
 
   Tensor ones(int64_t size) {
     Tensor values = Tensor::empty({size}, DType::kF32);
@@ -135,9 +147,9 @@ class RandomWeights {
  private:
   uint64_t next_seed() { return next_seed_ += 0x9e3779b97f4a7c15u; }
 
-  DeviceMatrices matrices(int64_t count, const WeightFormat& format, const MatrixShape& shape) {
-    const std::vector<WeightFormat> formats(static_cast<size_t>(count), format);
-    DeviceMatrices result = empty_device_matrices(formats, shape, stream_.device());
+  DeviceMatrices matrices(const Places& places, const WeightFormat& format, const MatrixShape& shape) {
+    const std::vector<WeightFormat> formats(places.size(), format);
+    DeviceMatrices result = empty_device_matrices(formats, places, shape, stream_.device());
     fill_random(result, next_seed(), stream_);
     return result;
   }
@@ -147,7 +159,8 @@ class RandomWeights {
   Stream& stream_;
 };
 
-DeviceLayerWeights random_layer(const ModelConfig& config, bool has_experts, RandomWeights& random) {
+// Without places the layer is dense.
+DeviceLayerWeights random_layer(const ModelConfig& config, const Places& expert_places, RandomWeights& random) {
   const int64_t hidden = config.hidden_size, head_dim = config.attention.kv.key_dim;
   const int64_t query_size = config.attention.num_heads * head_dim;
   const int64_t qkv_size = query_size + 2 * config.attention.kv.kv_heads * head_dim;
@@ -160,14 +173,14 @@ DeviceLayerWeights random_layer(const ModelConfig& config, bool has_experts, Ran
                            .router = {},
                            .gate_up = {},
                            .down = {}};
-  if (!has_experts) {
+  if (expert_places.empty()) {
     layer.gate_up = random.dense({2 * config.dense_intermediate_size, hidden});
     layer.down = random.dense({hidden, config.dense_intermediate_size});
     return layer;
   }
   layer.router = random.router({config.moe.num_experts, hidden});
-  layer.gate_up = random.experts(config.moe.num_experts, {2 * config.moe.intermediate_size, hidden});
-  layer.down = random.experts(config.moe.num_experts, {hidden, config.moe.intermediate_size});
+  layer.gate_up = random.experts(expert_places, {2 * config.moe.intermediate_size, hidden});
+  layer.down = random.experts(expert_places, {hidden, config.moe.intermediate_size});
   return layer;
 }
 
@@ -182,8 +195,20 @@ size_t DecoderWeights::num_bytes() const {
   return total;
 }
 
-DecoderWeights upload_decoder_weights(const ModelConfig& config, ModelWeights& host, ExpertStore& experts, ThreadPool& workers,
-                                      Stream& stream) {
+size_t DecoderWeights::host_expert_bytes() const {
+  size_t total = 0;
+  for (const DeviceLayerWeights& layer : layers) total += layer.host_expert_bytes();
+  return total;
+}
+
+size_t DecoderWeights::most_host_expert_bytes() const {
+  size_t most = 0;
+  for (const DeviceLayerWeights& layer : layers) most = std::max(most, layer.host_expert_bytes());
+  return most;
+}
+
+DecoderWeights upload_decoder_weights(const ModelConfig& config, ModelWeights& host, const ExpertUpload& experts,
+                                      ThreadPool& workers, Stream& stream) {
   MatrixUpload matrices(workers, stream);
   DecoderWeights weights;
   weights.embedding = upload(host.embedding, stream);
@@ -194,12 +219,14 @@ DecoderWeights upload_decoder_weights(const ModelConfig& config, ModelWeights& h
     const int64_t width = is_dense ? config.dense_intermediate_size : config.moe.intermediate_size;
     const ExpertMatrixKind gate_up{{2 * width, config.hidden_size}, width}, down{{config.hidden_size, width}};
     if (is_dense) {
-      device.gate_up = matrices.upload({&layer.dense->gate_up, 1}, gate_up);
-      device.down = matrices.upload({&layer.dense->down, 1}, down);
+      device.gate_up = matrices.upload({&layer.dense->gate_up, 1}, gate_up, {MatrixPlace::kDevice});
+      device.down = matrices.upload({&layer.dense->down, 1}, down, {MatrixPlace::kDevice});
     } else {
-      device.gate_up = matrices.upload(experts.gate_up(moe_layer), gate_up);
-      device.down = matrices.upload(experts.down(moe_layer), down);
-      experts.release(moe_layer++);
+      const std::span<const PackedMatrix> gate_ups = experts.experts.gate_up(moe_layer);
+      const Places places = places_of(experts.tiers, moe_layer, gate_ups.size());
+      device.gate_up = matrices.upload(gate_ups, gate_up, places);
+      device.down = matrices.upload(experts.experts.down(moe_layer), down, places);
+      experts.experts.release(moe_layer++);
     }
     layer = {};
   }
@@ -211,12 +238,15 @@ DecoderWeights upload_decoder_weights(const ModelConfig& config, ModelWeights& h
 }
 
 DecoderWeights random_decoder_weights(const ModelConfig& config, const RandomWeightFormats& formats, uint64_t seed,
-                                      Stream& stream) {
+                                      Stream& stream, const ExpertTiers& tiers) {
   RandomWeights random(formats, seed, stream);
   DecoderWeights weights;
   weights.embedding = random.table({config.vocab_size, config.hidden_size});
+  int moe_layer = 0;
   for (int64_t layer = 0; layer < config.num_layers(); ++layer) {
-    weights.layers.push_back(random_layer(config, config.is_moe_layer(layer), random));
+    Places places;
+    if (config.is_moe_layer(layer)) places = places_of(tiers, moe_layer++, static_cast<size_t>(config.moe.num_experts));
+    weights.layers.push_back(random_layer(config, places, random));
   }
   weights.final_norm = random.ones(config.hidden_size);
   weights.head = random.dense({config.vocab_size, config.hidden_size});

@@ -10,6 +10,7 @@
 #include "kernels/cuda/device_matrix.h"
 #include "kernels/weight_format.h"
 #include "model/cuda/device_linear.h"
+#include "model/expert_tiers.h"
 #include "model/model_config.h"
 #include "model/model_weights.h"
 #include "tensor/device_runtime.h"
@@ -27,6 +28,8 @@ struct DeviceLayerWeights {
   Tensor router;               // [experts, H] f32, of MoE layers; undefined in dense ones
   DeviceMatrices gate_up;      // [2 · I, H] of each expert of this rank in slot order; a dense network is one expert
   DeviceMatrices down;         // [H, I] of the same
+
+  size_t host_expert_bytes() const { return gate_up.num_host_bytes() + down.num_host_bytes(); }
 };
 
 struct DecoderWeights {
@@ -35,22 +38,31 @@ struct DecoderWeights {
   Tensor final_norm;    // [H] f32
   DeviceMatrices head;  // [V, H]
 
+  // In GPU memory.
   size_t num_bytes() const;
+  // Of experts in page-locked host memory: of all, and of the layer that has most there.
+  size_t host_expert_bytes() const;
+  size_t most_host_expert_bytes() const;
 };
 
 // Copies of what the loaders made, complete when it returns; `workers` share the packing. Weights in f32 become BF16, as all
 // weights are multiplied. Host copies go as soon as they have been read, layer by layer, so that the host never holds more than
 // the model once and a layer: `host` loses its layers and head, and `experts` its matrices. Throws InvalidRequest naming a
 // format that GPUs do not multiply with, DeviceError without memory.
-DecoderWeights upload_decoder_weights(const ModelConfig& config, ModelWeights& host, ExpertStore& experts, ThreadPool& workers,
-                                      Stream& stream);
+struct ExpertUpload {
+  ExpertStore& experts;
+  const ExpertTiers& tiers;
+};
+DecoderWeights upload_decoder_weights(const ModelConfig& config, ModelWeights& host, const ExpertUpload& experts,
+                                      ThreadPool& workers, Stream& stream);
 
 struct RandomWeightFormats {
   WeightFormat experts;
   WeightFormat dense;
 };
-// A decoder of any shape without a checkpoint, for benchmarks: all experts on this GPU, made in place.
+// A decoder of any shape without a checkpoint, for benchmarks: all experts are this rank's, made in place. Weights do not depend
+// on their tiers.
 DecoderWeights random_decoder_weights(const ModelConfig& config, const RandomWeightFormats& formats, uint64_t seed,
-                                      Stream& stream);
+                                      Stream& stream, const ExpertTiers& tiers = {});
 
 }  // namespace skipper::cuda

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "cluster/token_class.h"
@@ -39,6 +40,7 @@ struct RunFormats {
   int num_threads = 1;
   Device device = Device::host();
   GraphUse graphs = GraphUse::kDecodeSteps;
+  std::optional<ExpertTiers> expert_tiers = std::nullopt;
 };
 
 // A model with a KV cache, alone or as one of several ranks.
