@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
 namespace skipper::cuda {
@@ -64,7 +65,7 @@ struct CachedHead {
 __device__ __forceinline__ int adjacent_slots(const CachedHead& head, int tile) {
   const int position = tile * kTileKeys + static_cast<int>(threadIdx.x) % 4 * kAdjacentPositions;
   if (position >= head.length) return 0;
-  return head.block_table[position / head.block_size] * head.block_size + position % head.block_size;
+  return __ldcg(head.block_table + position / head.block_size) * head.block_size + position % head.block_size;
 }
 
 // Starts copying a tile; positions beyond the sequence become zeros. `slots` of adjacent_slots(). All kThreads of a block call.
@@ -82,6 +83,21 @@ __device__ __forceinline__ void copy_tile(const CachedHead& head, int tile, int 
     const uint32_t target = stage + part / 8 * kPanelBytes + row * 128 + (part ^ row) % 8 * 16;
     copy_or_clear(target, head.keys + source, valid);
     copy_or_clear(target + kTileBytes<kHeadDim>, head.values + source, valid);
+  }
+}
+
+// Brings the lines of a tile to the L2 cache; arguments as of copy_tile().
+template <int kHeadDim, int kThreads>
+__device__ __forceinline__ void prefetch_tile(const CachedHead& head, int tile, int slots) {
+  constexpr int kLines = (kHeadDim + 63) / 64;  // of 128 bytes, in a row
+#pragma unroll
+  for (int first = 0; first < kTileKeys * kLines; first += kThreads) {
+    const int item = first + static_cast<int>(threadIdx.x), row = item / kLines % kTileKeys;
+    const int slot = __shfl_sync(~0u, slots, row / kAdjacentPositions) + row % kAdjacentPositions;
+    if (item >= kTileKeys * kLines || tile * kTileKeys + row >= head.length) continue;
+    const int64_t source = static_cast<int64_t>(slot) * head.slot_stride + item % kLines * 64;
+    prefetch_to_l2(head.keys + source);
+    prefetch_to_l2(head.values + source);
   }
 }
 

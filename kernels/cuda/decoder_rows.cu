@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kThreads) norm_rows(NormArguments arguments, c
   __shared__ float partial[kThreads / 32];
   Four weight[kVectors], x[kVectors];
   const int64_t row = int64_t{blockIdx.x} * 4 * arguments.num_vectors;
-  arguments.prefetch_row(row);
+  arguments.prefetch_row(row, static_cast<int>(threadIdx.x));
   arguments.load_weight(weight);
   allow_next_kernel();
   wait_for_earlier_kernels();

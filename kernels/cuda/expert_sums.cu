@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(kRowThreads) add_sums_and_norm(PairSumArgument
   const Stage<Y, kStaged> stage{y, a.words_per_row, reinterpret_cast<typename Stage<Y, kStaged>::Word*>(staged)};
   Four weight[kVectors], x[kVectors];
   const int64_t row = blockIdx.x, first_element = row * 4 * norm.num_vectors;
-  norm.prefetch_row(first_element);
+  norm.prefetch_row(first_element, static_cast<int>(threadIdx.x));
   if (threadIdx.x == 0) prefetch_to_l2(a.row_of_pair + row * a.top_k);
   if (threadIdx.x == 0) prefetch_to_l2(a.weights + row * a.top_k);
   norm.load_weight(weight);

@@ -48,6 +48,21 @@ __device__ __forceinline__ void copy_bulk(void* destination, const void* source,
                : "memory");
 }
 
+// For what is read once: in the L2 cache its lines give way first, so that the weights of a layer do not drive out what the next
+// kernels read.
+__device__ __forceinline__ uint64_t read_once_policy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ __forceinline__ void copy_bulk(void* destination, const void* source, uint32_t bytes, uint64_t* barrier,
+                                          uint64_t policy) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
+                   shared_address(destination)),
+               "l"(source), "r"(bytes), "r"(shared_address(barrier)), "l"(policy)
+               : "memory");
+}
+
 // The box at (column, row) of a two-dimensional tensor map; what lies outside the tensor becomes zeros.
 __device__ __forceinline__ void copy_box(void* destination, const CUtensorMap* map, int column, int row, uint64_t* barrier) {
   asm volatile(

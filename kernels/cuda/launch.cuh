@@ -4,7 +4,8 @@
 // their places as soon as all blocks of the running one have called allow_next_kernel() or ended.
 // The rule: a kernel that does not call wait_for_earlier_kernels() may run before its predecessor has finished. So EVERY block of
 // every kernel launched by launch() calls it before touching any memory that an earlier kernel reads or writes, even if the block
-// then has nothing to do. Before it, only what no kernel of a step writes may be read: weights, tables of the model.
+// then has nothing to do. Before it, only what no kernel of a step writes may be read: weights, tables of the model, and what the
+// copy at the begin of a step uploads, past the L1 cache (__ldcg), which may have it from the step before.
 // The order reaches back over any number of kernels: one that has waited ends only after all before it. It holds under capture,
 // too, where it becomes an edge of the graph.
 #pragma once

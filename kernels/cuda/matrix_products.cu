@@ -109,7 +109,7 @@ __device__ void number_tiles(const ProductArguments& a, SharedHeader& header) {
     int row[kPerLane + 1], tiles[kPerLane + 1] = {0};
     for (int i = 0; i <= kPerLane; ++i) {
       const int matrix = min(base + i, a.num_matrices);
-      row[i] = a.row_offsets == nullptr ? matrix * a.num_rows : a.row_offsets[matrix];
+      row[i] = a.row_offsets == nullptr ? matrix * a.num_rows : __ldcg(a.row_offsets + matrix);
     }
     for (int i = 0; i < kPerLane; ++i) {
       tiles[i + 1] = tiles[i] + (row[i + 1] - row[i] + a.tile_width - 1) / a.tile_width * block_tiles;
@@ -138,6 +138,7 @@ class TileLoader {
                         const Tile& tile)
       : rows_map_(rows_map), a_(a), stages_(stages), full_(full), chunk_bytes_(tile.matrix.chunk_bytes()) {
     // A warpgroup beyond the last outputs multiplies the last ones again, and does not store.
+    if constexpr (kReadsOnce) policy_ = read_once_policy();
     const int last_tile = (a.num_outputs + 63) / 64 - 1;
     for (int w = 0; w < kWarpgroups; ++w) {
       const int64_t row_tile = min(tile.row_tile + w, last_tile);
@@ -156,7 +157,12 @@ class TileLoader {
     std::byte* destination = stages_ + stage * a_.stage_bytes;
 #pragma unroll
     for (int w = 0; w < kWarpgroups; ++w) {
-      copy_bulk(destination + w * (a_.rows_offset / kWarpgroups), weights_[w], count * chunk_bytes_, full);
+      std::byte* const place = destination + w * (a_.rows_offset / kWarpgroups);
+      if constexpr (kReadsOnce) {
+        copy_bulk(place, weights_[w], count * chunk_bytes_, full, policy_);
+      } else {
+        copy_bulk(place, weights_[w], count * chunk_bytes_, full);
+      }
       weights_[w] += kGroup * chunk_bytes_;
     }
   }
@@ -178,6 +184,9 @@ class TileLoader {
   }
 
  private:
+  // Of wide tiles, several blocks read the same weights.
+  static constexpr bool kReadsOnce = kWarpgroups == 1;
+
   __device__ __forceinline__ int chunks_of(int group) const { return min(kGroup, a_.num_chunks - group * kGroup); }
 
   const CUtensorMap& rows_map_;
@@ -186,16 +195,18 @@ class TileLoader {
   uint64_t* full_;
   int chunk_bytes_, first_row_, num_boxes_, bytes_per_chunk_;
   const uint8_t* weights_[kWarpgroups];
+  uint64_t policy_ = 0;
 };
 
-// Weights do not depend on the kernel before this one, so a dense product begins to read them before that has finished.
+// Weights do not depend on the kernel before this one: where it is known which tiles there are, they are read before that has
+// finished.
 template <int kWarpgroups, int kGroup>
 __device__ void produce(const ProductArguments& a, const CUtensorMap& rows_map, std::byte* stages, SharedHeader& header) {
   TileWalk<kWarpgroups> walk(a, header);
   StageCursor cursor;
   Tile tile;
   const int num_groups = (a.num_chunks + kGroup - 1) / kGroup;
-  bool is_early = a.row_offsets == nullptr;
+  bool is_early = a.knows_tiles_early();
   while (walk.next(tile)) {
     TileLoader<kWarpgroups, kGroup> loader(a, rows_map, stages, header.full, tile);
     int group = 0;
@@ -215,6 +226,7 @@ __device__ void produce(const ProductArguments& a, const CUtensorMap& rows_map, 
       loader.load_rows(group, cursor.stage);
     }
   }
+  if (is_early) wait_for_earlier_kernels();  // every block does, also one without a tile
 }
 
 // The sums of 64 outputs and kWidth rows: one instruction of up to 128 columns after the other. (Registers: one array of sums for
@@ -422,11 +434,10 @@ __global__ void __launch_bounds__(producer_threads<kMaxWidth>() + kWarpgroups * 
     }
     fence_barrier_init();
   }
+  if (arguments.row_offsets != nullptr) copy_table(arguments);
+  if (!arguments.knows_tiles_early()) wait_for_earlier_kernels();
+  // Not before: what the offsets come from is complete when the next kernel begins, which may rely on that.
   allow_next_kernel();
-  if (arguments.row_offsets != nullptr) {
-    copy_table(arguments);
-    wait_for_earlier_kernels();
-  }
   if (warp == kWarpgroups * 4) number_tiles<kWarpgroups>(arguments, header);
   __syncthreads();
 
@@ -445,6 +456,7 @@ struct Product {
   const DeviceMatrices& w;
   Tensor& y;
   const Tensor* row_offsets = nullptr;
+  bool has_old_offsets = false;
   int64_t num_rows = 0;  // dense: exact; grouped: the most
   Epilogue epilogue = Epilogue::kF32;
 };
@@ -482,6 +494,7 @@ void launch_product(const Product& product, const ProductPlan& plan, Stream& str
   CHECK_GE(num_stages, 2);
   const ProductArguments arguments{.table = product.w.table.data<int64_t>(),
                                    .row_offsets = product.row_offsets ? product.row_offsets->data<int32_t>() : nullptr,
+                                   .has_old_offsets = product.has_old_offsets,
                                    .dense = dense_entry(product),
                                    .y = product.y.bytes(),
                                    .num_matrices = product.w.num_matrices(),
@@ -521,10 +534,11 @@ Epilogue epilogue_of(const Tensor& y) {
   return y.dtype() == DType::kF32 ? Epilogue::kF32 : Epilogue::kBF16;
 }
 
-void run_grouped(const SortedRows& rows, const DeviceMatrices& w, Tensor& y, Epilogue epilogue, Stream& stream) {
+void run_grouped(const SortedRows& rows, bool has_old_offsets, const DeviceMatrices& w, Tensor& y, Epilogue epilogue,
+                 Stream& stream) {
   CHECK_EQ(rows.row_offsets.num_elements(), w.num_matrices() + 1);
   CHECK_EQ(y.dim(1), epilogue == Epilogue::kSwiGlu ? w.shape.num_rows / 2 : w.shape.num_rows);
-  const Product product{rows.x, w, y, &rows.row_offsets, rows.x.dim(0), epilogue};
+  const Product product{rows.x, w, y, &rows.row_offsets, has_old_offsets, rows.x.dim(0), epilogue};
   check_operands(product);
   run(product, grouped_plan(w, rows.expected_rows), stream);
 }
@@ -534,18 +548,18 @@ void run_grouped(const SortedRows& rows, const DeviceMatrices& w, Tensor& y, Epi
 void linear(const Tensor& x, const DeviceMatrices& w, Tensor& y, Stream& stream) {
   CHECK_EQ(y.dim(1), w.shape.num_rows);
   CHECK_LE(y.dim(0), x.dim(0));
-  const Product product{x, w, y, nullptr, y.dim(0), epilogue_of(y)};
+  const Product product{x, w, y, nullptr, false, y.dim(0), epilogue_of(y)};
   check_operands(product);
   run(product, dense_plan(w, y.dim(0)), stream);
 }
 
 void expert_gate_up(const SortedRows& rows, const DeviceMatrices& w, Tensor& activated, Stream& stream) {
   CHECK(activated.dtype() == DType::kBF16);
-  run_grouped(rows, w, activated, Epilogue::kSwiGlu, stream);
+  run_grouped(rows, false, w, activated, Epilogue::kSwiGlu, stream);
 }
 
 void expert_down(const SortedRows& rows, const DeviceMatrices& w, Tensor& y, Stream& stream) {
-  run_grouped(rows, w, y, epilogue_of(y), stream);
+  run_grouped(rows, true, w, y, epilogue_of(y), stream);
 }
 
 }  // namespace skipper::cuda

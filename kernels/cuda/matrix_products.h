@@ -26,7 +26,8 @@ struct SortedRows {
 
 // activated[r] = silu(gate · x[r]) ⊙ (up · x[r]); w as pack_device_gate_up makes it. activated [R, I] bf16
 void expert_gate_up(const SortedRows& rows, const DeviceMatrices& w, Tensor& activated, Stream& stream);
-// y[r] = w · x[r]. y [R, N] f32 or bf16
+// y[r] = w · x[r]. y [R, N] f32 or bf16. The offsets are read before the kernel before this one has ended: they must come from
+// one that was queued earlier, and between the two there must be an expert_gate_up().
 void expert_down(const SortedRows& rows, const DeviceMatrices& w, Tensor& y, Stream& stream);
 
 }  // namespace skipper::cuda

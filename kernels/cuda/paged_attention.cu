@@ -60,7 +60,8 @@ struct SequenceStep {
 };
 
 __device__ __forceinline__ SequenceStep step_of(const AttentionArguments& a, int sequence) {
-  const int begin = a.query_offsets[sequence], end = a.query_offsets[sequence + 1], position = a.first_position[sequence];
+  const int begin = __ldcg(a.query_offsets + sequence), end = __ldcg(a.query_offsets + sequence + 1);
+  const int position = __ldcg(a.first_position + sequence);
   return {begin, end - begin, end > begin ? position : 0};
 }
 
@@ -182,11 +183,18 @@ __device__ __forceinline__ void attend_tile(const uint32_t (&q)[kWidth<kHeadDim>
   pin(sums.out);
 }
 
-// Goes through the tiles of a walk up to the block's `num_tiles` of the sequence, and gives `finish(split, sums)` each split's
-// sums in ascending order.
+// Tiles of a block: those that earlier steps have filled may be read before earlier kernels have ended.
+struct TileRange {
+  int num_old;
+  int num_tiles;
+};
+
+// Goes through the tiles of a walk, and gives `finish(split, sums)` each split's sums in ascending order. Waits for earlier
+// kernels.
 template <int kHeadDim, int kThreads, typename Finish>
 __device__ __forceinline__ void attend_splits(const AttentionArguments& a, const CachedHead& head, const GroupRows& rows,
-                                              const SplitWalk& walk, int num_tiles, Finish&& finish) {
+                                              const SplitWalk& walk, const TileRange& range, Finish&& finish) {
+  const int num_tiles = range.num_tiles;
   extern __shared__ std::byte shared[];
   std::byte* const stages = aligned_stages(shared);
   const uint32_t first_stage = shared_address(stages);
@@ -197,7 +205,17 @@ __device__ __forceinline__ void attend_splits(const AttentionArguments& a, const
     }
     commit_copies();  // of nothing, too: keeps the count of the groups in flight
   };
-  for (int n = 0; n < kNumStages - 1; ++n) copy(n, adjacent_slots(head, walk.tile(n)));
+  int num_begun = 0;
+  for (; num_begun < kNumStages - 1 && walk.tile(num_begun) < range.num_old; ++num_begun) {
+    copy(num_begun, adjacent_slots(head, walk.tile(num_begun)));
+  }
+  if (range.num_old > 0) {
+    for (int n = num_begun; n < kSplitTiles && walk.tile(n) < num_tiles; ++n) {
+      prefetch_tile<kHeadDim, kThreads>(head, walk.tile(n), adjacent_slots(head, walk.tile(n)));
+    }
+  }
+  wait_for_earlier_kernels();
+  for (; num_begun < kNumStages - 1; ++num_begun) copy(num_begun, adjacent_slots(head, walk.tile(num_begun)));
   int next_slots = adjacent_slots(head, walk.tile(kNumStages - 1));
 
   uint32_t q[kWidth<kHeadDim> / 16][4];
@@ -277,8 +295,9 @@ __global__ void __launch_bounds__(kPrefillThreads, 1) attend_prefill(AttentionAr
   const CachedHead head = cached_head<kHeadDim>(a, queries.sequence, kv_head, num_positions);
   const int num_tiles = (num_positions + kTileKeys - 1) / kTileKeys;
 
-  RowSums<kWidth<kHeadDim>> all{};
-  attend_splits<kHeadDim, kPrefillThreads>(a, head, rows, {0, 1}, num_tiles, [&](int, const RowSums<kWidth<kHeadDim>>& split) {
+  using Sums = RowSums<kWidth<kHeadDim>>;
+  Sums all{};
+  attend_splits<kHeadDim, kPrefillThreads>(a, head, rows, {0, 1}, {0, num_tiles}, [&](int, const Sums& split) {
     fold_split(split, a.scale, all);
   });
   store_rows<kHeadDim>(a, rows, all);
@@ -349,20 +368,22 @@ __device__ __forceinline__ bool is_last_to_arrive(int32_t* arrivals, int num_don
 template <int kHeadDim>
 __global__ void __launch_bounds__(kDecodeThreads, 2) attend_decode(AttentionArguments a) {
   allow_next_kernel();
-  wait_for_earlier_kernels();
   const int kv_head = static_cast<int>(blockIdx.y), sequence = static_cast<int>(blockIdx.z);
   const SplitWalk walk{static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x)};
-  if (walk.first == 0) clear_unused_rows<kHeadDim>(a, kv_head, sequence, static_cast<int>(gridDim.z));
-  if (sequence >= a.num_sequences) return;
-  const SequenceStep step = step_of(a, sequence);
+  const SequenceStep step = sequence < a.num_sequences ? step_of(a, sequence) : SequenceStep{};
   const int num_splits = (step.length() + static_cast<int>(kSplitPositions) - 1) / static_cast<int>(kSplitPositions);
-  if (step.num_queries != 1 || walk.first >= num_splits) return;
+  if (step.num_queries != 1 || walk.first >= num_splits) {
+    wait_for_earlier_kernels();
+    if (walk.first == 0) clear_unused_rows<kHeadDim>(a, kv_head, sequence, static_cast<int>(gridDim.z));
+    return;
+  }
 
   const GroupRows rows = rows_from<kHeadDim>(a, step, kv_head, 0);
   const CachedHead head = cached_head<kHeadDim>(a, sequence, kv_head, step.length());
-  const int num_tiles = (step.length() + kTileKeys - 1) / kTileKeys, first_head = kv_head * a.group;
+  const TileRange tiles{step.first_position / kTileKeys, (step.length() + kTileKeys - 1) / kTileKeys};
+  const int first_head = kv_head * a.group;
   int num_done = 0;
-  attend_splits<kHeadDim, kDecodeThreads>(a, head, rows, walk, num_tiles, [&](int split, const RowSums<kWidth<kHeadDim>>& sums) {
+  attend_splits<kHeadDim, kDecodeThreads>(a, head, rows, walk, tiles, [&](int split, const RowSums<kWidth<kHeadDim>>& sums) {
     ++num_done;
     if (num_splits > 1) {
       return store_records<kHeadDim>(a, record_of<kHeadDim>(a, sequence, split, first_head), rows, sums);
@@ -371,6 +392,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) attend_decode(AttentionArgu
     fold_split(sums, a.scale, all);
     store_rows<kHeadDim>(a, rows, all);
   });
+  if (walk.first == 0) clear_unused_rows<kHeadDim>(a, kv_head, sequence, static_cast<int>(gridDim.z));
   if (num_splits == 1) return;
   if (!is_last_to_arrive(a.arrivals + sequence * a.kv_heads + kv_head, num_done, num_splits)) return;
   __nv_bfloat16* const out = a.out + step.first_row * a.row_elements(kHeadDim) + first_head * kHeadDim;

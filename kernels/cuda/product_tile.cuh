@@ -14,6 +14,7 @@ enum class Epilogue : int { kF32, kBF16, kSwiGlu };
 struct ProductArguments {
   const int64_t* table;        // DeviceMatrices::table
   const int32_t* row_offsets;  // null: dense, one matrix, num_rows rows
+  bool has_old_offsets;        // they were there before the kernel before this one began its work
   MatrixEntry dense;
   void* y;
   int num_matrices;
@@ -26,6 +27,9 @@ struct ProductArguments {
   int rows_offset;  // of the rows in a stage
   int rows_bytes;   // of one chunk's rows
   Epilogue epilogue;
+
+  // Before earlier kernels have ended.
+  __device__ __forceinline__ bool knows_tiles_early() const { return row_offsets == nullptr || has_old_offsets; }
 };
 
 // One tile of the output, in the order in which blocks take them.

@@ -24,10 +24,10 @@ struct NormArguments {
   __device__ __forceinline__ float scale_of(float sum_of_squares) const {
     return 1.0f / sqrtf(sum_of_squares / static_cast<float>(4 * num_vectors) + epsilon);
   }
-  // The row that begins at this element.
-  __device__ __forceinline__ void prefetch_row(int64_t row) const {
+  // The row that begins at this element; by the first of a row's threads.
+  __device__ __forceinline__ void prefetch_row(int64_t row, int thread) const {
     constexpr int kFoursPerLine = 8;
-    const int i = kFoursPerLine * static_cast<int>(threadIdx.x);
+    const int i = kFoursPerLine * thread;
     if (i < num_vectors) prefetch_to_l2(x + row + 4 * i);
   }
   // Of a model, so it may be read before earlier kernels have ended.
