@@ -1,5 +1,9 @@
 #include "audit/expert_load.h"
 
+#include <glog/logging.h>
+
+#include <algorithm>
+
 namespace skipper {
 
 void ExpertLoad::count(int moe_layer, const TokenPolicies& policies, const Routing& kept) {
@@ -12,6 +16,11 @@ void ExpertLoad::count(int moe_layer, const TokenPolicies& policies, const Routi
       if (experts[j] != kNoExpert) ++counts[experts[j]];
     }
   }
+}
+
+void ExpertLoad::set(std::span<const int64_t> counts) {
+  CHECK_EQ(counts.size(), counts_.size());
+  std::ranges::copy(counts, counts_.begin());
 }
 
 }  // namespace skipper

@@ -31,6 +31,8 @@ class ExpertLoad {
   explicit ExpertLoad(const ExpertLoadShape& shape) : shape_(shape), counts_(shape.num_counts(), 0) {}
 
   void count(int moe_layer, const TokenPolicies& policies, const Routing& kept);
+  // What was counted elsewhere, as many numbers.
+  void set(std::span<const int64_t> counts);
 
   const ExpertLoadShape& shape() const { return shape_; }
   std::span<const int64_t> counts() const { return counts_; }  // [MoE layers, classes, experts]

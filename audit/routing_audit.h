@@ -29,6 +29,8 @@ class RoutingAudit {
 
   // Before the forward pass: which request and position each row of the step is.
   void begin_step(const RankPlan& plan);
+  // Whether observe() is of use in this step.
+  bool wants_step() const { return step_has_audited_; }
   // A RoutingObserver.
   void observe(const MoeLayerConfig& layer, const TokenPolicies& policies, const Routing& routed, const Routing& kept);
 

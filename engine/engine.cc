@@ -203,6 +203,7 @@ void Engine::gather_results(const StepPlan& plan) {
   writer.value(traffic);
   for (const int64_t count : step_pairs_.counts()) writer.value(count);
   if (parts_.loads.come_with(plan)) {
+    if (parts_.loads.bring_up_to_date) parts_.loads.bring_up_to_date();
     for (const int64_t count : parts_.loads.counts) writer.value(count);
   }
   for (const SequenceResult& result : local_results_) writer.value(result);

@@ -42,6 +42,7 @@ using StepObserver = std::function<void(const StepReport&)>;
 struct ExpertLoads {
   std::span<const int64_t> counts = {};
   int64_t steps_apart = 16;
+  std::function<void()> bring_up_to_date = nullptr;  // before they are read; null: they always are
 
   bool come_with(const StepPlan& plan) const { return !counts.empty() && plan.step % steps_apart == 0; }
 };

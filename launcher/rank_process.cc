@@ -73,7 +73,7 @@ void RankProcess::load() {
             << " kv_blocks=" << config_.engine.kv_blocks_per_rank << " device='" << describe_device(device_) << "'";
 }
 
-// In time: an audit needs what only the CPU tells, and only a GPU has memory of its own to fill with blocks.
+// In time: only a GPU has memory of its own to fill with blocks.
 void RankProcess::choose_device() {
   device_ = skipper::choose_device(options_.device, group_.node_rank);
   if (device_ == Device::host() && config_.engine.kv_blocks_per_rank == 0) {
@@ -82,10 +82,6 @@ void RankProcess::choose_device() {
   }
   if (device_ != Device::host() && !config_.dispatch.rows_travel()) {
     throw Error("dispatch.payload: off is for ranks that compute on CPUs; use --device cpu, or leave it out");
-  }
-  if (device_ != Device::host() && !options_.audit.file.empty()) {
-    throw Error("flag --audit_file " + options_.audit.file.string() +
-                ": routing decisions are not recorded on a GPU; use --device cpu, or leave the flag out");
   }
 }
 
@@ -188,9 +184,10 @@ void RankProcess::allocate_kv_cache() {
   watch_routing();
 }
 
-// On a CPU loads are always counted; it costs nothing beside routing.
+// On a CPU loads are always counted; it costs nothing beside routing. A GPU counts by itself, and is observed in steps with
+// audited tokens alone.
 void RankProcess::watch_routing() {
-  if (device_ != Device::host()) return;
+  const bool is_on_cpu = device_ == Device::host();
   const ExpertPlacement& placement = model_->placement();
   load_ = std::make_unique<ExpertLoad>(ExpertLoadShape{placement.num_moe_layers(), placement.num_experts()});
   if (!options_.audit.file.empty()) {
@@ -202,18 +199,25 @@ void RankProcess::watch_routing() {
                        .bytes_per_row = model_->bytes_per_sent_row()};
     for (int rank = 0; rank < world_size(); ++rank) header.node_of_rank.push_back(topology_->node_of(rank));
     audit_ = std::make_unique<RoutingAudit>(options_.audit, header, levels_, placement);
-    runner_->set_step_observer([this](const RankPlan& plan) { audit_->begin_step(plan); });
   }
-  model_->set_routing_observer(
-      [this](const MoeLayerConfig& layer, const TokenPolicies& policies, const Routing& routed, const Routing& kept) {
-        load_->count(layer.moe_layer, policies, kept);
+  const RoutingObserver observer =
+      [this, is_on_cpu](const MoeLayerConfig& layer, const TokenPolicies& policies, const Routing& routed, const Routing& kept) {
+        if (is_on_cpu) load_->count(layer.moe_layer, policies, kept);
         if (audit_) audit_->observe(layer, policies, routed, kept);
-      });
+      };
+  if (is_on_cpu) model_->set_routing_observer(observer);
+  if (!audit_) return;
+  runner_->set_step_observer([this, is_on_cpu, observer](const RankPlan& plan) {
+    audit_->begin_step(plan);
+    if (!is_on_cpu) model_->set_routing_observer(audit_->wants_step() ? observer : nullptr);
+  });
 }
 
 Engine& RankProcess::start_engine(StepObserver observer) {
+  ExpertLoads loads{.counts = load_->counts()};
+  if (device_ != Device::host()) loads.bring_up_to_date = [this] { load_->set(model_->expert_loads()); };
   const EngineParts parts{*group_.control, *group_.data, *runner_, *model_, *queue_, *health_, levels_, *workers_,
-                          {.counts = load_ ? load_->counts() : std::span<const int64_t>()}, level_};
+                          std::move(loads), level_};
   engine_ = std::make_unique<Engine>(config_.engine, config_.cluster, parts, std::move(observer));
   return *engine_;
 }

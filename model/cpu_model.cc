@@ -63,6 +63,7 @@ class CpuModel final : public ModelBackend {
   }
   void set_step(int64_t step) override { dispatcher_.set_step(step); }
   void set_routing_observer(const RoutingObserver& observer) override;
+  std::vector<int64_t> expert_loads() override { return {}; }
   void set_activation_observer(const ActivationObserver& observer) override;
   size_t gpu_bytes() const override { return 0; }
   size_t pinned_bytes() const override { return 0; }

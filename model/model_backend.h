@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "expert_parallel/expert_placement.h"
 #include "expert_parallel/moe_layer.h"
@@ -44,6 +45,7 @@ class ModelBackend {
   virtual int64_t bytes_per_sent_row() const = 0;
   virtual void set_step(int64_t step) = 0;
   virtual void set_routing_observer(const RoutingObserver& observer) = 0;
+  virtual std::vector<int64_t> expert_loads() = 0;
   virtual void set_activation_observer(const ActivationObserver& observer) = 0;
   // Weights in GPU memory, staging of experts included, and those in page-locked host memory.
   virtual size_t gpu_bytes() const = 0;

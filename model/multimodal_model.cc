@@ -121,6 +121,8 @@ void MultimodalModel::set_step(int64_t step) { state_->backend->set_step(step); 
 
 void MultimodalModel::set_routing_observer(const RoutingObserver& observer) { state_->backend->set_routing_observer(observer); }
 
+std::vector<int64_t> MultimodalModel::expert_loads() { return state_->backend->expert_loads(); }
+
 void MultimodalModel::set_activation_observer(const ActivationObserver& observer) {
   state_->backend->set_activation_observer(observer);
 }

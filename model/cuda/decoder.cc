@@ -215,6 +215,12 @@ void Decoder::set_step(int64_t step) {
   if (dispatcher_) dispatcher_->set_step(step);
 }
 
+void Decoder::set_routing_observer(const RoutingObserver& observer) {
+  routing_observer_ = observer;
+  moe_buffers_.keeps_routed_weights = observer != nullptr;
+  if (observer && !routing_recorder_) routing_recorder_.emplace(model_.num_moe_layers(), moe_buffers_);
+}
+
 StepOutput Decoder::forward(const BatchInput& batch, KvCache& cache, Stream& stream) {
   skip_table_.upload(context_.levels, stream);
   const Agreement agreement = agree(batch, cache.block_size(), stream);
@@ -222,13 +228,15 @@ StepOutput Decoder::forward(const BatchInput& batch, KvCache& cache, Stream& str
   if (!agreement.is_idle) {
     const StepTensors inputs = inputs_.upload(batch, agreement.shape, stream);
     const Step step{agreement, inputs, batch.vision_spans, cache, stream};
-    if (agreement.is_decode && config_.graphs == GraphUse::kDecodeSteps) {
+    if (agreement.is_decode && config_.graphs == GraphUse::kDecodeSteps && !routing_observer_) {
       run_graph(step);
     } else {
       queue_step(step);
     }
   }
-  return fetch(batch.logit_use, stream);
+  const StepOutput output = fetch(batch.logit_use, stream);
+  if (routing_observer_) routing_recorder_->show(routing_observer_, batch, host_usage_.tensor());
+  return output;
 }
 
 void Decoder::check_batch(const BatchInput& batch, const StepShape& shape) const {
@@ -411,6 +419,9 @@ void Decoder::feed_forward(const Step& step, int64_t layer, LayerRows& rows) {
   const DeviceTokens tokens{policies.token_class, policies.level, policies.phase, policies.step_token, step.inputs.usage};
   moe->forward_sublayer(tokens, rows.dispatch, {rows.hidden, rows.delta, post_attention, norm_after(layer), rows.normed},
                         moe_buffers_, step.stream);
+  if (!routing_observer_) return;
+  const auto observed = layer + 1 == model_.num_layers() ? RoutingRecorder::Rows::kLogitRows : RoutingRecorder::Rows::kTokens;
+  routing_recorder_->queue(moe->config(), observed, rows.hidden.dim(0), moe_buffers_, step.stream);
 }
 
 // A dense network is one expert to which all rows go.

@@ -16,12 +16,14 @@
 #include "expert_parallel/cuda/device_moe_layer.h"
 #include "expert_parallel/dispatch_config.h"
 #include "expert_parallel/expert_placement.h"
+#include "expert_parallel/moe_layer.h"
 #include "expert_parallel/pair_counters.h"
 #include "expert_parallel/traffic_counters.h"
 #include "kernels/cuda/decoder_rows.h"
 #include "kernels/cuda/paged_attention.h"
 #include "model/batch_input.h"
 #include "model/cuda/decoder_weights.h"
+#include "model/cuda/routing_recorder.h"
 #include "model/cuda/step_inputs.h"
 #include "model/kv_cache.h"
 #include "model/model_config.h"
@@ -81,6 +83,10 @@ class Decoder {
   // The step that the next forward belongs to, for messages.
   void set_step(int64_t step);
   int num_graphs() const { return static_cast<int>(graphs_.size()); }
+  // Steps that are observed run without graphs, with the same bits. Between steps.
+  void set_routing_observer(const RoutingObserver& observer);
+  // DeviceTallies::fetch_expert_loads().
+  std::vector<int64_t> expert_loads(Stream& stream) const { return tallies_.fetch_expert_loads(stream); }
 
  private:
   struct Buffers;
@@ -143,6 +149,8 @@ class Decoder {
   std::optional<ExpertStaging> staging_;
   DeviceMoeBuffers moe_buffers_;
   std::vector<std::optional<DeviceMoeLayer>> moe_layers_;  // by decoder layer
+  RoutingObserver routing_observer_;
+  std::optional<RoutingRecorder> routing_recorder_;  // from the first observer on
   AttentionScratch attention_scratch_;
   StepInputs inputs_;
   std::unique_ptr<Buffers> buffers_;

@@ -56,19 +56,17 @@ class DeviceModel final : public ModelBackend {
   std::chrono::nanoseconds expert_time() const override { return std::chrono::nanoseconds::zero(); }
   int64_t bytes_per_sent_row() const override { return decoder_->bytes_per_sent_row(); }
   void set_step(int64_t step) override { decoder_->set_step(step); }
-  void set_routing_observer(const RoutingObserver& observer) override { refuse(observer != nullptr, "routing decisions"); }
+  void set_routing_observer(const RoutingObserver& observer) override { decoder_->set_routing_observer(observer); }
+  std::vector<int64_t> expert_loads() override { return decoder_->expert_loads(loading_); }
   void set_activation_observer(const ActivationObserver& observer) override {
-    refuse(observer != nullptr, "the inputs of matrices");
+    if (observer) {
+      throw InvalidRequest("the inputs of matrices are not recorded on a GPU; run with --device cpu", "device");
+    }
   }
   size_t gpu_bytes() const override { return gpu_bytes_; }
   size_t pinned_bytes() const override { return pinned_bytes_; }
 
  private:
-  static void refuse(bool is_asked, const char* what) {
-    if (!is_asked) return;
-    throw InvalidRequest(std::string(what) + " are not recorded on a GPU; run with --device cpu", "device");
-  }
-
   Stream loading_;
   std::optional<VisionEncoder> vision_;
   std::optional<Decoder> decoder_;

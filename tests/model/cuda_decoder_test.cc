@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 
 #include "base/error.h"
 #include "tests/kernels/cuda/gpu_test.h"
@@ -344,9 +345,79 @@ TEST_P(CudaDecoder, RefusesAFormatThatOnlyTheHostMultipliesWith) {
   EXPECT_THROW(logits_of(GetParam(), {sequences_.front()}, on_gpu(quantised("int4a-g32", "bf16")), 64), InvalidRequest);
 }
 
-TEST_P(CudaDecoder, RefusesObservers) {
+// Pairs that run, as DeviceTallies counts them.
+struct ObservedLoads {
+  int64_t num_experts = 0;
+  std::vector<int64_t> counts;
+
+  void count(const MoeLayerConfig& layer, const TokenPolicies& policies, const Routing& kept) {
+    for (int64_t t = 0; t < policies.num_tokens(); ++t) {
+      const int64_t token_class = policies.token_class.data<uint8_t>()[t];
+      for (int64_t j = 0; j < layer.top_k; ++j) {
+        const int32_t expert = kept.expert_ids.row<int32_t>(t)[j];
+        if (expert != kNoExpert) ++counts[static_cast<size_t>((layer.moe_layer * 3 + token_class) * num_experts + expert)];
+      }
+    }
+  }
+};
+
+TEST_P(CudaDecoder, ShowsObserversTheRoutingWhoseLoadsItCounts) {
+  const LevelTable levels = skipping_levels(load_model_config(GetParam().model).num_moe_layers());
+  std::vector<TestSequence> sequences = sequences_;
+  for (size_t i = 0; i < sequences.size(); ++i) sequences[i].level = static_cast<uint8_t>(i % 3);
+  with_model(GetParam(), levels, on_gpu(), [&](SequenceRunner& runner) {
+    const ModelConfig& config = runner.config();
+    ObservedLoads loads{config.moe.num_experts, {}};
+    loads.counts.assign(static_cast<size_t>(config.num_moe_layers() * 3 * config.moe.num_experts), 0);
+    const Logits expected = runner.run(sequences, plan_for(longest(sequences), 50));
+    const std::vector<int64_t> before = runner.model().expert_loads();
+    runner.model().set_routing_observer([&](const auto& layer, const auto& policies, const auto& routed, const auto& kept) {
+      loads.count(layer, policies, kept);
+      for (int64_t t = 0; t < policies.num_tokens(); ++t) {
+        double sum = 0.0;
+        for (int64_t j = 0; j < layer.top_k; ++j) {
+          const int32_t expert = kept.expert_ids.template row<int32_t>(t)[j];
+          EXPECT_TRUE(expert == kNoExpert || expert == routed.expert_ids.template row<int32_t>(t)[j]);
+          sum += static_cast<double>(routed.expert_weights.template row<float>(t)[j]);
+        }
+        EXPECT_GT(sum, 0.0);
+        EXPECT_LT(sum, 1.0 + 1e-5);
+      }
+    });
+    const Logits observed = runner.run(sequences, plan_for(longest(sequences), 50));
+    for (size_t i = 0; i < sequences.size(); ++i) EXPECT_TRUE(same_bits(observed[i], expected[i]));
+    std::vector<int64_t> counted = runner.model().expert_loads();
+    ASSERT_EQ(counted.size(), loads.counts.size());
+    for (size_t i = 0; i < counted.size(); ++i) counted[i] -= before[i];
+    EXPECT_EQ(counted, loads.counts);
+    EXPECT_EQ(counted, before) << "the same run counts the same";
+  });
+}
+
+TEST_P(CudaDecodeSteps, ObservedStepsHaveTheBitsOfGraphs) {
+  const std::vector<TestSequence> sequences = few_tokens(5);
+  with_model(GetParam(), GetParam().unskipped(), on_gpu(), [&](SequenceRunner& runner) {
+    const RunPlan plan = plan_for(longest(sequences), 1);
+    for (int round = 0; round < 2; ++round) runner.run(sequences, plan);
+    const Logits expected = runner.run(sequences, plan);
+    int64_t num_seen = 0;
+    runner.model().set_routing_observer(
+        [&](const auto&, const auto& policies, const auto&, const auto&) { num_seen += policies.num_tokens(); });
+    const Logits observed = runner.run(sequences, plan);
+    runner.model().set_routing_observer(nullptr);
+    const Logits afterwards = runner.run(sequences, plan);
+    int64_t num_tokens = 0;
+    for (const TestSequence& sequence : sequences) num_tokens += static_cast<int64_t>(sequence.token_ids.size());
+    EXPECT_EQ(num_seen, num_tokens * runner.config().num_moe_layers());
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      EXPECT_TRUE(same_bits(observed[i], expected[i]));
+      EXPECT_TRUE(same_bits(afterwards[i], expected[i]));
+    }
+  });
+}
+
+TEST_P(CudaDecoder, RefusesToShowTheInputsOfMatrices) {
   with_model(GetParam(), GetParam().unskipped(), on_gpu(), [](SequenceRunner& runner) {
-    EXPECT_THROW(runner.model().set_routing_observer([](const auto&, const auto&, const auto&, const auto&) {}), InvalidRequest);
     EXPECT_THROW(runner.model().set_activation_observer([](const ObservedRows&, Stream&) {}), InvalidRequest);
   });
 }
