@@ -11,6 +11,7 @@
 #include "bench/gpu_clock.h"
 #include "bench/gpu_product_cases.h"
 #include "bench/gpu_row_cases.h"
+#include "bench/gpu_sampling_cases.h"
 
 DEFINE_string(formats, "bf16,int8-g64,int4-g64", "weight formats of the products, separated by commas");
 DEFINE_string(filter, "", "only cases whose names contain this, such as gate_up, \"bf16 head\" or attention");
@@ -19,9 +20,10 @@ namespace skipper::cuda {
 namespace {
 
 constexpr char kIntroduction[] =
-    "Times matrix products, attention and the kernels between them on one GPU, each checked first: products against cuBLASLt\n"
-    "and cublasGemmGroupedBatchedEx, the others against their definitions. Shares are of the rate of a copy (bytes read and\n"
-    "written both counted) and of cuBLASLt's 8192 x 8192 x 8192 product. Medians; weights come from memory, not from caches.\n\n"
+    "Times matrix products, attention, sampling and the kernels between them on one GPU, each checked first: products against\n"
+    "cuBLASLt and cublasGemmGroupedBatchedEx, the others against their definitions. Shares are of the rate of a copy (bytes read\n"
+    "and written both counted) and of cuBLASLt's 8192 x 8192 x 8192 product. Medians; weights come from memory, not from\n"
+    "caches.\n\n"
     "  gpu_kernel_perf --formats bf16 --filter gate_up\n\n";
 
 constexpr int kRuns = 20;
@@ -102,6 +104,7 @@ void run() {
   visit_expert_cases(formats, filter, visit, stream);
   visit_attention_cases(filter, visit, stream);
   visit_row_cases(filter, visit, stream);
+  visit_sampling_cases(filter, visit, stream);
   if (num_wrong > 0) throw Error(std::to_string(num_wrong) + " kernels are wrong and were not timed");
 }
 

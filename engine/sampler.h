@@ -9,8 +9,8 @@
 
 namespace skipper {
 
-// How the token after `num_generated` tokens of the answer is sampled. It refers to the request's stop tokens, which are forbidden
-// until the minimum length.
+// How the token after `num_generated` tokens of the answer is sampled. It refers to the request's stop tokens, which are
+// forbidden until the minimum length.
 TokenSampling next_token_sampling(const GenerationRequest& request, int32_t num_generated);
 
 // 64 bits that depend on nothing but their arguments: the same request gives the same text in any batch, on any rank, and when

@@ -11,7 +11,7 @@
 
 namespace skipper::cuda {
 
-//   recorder.queue(layer.config(), RoutingRecorder::Rows::kTokens, num_rows, buffers, stream);  // after each MoE layer of the step
+//   recorder.queue(layer.config(), RoutingRecorder::Rows::kTokens, num_rows, buffers, stream);  // after each MoE layer
 //   stream.synchronize();
 //   recorder.show(observer, batch, usage);
 //
@@ -24,8 +24,8 @@ class RoutingRecorder {
   // Which rows of a batch went through a layer.
   enum class Rows : uint8_t { kTokens, kLogitRows };
 
-  // Copies what the layer has just chosen for the first `num_rows` rows, padding included, in stream order; never while a graph is
-  // recorded. `buffers` keep routed weights.
+  // Copies what the layer has just chosen for the first `num_rows` rows, padding included, in stream order; never while a graph
+  // is recorded. `buffers` keep routed weights.
   void queue(const DeviceMoeConfig& layer, Rows rows, int64_t num_rows, const DeviceMoeBuffers& buffers, Stream& stream);
 
   // Shows each layer queued since the last call. The copies are complete; usage [tokens of the step, kNumUsageColumns] i32.

@@ -115,7 +115,8 @@ int32_t sample_in_doubles(const std::vector<float>& logits, const TokenSampling&
   if (sampling.top_k > 0) order.resize(std::min(order.size(), static_cast<size_t>(sampling.top_k)));
   std::vector<double> mass(logits.size(), 0.0);
   const auto mass_of = [&](size_t id) {
-    return std::exp((static_cast<double>(logits[id]) - static_cast<double>(logits[order[0]])) / static_cast<double>(sampling.temperature));
+    const double distance = static_cast<double>(logits[order[0]]) - static_cast<double>(logits[id]);
+    return std::exp(-distance / static_cast<double>(sampling.temperature));
   };
   double total = 0.0, kept = 0.0;
   for (const size_t id : order) total += mass_of(id);

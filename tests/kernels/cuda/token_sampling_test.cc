@@ -83,7 +83,8 @@ void round_logits(Rows& rows, float step) {
 TEST_F(TokenSamplings, AreTheHostsForEveryVocabularyAndSampling) {
   for (const int64_t vocab_size : {1, 2, 3, 4, 7, 96, 511, 1000, 1021, 4096, 4100, 8192, 20011}) {
     for (const float deviation : {0.01f, 1.0f, 3.0f, 30.0f}) {
-      expect_tokens_of_the_host(random_rows(vocab_size < 5000 ? 200 : 50, vocab_size, static_cast<uint32_t>(vocab_size), deviation));
+      const int64_t num_rows = vocab_size < 5000 ? 200 : 50;
+      expect_tokens_of_the_host(random_rows(num_rows, vocab_size, static_cast<uint32_t>(vocab_size), deviation));
     }
   }
 }
