@@ -90,7 +90,7 @@ class MultimodalModel {
 
   // Row t: what token t of the last forward() cost, summed over the layers. [>= T, kNumUsageColumns] i32, valid until the next.
   Tensor token_usage() const;
-  // Time that this rank spent in its experts since start; not measured on a GPU: 0.
+  // Time that this rank spent in its experts since start. On a GPU a few steps are timed and stand for the others.
   std::chrono::nanoseconds expert_time() const;
   // Bytes that one hidden row costs on its way to another rank and back.
   int64_t bytes_per_sent_row() const;

@@ -107,13 +107,16 @@ struct DeviceMoeLayer::ExpertSource {
   const DeviceMoeWeights& weights;
   ExpertStaging* staging;  // null: never
   int number;
+  ExpertTimer* timer;  // null: nobody asks
 
   void run_sorted(SortedMemory& sorted, int64_t expected_rows, Stream& stream) const {
     const ExpertMatricesOnGpu* copies = staging == nullptr ? nullptr : staging->acquire(number, stream);
     const DeviceMatrices& gate_up = copies == nullptr ? weights.gate_up : copies->gate_up;
     const DeviceMatrices& down = copies == nullptr ? weights.down : copies->down;
+    if (timer != nullptr) timer->start(stream);
     expert_gate_up({sorted.rows, sorted.row_offsets, expected_rows}, gate_up, sorted.activated, stream);
     expert_down({sorted.activated, sorted.row_offsets, expected_rows}, down, sorted.output, stream);
+    if (timer != nullptr) timer->stop(stream);
     if (copies != nullptr) staging->release(number, stream);
   }
   ExpertOutputs run(const ExpertWork& work, DeviceMoeBuffers& buffers, Stream& stream) const {
@@ -126,7 +129,7 @@ struct DeviceMoeLayer::ExpertSource {
 };
 
 DeviceMoeLayer::ExpertSource DeviceMoeLayer::experts() const {
-  return {weights_, staging_number_ < 0 ? nullptr : context_.staging, staging_number_};
+  return {weights_, staging_number_ < 0 ? nullptr : context_.staging, staging_number_, context_.timer};
 }
 
 DeviceMoeBuffers::DeviceMoeBuffers(const DeviceMoeBufferConfig& c, Device device)

@@ -8,6 +8,7 @@
 #include "expert_parallel/cuda/device_skip_table.h"
 #include "expert_parallel/cuda/device_tallies.h"
 #include "expert_parallel/cuda/expert_staging.h"
+#include "expert_parallel/cuda/expert_timer.h"
 #include "expert_parallel/expert_placement.h"
 #include "kernels/cuda/decoder_rows.h"
 #include "kernels/cuda/device_matrix.h"
@@ -41,6 +42,7 @@ struct DeviceMoeContext {
   DeviceTallies& tallies;
   DeviceDispatcher* dispatcher = nullptr;  // not used in a world of one
   ExpertStaging* staging = nullptr;        // of experts that rest on the host; without it they are always read in place
+  ExpertTimer* timer = nullptr;
 };
 
 // TokenPolicies on the GPU. T rows; class 255 is padding, which meets no expert and is not counted.

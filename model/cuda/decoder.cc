@@ -196,7 +196,7 @@ Decoder::Decoder(const ModelConfig& model, DecoderWeights weights, const Decoder
   const size_t staged_bytes = config.staging == StagingUse::kPrompts ? weights_.most_host_expert_bytes() : 0;
   if (staged_bytes > 0) staging_.emplace(staged_bytes, stream.device());
   const DeviceMoeContext moe{context.placement, context.topology, skip_table_, tallies_,
-                             dispatcher_ ? &*dispatcher_ : nullptr, staging_ ? &*staging_ : nullptr};
+                             dispatcher_ ? &*dispatcher_ : nullptr, staging_ ? &*staging_ : nullptr, &expert_timer_};
   int moe_layer = 0;
   for (int layer = 0; layer < static_cast<int>(model.num_layers()); ++layer) {
     const DeviceLayerWeights& layer_weights = weights_.layers[static_cast<size_t>(layer)];
@@ -228,7 +228,10 @@ StepOutput Decoder::forward(const BatchInput& batch, KvCache& cache, Stream& str
   if (!agreement.is_idle) {
     const StepTensors inputs = inputs_.upload(batch, agreement.shape, stream);
     const Step step{agreement, inputs, batch.vision_spans, cache, stream};
-    if (agreement.is_decode && config_.graphs == GraphUse::kDecodeSteps && !routing_observer_) {
+    const int num_steps_like_it = choose_timing(agreement);
+    expert_timer_.begin_step(num_steps_like_it);
+    const bool is_watched = routing_observer_ || num_steps_like_it > 0;
+    if (agreement.is_decode && config_.graphs == GraphUse::kDecodeSteps && !is_watched) {
       run_graph(step);
     } else {
       queue_step(step);
@@ -280,6 +283,14 @@ Decoder::Agreement Decoder::agree(const BatchInput& batch, int64_t block_size, S
     result.shape = {rows, rows, rows, (positions + block_size - 1) / block_size, 1, positions};
   }
   return result;
+}
+
+// A timed decode step takes about half as long again, since it runs without its graph; a timed prompt a few hundredths more.
+int Decoder::choose_timing(const Agreement& agreement) {
+  constexpr int kDecodeStepsApart = 256, kOtherStepsApart = 8;
+  int64_t& num_steps = agreement.is_decode ? num_decode_steps_ : num_other_steps_;
+  const int apart = agreement.is_decode ? kDecodeStepsApart : kOtherStepsApart;
+  return num_steps++ % apart == apart / 2 ? apart : 0;
 }
 
 // A shape runs once on its own, so that all its kernels are loaded when they are recorded.
@@ -482,6 +493,7 @@ StepOutput Decoder::fetch(LogitUse use, Stream& stream) {
     stream.synchronize();
   }
   tallies_.add_news(row_bytes_, context_.pairs, context_.traffic);
+  expert_time_ += expert_timer_.finish_step();
   return output;
 }
 

@@ -1,6 +1,7 @@
 // The decoder of one rank on its GPU: embed, splice image features, layers, norm, logits, as model/multimodal_model.h says.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -87,6 +88,8 @@ class Decoder {
   void set_routing_observer(const RoutingObserver& observer);
   // DeviceTallies::fetch_expert_loads().
   std::vector<int64_t> expert_loads(Stream& stream) const { return tallies_.fetch_expert_loads(stream); }
+  // Of the products of experts since start, from timed steps that stand for the others.
+  std::chrono::nanoseconds expert_time() const { return expert_time_; }
 
  private:
   struct Buffers;
@@ -117,6 +120,8 @@ class Decoder {
 
   Agreement agree(const BatchInput& batch, int64_t block_size, Stream& stream);
   void check_batch(const BatchInput& batch, const StepShape& shape) const;
+  // How many steps like it the timing of a step stands for; 0: it is not timed.
+  int choose_timing(const Agreement& agreement);
   void run_graph(const Step& step);
   void forget_graphs_of_other_caches(KvCache& cache);
   StepOutput fetch(LogitUse use, Stream& stream);
@@ -148,6 +153,9 @@ class Decoder {
   std::optional<DeviceDispatcher> dispatcher_;
   std::optional<ExpertStaging> staging_;
   DeviceMoeBuffers moe_buffers_;
+  ExpertTimer expert_timer_;
+  std::chrono::nanoseconds expert_time_{0};
+  int64_t num_decode_steps_ = 0, num_other_steps_ = 0;
   std::vector<std::optional<DeviceMoeLayer>> moe_layers_;  // by decoder layer
   RoutingObserver routing_observer_;
   std::optional<RoutingRecorder> routing_recorder_;  // from the first observer on

@@ -52,8 +52,7 @@ class DeviceModel final : public ModelBackend {
     return decoder_->forward(batch, cache, stream);
   }
   Tensor token_usage() const override { return decoder_->token_usage(); }
-  // Not measured: experts run in stream order with everything else.
-  std::chrono::nanoseconds expert_time() const override { return std::chrono::nanoseconds::zero(); }
+  std::chrono::nanoseconds expert_time() const override { return decoder_->expert_time(); }
   int64_t bytes_per_sent_row() const override { return decoder_->bytes_per_sent_row(); }
   void set_step(int64_t step) override { decoder_->set_step(step); }
   void set_routing_observer(const RoutingObserver& observer) override { decoder_->set_routing_observer(observer); }

@@ -1,6 +1,7 @@
 #include "model/cuda/decoder.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -413,6 +414,19 @@ TEST_P(CudaDecodeSteps, ObservedStepsHaveTheBitsOfGraphs) {
       EXPECT_TRUE(same_bits(observed[i], expected[i]));
       EXPECT_TRUE(same_bits(afterwards[i], expected[i]));
     }
+  });
+}
+
+TEST_P(CudaDecodeSteps, TimeTheirExpertsNowAndThen) {
+  const std::vector<TestSequence> sequences = few_tokens(2);
+  const RunPlan plan = plan_for(longest(sequences), 1);
+  with_model(GetParam(), GetParam().unskipped(), on_gpu(), [&](SequenceRunner& runner) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int64_t num_steps = 0; num_steps < 300; num_steps += plan.num_steps) runner.run(sequences, plan);
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    const std::chrono::duration<double> in_experts = runner.model().expert_time();
+    EXPECT_GT(in_experts.count(), 0.0);
+    EXPECT_LT(in_experts.count(), 10.0 * elapsed.count()) << "one step stands for 256";
   });
 }
 
