@@ -21,8 +21,8 @@ namespace {
 
 constexpr char kIntroduction[] =
     "Times matrix products, attention, sampling and the kernels between them on one GPU, each checked first: products against\n"
-    "cuBLASLt and cublasGemmGroupedBatchedEx, the others against their definitions. Shares are of the rate of a copy (bytes read\n"
-    "and written both counted) and of cuBLASLt's 8192 x 8192 x 8192 product. Medians; weights come from memory, not from\n"
+    "cuBLASLt and cublasGemmGroupedBatchedEx, the others against their definitions. Shares are of the rate of a copy (bytes\n"
+    "read and written both counted) and of cuBLASLt's 8192 x 8192 x 8192 product. Medians; weights come from memory, not from\n"
     "caches.\n\n"
     "  gpu_kernel_perf --formats bf16 --filter gate_up\n\n";
 
