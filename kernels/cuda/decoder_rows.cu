@@ -2,7 +2,6 @@
 // memory, and with few of them each costs little more than its launch.
 #include "kernels/cuda/decoder_rows.h"
 
-#include <cooperative_groups.h>
 #include <glog/logging.h>
 
 #include "kernels/cuda/gpu_operands.h"
@@ -198,80 +197,6 @@ void check_heads(const HeadsInput& input, const HeadsOutput& output) {
   check_operand(kName, output.v_cache, DType::kBF16, output.k_cache.shape());
 }
 
-// --- Greedy choice -----------------------------------------------------------------------------------------------------------
-
-// A row is shared by a cluster of blocks, which exchange their winners through shared memory: no scratch, nothing to reset.
-constexpr int kClusterBlocks = 8;
-constexpr int kGreedyThreads = 1024;
-
-// Orders logits as unsigned numbers: NaN is 0, below −∞; both zeros are equal.
-__device__ __forceinline__ uint32_t ordered(float logit) {
-  if (isnan(logit)) return 0;
-  const uint32_t bits = logit == 0.0f ? 0u : __float_as_uint(logit);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
-// The best of what one thread has seen, in ascending order of index: the first of equals stays.
-struct Best {
-  uint32_t value = 0;
-  uint32_t index = 0;
-
-  __device__ __forceinline__ void offer(float logit, uint32_t at) {
-    const uint32_t candidate = ordered(logit);
-    if (candidate <= value) return;
-    value = candidate;
-    index = at;
-  }
-  // Greater for a greater value, and for the lower index of equals.
-  __device__ __forceinline__ unsigned long long key() const { return (uint64_t{value} << 32) | ~index; }
-};
-
-__device__ __forceinline__ unsigned long long warp_max(unsigned long long key) {
-  for (int distance = 16; distance > 0; distance /= 2) key = max(key, __shfl_xor_sync(0xffffffffu, key, distance));
-  return key;
-}
-
-// num_vectors: fours of a row, 0 when rows are not aligned to them.
-__global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(kGreedyThreads)
-    best_of_rows(const float* logits, uint32_t vocab_size, uint32_t num_vectors, int32_t* ids) {
-  __shared__ unsigned long long of_warps[kGreedyThreads / 32];
-  __shared__ unsigned long long of_blocks[kClusterBlocks];
-  const auto cluster = cooperative_groups::this_cluster();
-  cluster.barrier_arrive();
-  allow_next_kernel();
-  wait_for_earlier_kernels();
-
-  const uint32_t rank = cluster.block_rank(), row = blockIdx.x / kClusterBlocks;
-  const float* const values = logits + int64_t{row} * vocab_size;
-  const uint32_t first = rank * kGreedyThreads + threadIdx.x, stride = kClusterBlocks * kGreedyThreads;
-  Best best;
-#pragma unroll 4
-  for (uint32_t i = first; i < num_vectors; i += stride) {
-    const Four four = load_four(values, i);
-    best.offer(four.x, 4 * i);
-    best.offer(four.y, 4 * i + 1);
-    best.offer(four.z, 4 * i + 2);
-    best.offer(four.w, 4 * i + 3);
-  }
-#pragma unroll 4
-  for (uint32_t i = 4 * num_vectors + first; i < vocab_size; i += stride) best.offer(values[i], i);
-
-  const unsigned long long of_warp = warp_max(best.key());
-  if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = of_warp;
-  __syncthreads();
-  // The first block must be running before others write to its memory.
-  cluster.barrier_wait();
-  if (threadIdx.x < 32) {
-    const unsigned long long of_block = warp_max(of_warps[threadIdx.x]);
-    if (threadIdx.x == 0) cluster.map_shared_rank(of_blocks, 0)[rank] = of_block;
-  }
-  cluster.sync();
-  if (rank != 0 || threadIdx.x != 0) return;
-  unsigned long long winner = of_blocks[0];
-  for (int block = 1; block < kClusterBlocks; ++block) winner = max(winner, of_blocks[block]);
-  ids[row] = static_cast<int32_t>(~static_cast<uint32_t>(winner));
-}
-
 }  // namespace
 
 void embed_tokens(const Tensor& ids, const Tensor& table, Tensor& hidden, Stream& stream) {
@@ -363,17 +288,6 @@ void split_heads(const HeadsInput& input, const HeadsOutput& output, Stream& str
     case 128: return launch_heads<128>(arguments, input.qkv, stream);
     default: LOG(FATAL) << "split_heads: heads of " << output.q.dim(2);
   }
-}
-
-void greedy_tokens(const Tensor& logits, Tensor& ids, Stream& stream) {
-  check_rank("greedy_tokens", logits, 2);
-  check_operand("greedy_tokens", logits, DType::kF32, logits.shape());
-  check_operand("greedy_tokens", ids, DType::kI32, {logits.dim(0)});
-  const auto vocab_size = static_cast<uint32_t>(logits.dim(1));
-  CHECK_GT(vocab_size, 0u) << "greedy_tokens: no logits";
-  const bool aligned = vocab_size % 4 == 0;
-  launch(best_of_rows, {dim3(static_cast<unsigned>(logits.dim(0)) * kClusterBlocks), dim3(kGreedyThreads)}, stream,
-         logits.data<float>(), vocab_size, aligned ? vocab_size / 4 : 0u, ids.data<int32_t>());
 }
 
 }  // namespace skipper::cuda

@@ -59,7 +59,4 @@ struct HeadsOutput {
 };
 void split_heads(const HeadsInput& input, const HeadsOutput& output, Stream& stream);
 
-// The largest logit's index, the lower one of equals; NaN ranks below every number. logits [L, V] f32 · ids [L] i32
-void greedy_tokens(const Tensor& logits, Tensor& ids, Stream& stream);
-
 }  // namespace skipper::cuda

@@ -1,7 +1,6 @@
 #include "kernels/cuda/decoder_rows.h"
 
 #include <cmath>
-#include <limits>
 
 #include "kernels/elementwise.h"
 #include "kernels/rms_norm.h"
@@ -12,8 +11,6 @@
 namespace skipper::cuda {
 namespace {
 
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 Tensor i32(const std::vector<int32_t>& values) {
   Tensor tensor = Tensor::empty({static_cast<int64_t>(values.size())}, DType::kI32);
@@ -46,12 +43,6 @@ class DecoderRows : public GpuTest {
     const Tensor f32 = on_host(out.f32), bf16 = on_host(out.bf16);
     EXPECT_LT(relative_error(f32, expected), 1e-6) << expected.shape().to_string();
     EXPECT_TRUE(same_bytes(bf16, converted(f32, DType::kBF16))) << expected.shape().to_string();
-  }
-  std::vector<int32_t> greedy(const Tensor& logits) {
-    Tensor ids = poisoned({logits.dim(0)}, DType::kI32);
-    greedy_tokens(on_gpu(logits), ids, stream());
-    const Tensor host = on_host(ids);
-    return {host.data<int32_t>(), host.data<int32_t>() + host.num_elements()};
   }
 };
 
@@ -295,37 +286,6 @@ TEST_F(SplitHeads, WorksWithoutBias) {
 }
 
 TEST_F(SplitHeads, NothingToDoWithoutTokens) { run(HeadsCase(0, 8, 2, 64), DType::kF32); }
-
-TEST_F(DecoderRows, GreedyTakesTheLargestOfEveryRow) {
-  for (const int64_t vocab : {1, 7, 512, 8192, 32771, 151936}) {
-    for (const int64_t num_rows : {1, 3, 40}) {
-      const Tensor logits = random_f32({num_rows, vocab}, static_cast<uint32_t>(vocab + num_rows));
-      const std::vector<int32_t> ids = greedy(logits);
-      for (int64_t row = 0; row < num_rows; ++row) {
-        const float* values = logits.row<float>(row);
-        EXPECT_EQ(ids[static_cast<size_t>(row)], std::max_element(values, values + vocab) - values) << vocab << " row " << row;
-      }
-    }
-  }
-}
-
-TEST_F(DecoderRows, GreedyTakesTheLowestOfEqualsAndNeverNaNBesideANumber) {
-  constexpr int64_t kVocab = 20000;
-  Tensor logits = Tensor::empty({6, kVocab}, DType::kF32);
-  std::fill_n(logits.data<float>(), 2 * kVocab, -1.0f);
-  std::fill_n(logits.row<float>(2), 4 * kVocab, kNaN);
-  for (const int64_t at : {19999, 12345, 4097, 8191}) logits.row<float>(0)[at] = 2.5f;
-  logits.row<float>(1)[300] = 0.0f;  // both zeros are equal
-  logits.row<float>(1)[299] = -0.0f;
-  logits.row<float>(3)[17000] = -kInfinity;
-  logits.row<float>(4)[19998] = kInfinity;
-  logits.row<float>(4)[5] = 3.0f;
-  logits.row<float>(5)[11] = -7.0f;
-  logits.row<float>(5)[12] = -6.0f;
-  EXPECT_EQ(greedy(logits), (std::vector<int32_t>{4097, 299, 0, 17000, 19998, 12}));
-}
-
-TEST_F(DecoderRows, GreedyOfNoRowsIsEmpty) { EXPECT_TRUE(greedy(Tensor::empty({0, 100}, DType::kF32)).empty()); }
 
 }  // namespace
 }  // namespace skipper::cuda

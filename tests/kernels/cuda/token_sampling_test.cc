@@ -89,6 +89,37 @@ TEST_F(TokenSamplings, AreTheHostsForEveryVocabularyAndSampling) {
   }
 }
 
+TEST_F(TokenSamplings, OfGreedyRowsAreTheLargest) {
+  for (const int64_t vocab_size : {1, 7, 512, 8192, 32'771, 151'936}) {
+    for (const int64_t num_rows : {1, 3, 40}) {
+      const Rows rows{random_f32({num_rows, vocab_size}, static_cast<uint32_t>(vocab_size + num_rows)),
+                      std::vector<TokenSampling>(static_cast<size_t>(num_rows))};
+      const std::vector<int32_t> tokens = tokens_of(rows);
+      for (int64_t row = 0; row < num_rows; ++row) {
+        const float* values = rows.logits.row<float>(row);
+        EXPECT_EQ(tokens[static_cast<size_t>(row)], std::max_element(values, values + vocab_size) - values) << vocab_size;
+      }
+    }
+  }
+}
+
+TEST_F(TokenSamplings, OfGreedyRowsAreTheLowestOfEqualsAndNeverNaNBesideANumber) {
+  constexpr int64_t kVocab = 20000;
+  Rows rows{Tensor::empty({6, kVocab}, DType::kF32), std::vector<TokenSampling>(6)};
+  Tensor& logits = rows.logits;
+  std::fill_n(logits.data<float>(), 2 * kVocab, -1.0f);
+  std::fill_n(logits.row<float>(2), 4 * kVocab, kNaN);
+  for (const int64_t at : {19999, 12345, 4097, 8191}) logits.row<float>(0)[at] = 2.5f;
+  logits.row<float>(1)[300] = 0.0f;  // both zeros are equal
+  logits.row<float>(1)[299] = -0.0f;
+  logits.row<float>(3)[17000] = -kInfinity;  // as small as NaN
+  logits.row<float>(4)[19998] = kInfinity;
+  logits.row<float>(4)[5] = 3.0f;
+  logits.row<float>(5)[11] = -7.0f;
+  logits.row<float>(5)[12] = -6.0f;
+  EXPECT_EQ(tokens_of(rows), (std::vector<int32_t>{4097, 299, 0, 0, 19998, 12}));
+}
+
 TEST_F(TokenSamplings, AreTheHostsForTheVocabulariesOfLargeModels) {
   expect_tokens_of_the_host(random_rows(40, 151'936, 1, 3.0f));
   expect_tokens_of_the_host(random_rows(12, 262'147, 2, 2.0f));
