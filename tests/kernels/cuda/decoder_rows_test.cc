@@ -11,7 +11,6 @@
 namespace skipper::cuda {
 namespace {
 
-
 Tensor i32(const std::vector<int32_t>& values) {
   Tensor tensor = Tensor::empty({static_cast<int64_t>(values.size())}, DType::kI32);
   std::copy(values.begin(), values.end(), tensor.data<int32_t>());
