@@ -1,10 +1,10 @@
 // With one row, each of the four kernels that this one replaces takes two to three microseconds, most of them until it has begun
-// and its first loads have come. Here one cluster of eight blocks does all of it, and what it shares goes from SM to SM.
+// and its first loads have come. Here one cluster of eight blocks does all of it, and what it shares goes from SM to SM. (From
+// four rows on the eight SMs' arithmetic takes longer than four launches.)
 //
-// Block r has the router's rows of experts [r · n, r · n + n) in shared memory before the attention output is there. Then: norms
-// (one or two rows in every block, more of them one row in each), router logits by half-warps as in kernels/cuda/router_logits.cu,
-// all logits to all blocks, one warp per token routes it, in every block, and each block sorts and writes the rows of its own
-// experts.
+// Block r has the router's rows of experts [r · n, r · n + n) in shared memory before the attention output is there. Then each
+// block norms the rows, its half-warps compute router logits as in kernels/cuda/router_logits.cu and give them to all blocks, one
+// warp per token routes it, in every block, and each block sorts and writes the rows of its own experts.
 #include "kernels/cuda/expert_choice.h"
 
 #include <cooperative_groups.h>
@@ -26,8 +26,7 @@ namespace cg = cooperative_groups;
 constexpr int kBlocks = 8;  // of the cluster
 constexpr int kThreads = 2 * kRowThreads;
 constexpr int kTeams = kThreads / kRowThreads;  // each norms a row
-constexpr int kMaxTokens = 8;
-constexpr int kRowsInEveryBlock = kTeams;
+constexpr int kMaxTokens = kTeams;
 constexpr int kVectors = 4;  // fours of a row per thread of a team
 constexpr int kMaxHidden = 4 * kVectors * kRowThreads;
 constexpr int kSlices = 16, kChunkVectors = 2;  // of a dot product, as in router_logits.cu
@@ -113,97 +112,49 @@ __device__ __forceinline__ float team_sum(float value, int team, float (&partial
   return sum;
 }
 
-// Norms of this block's rows to the blocks [first, end) of the cluster.
 __device__ __forceinline__ void norm_row(const ChoiceArguments& a, const TeamRow& own, const Four (&weight)[kVectors], int lane,
-                                         float scale, const Shared& shared, int first_block, int end_block) {
-  const auto cluster = cg::this_cluster();
+                                         float scale, const Shared& shared) {
   if (!own.exists) return;
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     const int i = v * kRowThreads + lane;
     if (i >= a.norm.num_vectors) continue;
     const Four normed = own.x[v] * scale * weight[v];
-    float4* const place = shared.rows + own.row * a.norm.num_vectors + place_of(i);
-    for (int block = first_block; block < end_block; ++block) {
-      *cluster.map_shared_rank(place, block) = make_float4(normed.x, normed.y, normed.z, normed.w);
-    }
+    shared.rows[own.row * a.norm.num_vectors + place_of(i)] = make_float4(normed.x, normed.y, normed.z, normed.w);
   }
 }
 
-// Logits that a half-warp computes together: each row that it reads serves several.
-template <int tokens, int experts>
-struct LogitTile {
-  static constexpr int kTokens = tokens, kExperts = experts;
-};
-
-template <int kTokens, int kExperts>
-__device__ __forceinline__ void multiply_fours(const float4 (&x)[kTokens], const float4 (&w)[kExperts],
-                                               float (&sums)[kTokens][kExperts]) {
-#pragma unroll
-  for (int t = 0; t < kTokens; ++t) {
-#pragma unroll
-    for (int e = 0; e < kExperts; ++e) {
-      sums[t][e] = fmaf(x[t].w, w[e].w, fmaf(x[t].z, w[e].z, fmaf(x[t].y, w[e].y, fmaf(x[t].x, w[e].x, sums[t][e]))));
-    }
-  }
+__device__ __forceinline__ float multiply_four(const float4& x, const float4& w, float sum) {
+  return fmaf(x.w, w.w, fmaf(x.z, w.z, fmaf(x.y, w.y, fmaf(x.x, w.x, sum))));
 }
 
-// One slice of the dot products of some rows in shared memory, and then all slices: the same in all lanes of a half-warp.
-template <int kTokens, int kExperts>
-__device__ __forceinline__ void sum_logits(const float4* const (&x)[kTokens], const float4* const (&w)[kExperts], int num_vectors,
-                                           float (&sums)[kTokens][kExperts]) {
+// One slice of a dot product of two rows in shared memory, and then all: the same in the sixteen lanes of a half-warp.
+__device__ __forceinline__ float logit_of(const float4* x, const float4* w, int num_vectors) {
   const int slice = static_cast<int>(threadIdx.x) % kSlices;
-#pragma unroll 2
+  float sum = 0.0f;
+#pragma unroll 4
   for (int i = kChunkVectors * slice; i < num_vectors; i += kChunkVectors * kSlices) {
-#pragma unroll
-    for (int half = 0; half < kChunkVectors; ++half) {
-      float4 inputs[kTokens], weights[kExperts];
-#pragma unroll
-      for (int t = 0; t < kTokens; ++t) inputs[t] = x[t][place_of(i + half)];
-#pragma unroll
-      for (int e = 0; e < kExperts; ++e) weights[e] = w[e][place_of(i + half)];
-      multiply_fours(inputs, weights, sums);
-    }
+    const int low = place_of(i), high = place_of(i + 1);
+    sum = multiply_four(x[low], w[low], sum);
+    sum = multiply_four(x[high], w[high], sum);
   }
 #pragma unroll
-  for (int distance = kSlices / 2; distance > 0; distance /= 2) {
-#pragma unroll
-    for (int t = 0; t < kTokens; ++t) {
-#pragma unroll
-      for (int e = 0; e < kExperts; ++e) sums[t][e] += __shfl_xor_sync(kAllLanes, sums[t][e], distance);
-    }
-  }
+  for (int distance = kSlices / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(kAllLanes, sum, distance);
+  return sum;
 }
 
-// Logits of this block's experts to all blocks. Tiles run over its tokens first, so that the halves of a warp share experts or
-// tokens; beyond the last they compute it again.
-template <typename Tile>
+// Logits of this block's experts to all blocks.
 __device__ __forceinline__ void share_logits(const ChoiceArguments& a, const Shared& shared, int rank) {
-  constexpr int kTokens = Tile::kTokens, kExperts = Tile::kExperts, kHalfWarps = kThreads / kSlices;
   const auto cluster = cg::this_cluster();
-  const int num_vectors = a.norm.num_vectors, num_experts = a.experts_per_block;
-  const int token_tiles = (a.num_tokens() + kTokens - 1) / kTokens;
-  const int num_tiles = token_tiles * ((num_experts + kExperts - 1) / kExperts);
+  const int num_vectors = a.norm.num_vectors, num_items = a.experts_per_block * a.num_tokens();
   const int half_warp = static_cast<int>(threadIdx.x) / kSlices, lane = static_cast<int>(threadIdx.x) % kSlices;
-  for (int first = 0; first + half_warp / 2 * 2 < num_tiles; first += kHalfWarps) {  // both halves of a warp or none
-    const int tile = min(first + half_warp, num_tiles - 1);
-    const int token = tile % token_tiles * kTokens, expert = tile / token_tiles * kExperts;
-    const float4 *x[kTokens], *w[kExperts];
-#pragma unroll
-    for (int t = 0; t < kTokens; ++t) x[t] = shared.rows + min(token + t, a.num_tokens() - 1) * num_vectors;
-#pragma unroll
-    for (int e = 0; e < kExperts; ++e) w[e] = shared.router + min(expert + e, num_experts - 1) * num_vectors;
-    float sums[kTokens][kExperts] = {};
-    sum_logits(x, w, num_vectors, sums);
-#pragma unroll
-    for (int t = 0; t < kTokens; ++t) {
-#pragma unroll
-      for (int e = 0; e < kExperts; ++e) {
-        const int id = rank * num_experts + expert + e;
-        const bool exists = token + t < a.num_tokens() && expert + e < num_experts && id < a.route.num_experts;
-        if (lane >= kBlocks || !exists) continue;
-        *cluster.map_shared_rank(shared.logits + (token + t) * a.route.num_experts + id, lane) = sums[t][e];
-      }
+  for (int first = 0; first + half_warp / 2 * 2 < num_items; first += kThreads / kSlices) {  // both halves of a warp or none
+    const int item = min(first + half_warp, num_items - 1);
+    const int expert = item % a.experts_per_block, token = item / a.experts_per_block;
+    const int id = rank * a.experts_per_block + expert;
+    const float logit = logit_of(shared.rows + token * num_vectors, shared.router + expert * num_vectors, num_vectors);
+    if (lane < kBlocks && id < a.route.num_experts) {
+      *cluster.map_shared_rank(shared.logits + token * a.route.num_experts + id, lane) = logit;
     }
   }
 }
@@ -272,11 +223,10 @@ __global__ void __cluster_dims__(kBlocks, 1, 1) __launch_bounds__(kThreads, 1) c
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int team = static_cast<int>(threadIdx.x) / kRowThreads, team_lane = static_cast<int>(threadIdx.x) % kRowThreads;
   const Shared shared(memory, a);
-  const bool is_everywhere = a.num_tokens() <= kRowsInEveryBlock;
 
   // What no kernel of a step writes.
   begin_router(a, rank, shared.router);
-  TeamRow own{.row = is_everywhere ? team : rank + kBlocks * team};
+  TeamRow own{.row = team};
   own.exists = own.row < a.num_tokens();
   Four weight[kVectors];
 #pragma unroll
@@ -287,7 +237,7 @@ __global__ void __cluster_dims__(kBlocks, 1, 1) __launch_bounds__(kThreads, 1) c
   load_homes(a.route, homes);
   if (threadIdx.x < kNumCounts) counts[threadIdx.x] = 0;
   if (own.exists) a.norm.prefetch_row(int64_t{own.row} * 4 * a.norm.num_vectors, team_lane);
-  if (rank == 0 && warp == kMaxTokens) prefetch_tables(a.route, lane);
+  if (rank == 0 && warp == kThreads / 32 - 1) prefetch_tables(a.route, lane);
   if (warp < a.num_tokens()) prefetch_token(a.route, warp, lane);
   cluster.sync();  // all blocks run, so their memory may be written
   allow_next_kernel();
@@ -298,21 +248,13 @@ __global__ void __cluster_dims__(kBlocks, 1, 1) __launch_bounds__(kThreads, 1) c
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) squares += sum_of_squares(own.x[v]);
   const float scale = a.norm.scale_of(team_sum(squares, team, partial));
-  norm_row(a, own, weight, team_lane, scale, shared, is_everywhere ? rank : 0, is_everywhere ? rank + 1 : kBlocks);
+  norm_row(a, own, weight, team_lane, scale, shared);
   __pipeline_wait_prior(0);
-  if (is_everywhere) {
-    __syncthreads();
-  } else {
-    cluster.sync();
-  }
-  if (is_everywhere) {
-    share_logits<LogitTile<1, 1>>(a, shared, rank);
-  } else {
-    share_logits<LogitTile<4, 4>>(a, shared, rank);
-  }
+  __syncthreads();
+  share_logits(a, shared, rank);
   cluster.sync();
 
-  if (!is_everywhere || rank == 0) own.store(a, team_lane);  // all have read it
+  if (rank == 0) own.store(a, team_lane);  // all have read it
   if (warp < a.num_tokens()) {
     const RoutedToken routed = route_token<kPerLane>(a.route, warp, shared.logits + warp * a.route.num_experts, homes);
     if (routed.slots.is_slot()) ids[warp * a.route.top_k + lane] = routed.expert_that_runs();

@@ -1,4 +1,4 @@
-// All that lies between attention and experts, for few rows in one kernel: residual sum, norm, router, choices, sorted rows.
+// What lies between attention and experts, for one or two rows in one kernel: residual sum, norm, router, choices, sorting.
 #pragma once
 
 #include <cstdint>
