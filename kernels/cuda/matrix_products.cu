@@ -276,14 +276,6 @@ __device__ __forceinline__ void keep(const WeightFragments& fragments) {
   }
 }
 
-__device__ __forceinline__ void copy(const WeightFragments& from, WeightFragments& to) {
-#pragma unroll
-  for (int step = 0; step < kChunkSteps; ++step) {
-#pragma unroll
-    for (int r = 0; r < 4; ++r) asm volatile("mov.b32 %0, %1;" : "=r"(to.registers[step][r]) : "r"(from.registers[step][r]));
-  }
-}
-
 // A warpgroup's part in the products of one tile.
 template <WeightKind kind, int kWidth>
 struct StageStep {
@@ -313,35 +305,66 @@ struct StageStep {
   }
 };
 
-// Adds the products of `num_stages` stages with kCount chunks each. While the tensor cores work on a stage, the next one's
-// weights come to the registers. (ptxas keeps that order only where a stage is complete before the next one starts.)
+// Queues the products of one stage.
+template <WeightKind kind, int kWidth, int kCount>
+__device__ __forceinline__ void begin_stage(const StageStep<kind, kWidth>& step, const StageCursor& cursor, bool is_first,
+                                            const WeightFragments (&weights)[kCount], float* sums) {
+  uint32_t rows[kCount];
+#pragma unroll
+  for (int chunk = 0; chunk < kCount; ++chunk) rows[chunk] = step.rows_of(cursor, chunk);
+  wgmma_fence();
+#pragma unroll
+  for (int chunk = 0; chunk < kCount; ++chunk) {
+    multiply_chunk<kWidth>(weights[chunk], rows[chunk], is_first && chunk == 0, sums);
+  }
+  wgmma_commit();
+}
+
+// Until all but the last kInFlight stages that were queued are complete; `fragments` were the weights of one of these.
+template <int kInFlight, int kCount>
+__device__ __forceinline__ void end_stage(const WeightFragments (&fragments)[kCount]) {
+  wgmma_wait<kInFlight>();
+#pragma unroll
+  for (int chunk = 0; chunk < kCount; ++chunk) keep(fragments[chunk]);
+}
+
+// Adds the products of `num_stages` stages with kCount chunks each, two by two: while the tensor cores work on a stage, the next
+// one's weights come to other registers and its products are queued. (More than two, or a stage in flight where the loop begins
+// again, and ptxas lets every instruction wait for the last.)
 template <WeightKind kind, int kWidth, int kCount>
 __device__ __forceinline__ void sum_stages(const StageStep<kind, kWidth>& step, int num_stages, bool is_start,
                                            StageCursor& cursor, float* sums) {
-  WeightFragments current[kCount];
-  step.load(cursor, current);
-#pragma unroll 1
-  for (int i = 0; i < num_stages; ++i) {
-    uint32_t rows[kCount];
-#pragma unroll
-    for (int chunk = 0; chunk < kCount; ++chunk) rows[chunk] = step.rows_of(cursor, chunk);
-    wgmma_fence();
-#pragma unroll
-    for (int chunk = 0; chunk < kCount; ++chunk) {
-      multiply_chunk<kWidth>(current[chunk], rows[chunk], is_start && i == 0 && chunk == 0, sums);
-    }
-    wgmma_commit();
+  const auto next_stage = [&] {
     const int stage = cursor.stage;
     cursor.advance(step.a.num_stages);
-    WeightFragments following[kCount] = {};
-    if (i + 1 < num_stages) step.load(cursor, following);
-    wgmma_wait<0>();
-    step.release(stage);
-#pragma unroll
-    for (int chunk = 0; chunk < kCount; ++chunk) {
-      keep(current[chunk]);
-      copy(following[chunk], current[chunk]);
-    }
+    return stage;
+  };
+  WeightFragments even[kCount], odd[kCount];
+  bool is_first = is_start;
+  int i = 0;
+  if (num_stages % 2 != 0) {
+    step.load(cursor, even);
+    begin_stage(step, cursor, is_first, even, sums);
+    end_stage<0>(even);
+    step.release(next_stage());
+    is_first = false;
+    i = 1;
+  }
+  if (i >= num_stages) return;
+  step.load(cursor, even);
+#pragma unroll 1
+  for (; i < num_stages; i += 2) {
+    begin_stage(step, cursor, is_first, even, sums);
+    is_first = false;
+    const int even_stage = next_stage();
+    step.load(cursor, odd);
+    begin_stage(step, cursor, false, odd, sums);
+    end_stage<1>(even);
+    step.release(even_stage);
+    const int odd_stage = next_stage();
+    if (i + 2 < num_stages) step.load(cursor, even);
+    end_stage<0>(odd);
+    step.release(odd_stage);
   }
 }
 
