@@ -21,7 +21,7 @@ std::string benchmark_help(const std::string& introduction, const std::string& s
 // 1000000.
 std::vector<int64_t> parse_sizes(const std::string& flag, const std::string& text);
 
-// A benchmark of one process.
+// A program of this folder.
 struct BenchmarkProgram {
   const char* name;
   const char* introduction;  // of its help
@@ -29,7 +29,8 @@ struct BenchmarkProgram {
   void (*run)();
 };
 
-// The body of main(): logging, help, flags, run. Returns the exit status; an error is one line on stderr, 2 for usage, else 1.
+// The body of main() of a program of one process: logging, help, flags, run. Returns the exit status; an error is one line on
+// stderr, 2 for usage, else 1.
 int benchmark_main(const BenchmarkProgram& program, int argc, char** argv);
 
 }  // namespace skipper

@@ -1,21 +1,19 @@
 // Tokens per second of a model's prefill and decode steps, without server and sampling; one process or several under mpirun.
 #include <gflags/gflags.h>
-#include <glog/logging.h>
 
 #include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "base/error.h"
 #include "bench/benchmark_flags.h"
 #include "bench/memory_read_rate.h"
 #include "bench/model_benchmark.h"
 #include "bench/model_report.h"
+#include "bench/ranked_benchmark.h"
 #include "comm/communicator_factory.h"
-#include "launcher/error_line.h"
 #include "launcher/startup_agreement.h"
 
 DEFINE_string(model, "", "checkpoint directory (required)");
@@ -32,8 +30,6 @@ DEFINE_int64(repeat, 5, "timed runs of each case, all cases in turn");
 namespace skipper {
 namespace {
 
-constexpr int kExitError = 1;
-constexpr int kExitUsage = 2;
 constexpr int kMaxThreads = 1024;
 constexpr std::chrono::minutes kDeadline{10};
 
@@ -76,11 +72,6 @@ ModelBenchmarkConfig read_flags() {
   return config;
 }
 
-int threads_of_rank(int ranks_on_node) {
-  if (FLAGS_threads > 0) return FLAGS_threads;
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks_on_node);
-}
-
 // All ranks read at once; the sum of what each reads in a second.
 double measure_read_rate(MemoryReadRate& memory, Communicator& data, Stream& stream) {
   data.barrier(stream);
@@ -117,7 +108,7 @@ void run() {
   const ModelBenchmarkConfig config = read_flags();
   ProcessGroup group = join_process_group();
   open_communicators({.deadline = kDeadline}, group);
-  ThreadPool workers(threads_of_rank(group.node_size));
+  ThreadPool workers(FLAGS_threads > 0 ? FLAGS_threads : threads_of_rank(group.node_size));
   Stream stream(workers);
   const ClusterTopology topology = ClusterTopology::discover(*group.startup, group.host_name, stream);
   std::unique_ptr<ModelBenchmark> benchmark;
@@ -134,29 +125,9 @@ void run() {
   if (group.data->rank() == 0) publish(report);
 }
 
-int report_error(const std::string& message, int status) {
-  if (!lower_rank_has_ended_the_group()) std::cerr << "model_perf: error: " + message + "\n";
-  return status;
-}
-
 }  // namespace
 }  // namespace skipper
 
 int main(int argc, char** argv) {
-  google::InitGoogleLogging(argv[0]);
-  google::LogToStderr();
-  const std::vector<std::string> arguments(argv + 1, argv + argc);
-  try {
-    if (skipper::asks_for_help(arguments)) {
-      std::cout << skipper::benchmark_help(skipper::kIntroduction, __FILE__);
-      return 0;
-    }
-    skipper::parse_benchmark_flags(arguments, __FILE__);
-    skipper::run();
-    return 0;
-  } catch (const skipper::UsageError& e) {
-    return skipper::is_first_rank() ? skipper::report_error(e.what(), skipper::kExitUsage) : skipper::kExitUsage;
-  } catch (const std::exception& e) {
-    return skipper::report_error(e.what(), skipper::kExitError);
-  }
+  return skipper::ranked_benchmark_main({"model_perf", skipper::kIntroduction, __FILE__, skipper::run}, argc, argv);
 }

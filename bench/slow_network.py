@@ -4,16 +4,15 @@
     bench/slow_network.py --perf build/cpu-release/bench/traffic_perf --model q8
     bench/slow_network.py --perf build/cpu-release/bench/traffic_perf --model q8 --rate 200mbit --rounds 5 --json figures.json
 
-Runs traffic_perf over tests/testbed/netcluster (root only): 4 ranks on 2 hosts, a prompt on every rank, nothing skipped, shares of
-the pairs (pair rule) and of the rows to other ranks (destination rule) skipped, with rows to the experts in BF16 and INT8. Each
-round runs both formats without a limit and at --rate. Before times are compared, every case's logits must have the
-bits that they have without the limit.
+Runs traffic_perf over tests/testbed/netcluster (root only): 4 ranks on 2 hosts, a prompt on every rank, nothing skipped, shares
+of the pairs (pair rule) and of the rows to other ranks (destination rule) skipped, with rows to the experts in BF16 and INT8.
+Each round runs both formats without a limit and at --rate. Before times are compared, every case's logits must have the bits
+that they have without the limit.
 
 Two targets, both against BF16 rows without skipping, which is deduplicated already; seconds are medians over the rounds:
   each case               prefill time falls by at least 0.85 x the ratio of the bytes between hosts
   first with <= 50 %      of each rule and format: prefill time falls by at least 1.7 x
-Exit status 1 when one is missed. Messages up to --eager-limit go without asking the receiver first (OMPI_MCA_btl_tcp_eager_limit):
-an answer would queue behind the rows that go the other way. 0 leaves Open MPI's 64 KiB.
+Exit status 1 when one is missed.
 """
 
 import dataclasses
@@ -55,8 +54,9 @@ class Case:
     def median(self):
         return statistics.median(self.seconds)
 
-    def median_unlimited(self):
-        return statistics.median(self.unlimited_seconds)
+    def best_unlimited(self):
+        """What the processors take, for comparison: the best, as other programs of the machine only add to it."""
+        return min(self.unlimited_seconds)
 
 
 def fail(message):
@@ -76,23 +76,22 @@ def run_once(arguments, payload_dtype, rate):
     """The report of one traffic_perf."""
     with tempfile.TemporaryDirectory() as folder:
         report = os.path.join(folder, "report.json")
-        environment = dict(os.environ)
-        if arguments.eager_limit:
-            environment["OMPI_MCA_btl_tcp_eager_limit"] = str(arguments.eager_limit)
         slots = -(-arguments.ranks // arguments.hosts)
-        command = [NETCLUSTER, "run", "-n", str(arguments.hosts), "-s", str(slots), *(["-r", rate] if rate else []), "--",
-                   "mpirun", "-n", str(arguments.ranks), os.path.abspath(arguments.perf), "--model", os.path.abspath(arguments.model),
-                   "--threads", "1", "--prompt", str(arguments.prompt), "--payload_dtype", payload_dtype, "--repeat", "1",
-                   "--pairs", ",".join(map(str, arguments.pairs)), "--json", report,
-                   "--destinations", ",".join(map(str, arguments.destinations))]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        limit = ["-r", rate] if rate else []
+        command = [NETCLUSTER, "run", "-n", str(arguments.hosts), "-s", str(slots), *limit, "--",
+                   "mpirun", "-n", str(arguments.ranks), os.path.abspath(arguments.perf), "--repeat", "1", "--threads", "1",
+                   "--model", os.path.abspath(arguments.model), "--prompt", str(arguments.prompt),
+                   "--payload_dtype", payload_dtype, "--pairs", ",".join(map(str, arguments.pairs)),
+                   "--destinations", ",".join(map(str, arguments.destinations)), "--json", report]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             fail(f"traffic_perf ended with status {result.returncode}:\n{result.stderr}")
         return json.loads(pathlib.Path(report).read_text(encoding="utf-8"))
 
 
 def case_of(payload_dtype, row):
-    return Case(payload_dtype, row["name"], row["skipped"], row["network_bytes"], row["busiest_host_bytes"], row["logits"], [], [])
+    return Case(payload_dtype, row["name"], row["skipped"], row["network_bytes"], row["busiest_host_bytes"], row["logits"],
+                seconds=[], unlimited_seconds=[])
 
 
 def measure(arguments):
@@ -124,7 +123,7 @@ def print_expectation(baseline, arguments):
     rate = bytes_per_second(arguments.rate)
     print(f"{baseline.network_bytes / 1e6:.1f} MB between hosts without skipping; the busiest host's "
           f"{baseline.busiest_host_bytes / 1e6:.1f} MB take {baseline.busiest_host_bytes / rate:.2f} s at {arguments.rate}; "
-          f"without a limit the prefill takes {baseline.median_unlimited():.2f} s")
+          f"without a limit the prefill takes {baseline.best_unlimited():.2f} s")
 
 
 def print_table(cases):
@@ -139,7 +138,7 @@ def print_table(cases):
         missed += not is_met
         print(f"{case.payload_dtype:5} {case.name:17} {100 * case.skipped:6.1f}% {case.network_bytes / 1e6:7.1f} "
               f"{byte_ratio:8.2f} x {case.median():7.2f} {speedup:8.2f} x {speedup / byte_ratio:6.2f}  "
-              f"{case.median_unlimited():11.2f}{'' if is_met else '  MISSED'}")
+              f"{case.best_unlimited():11.2f}{'' if is_met else '  MISSED'}")
     print(f"time falls by at least {SHARE_OF_BYTE_RATIO} x the ratio of bytes: {len(cases) - missed} of {len(cases)}")
     return missed
 
@@ -166,7 +165,6 @@ def parse_arguments():
     parser.add_argument("--pairs", type=sizes, default=[25, 50, 63, 75, 88], help="per cent (default 25,50,63,75,88)")
     parser.add_argument("--destinations", type=sizes, default=[25, 40, 52, 65], help="per cent (default 25,40,52,65)")
     parser.add_argument("--rounds", type=positive, default=3, help="default %(default)s")
-    parser.add_argument("--eager-limit", type=int, default=4 << 20, help="bytes (default %(default)s)")
     parser.add_argument("--json", help="file for all cases")
     return parser.parse_args()
 

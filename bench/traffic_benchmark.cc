@@ -144,7 +144,7 @@ void TrafficBenchmark::find_thresholds() {
   for (size_t i = 1; i < config_.cases.size(); ++i) {
     const TrafficCase& wanted = config_.cases[i];
     const std::vector<float>& values = ascending[static_cast<size_t>(wanted.unit)];
-    if (values.empty()) throw Error("no token goes to another rank; start several ranks under mpirun, or leave --destinations out");
+    if (values.empty()) throw Error("no token goes to another rank; start several ranks, or leave --destinations empty");
     const float threshold = values[static_cast<size_t>(wanted.share * static_cast<double>(values.size()))];
     levels_.levels.push_back(point_with(unskipped, wanted.unit, threshold));
   }

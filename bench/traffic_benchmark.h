@@ -46,12 +46,13 @@ struct TrafficRun {
   uint64_t logits_hash = 0;         // of the bits of all ranks' logits
 };
 
-// Thresholds are quantiles of the scores of these very prompts at level 0, with equal alpha. Engine thread only. All ranks call the
-// same methods in the same order; references outlive it.
+// Thresholds are quantiles of the scores of these very prompts at level 0, with equal alpha. Engine thread only. All ranks call
+// the same methods in the same order; references outlive it.
 class TrafficBenchmark {
  public:
   // Loads the model; no collective inside. Throws Error when it has no experts or too short a context.
-  TrafficBenchmark(const TrafficBenchmarkConfig& config, Communicator& data, const ClusterTopology& topology, ThreadPool& workers);
+  TrafficBenchmark(const TrafficBenchmarkConfig& config, Communicator& data, const ClusterTopology& topology,
+                   ThreadPool& workers);
 
   // Before the first run(); also warms up.
   void find_thresholds();

@@ -19,6 +19,10 @@ constexpr std::chrono::milliseconds kAbortGrace{500};
 // Should MPI_Abort itself hang, SIGALRM ends the process this much later.
 constexpr unsigned kAbortHangSeconds = 5;
 
+// Open MPI asks the receiver before it sends more than 64 KiB over TCP, and on a slow network the answer queues behind the rows
+// that go the other way. Unasked, a rank that is late keeps one message of every other rank in memory. A value set outside stays.
+void send_rows_over_tcp_unasked() { ::setenv("OMPI_MCA_btl_tcp_eager_limit", "4194304", /*overwrite=*/0); }
+
 // Runs on a thread of its own: the engine thread may be stuck in a system call.
 void end_the_job_after_grace(const std::string& reason) {
   std::this_thread::sleep_for(kAbortGrace);
@@ -43,6 +47,7 @@ std::string MpiRuntime::library_version() {
 }
 
 MpiRuntime::MpiRuntime() : exceptions_at_start_(std::uncaught_exceptions()) {
+  send_rows_over_tcp_unasked();
   int provided = MPI_THREAD_SINGLE;
   MPI_CHECK(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided));
   if (provided < MPI_THREAD_FUNNELED) {

@@ -1,5 +1,5 @@
-"""model_perf and skip_perf on a checkpoint that bench/make_random_checkpoint.py makes: figures that can be, and refusals in
-one line."""
+"""model_perf, skip_perf and traffic_perf on a checkpoint that bench/make_random_checkpoint.py makes: figures that can be, and
+refusals in one line."""
 
 import argparse
 import json
@@ -101,9 +101,40 @@ def check_skipping(arguments, model, folder, failures):
         failures.append(f"a prompt too long: status {refused.returncode}, {refused.stderr!r}")
 
 
+def check_traffic(arguments, model, folder, failures):
+    """On two ranks of one host nothing crosses the network; the bits of a case are the same in every process."""
+    reports = []
+    for name in ("traffic.json", "again.json"):
+        report = os.path.join(folder, name)
+        flags = ["--model", model, "--threads", "1", "--prompt", "48", "--pairs", "50", "--destinations", "30,60",
+                 "--repeat", "2", "--json", report]
+        result = skipper_process.run(arguments.traffic_perf, flags, ranks=2)
+        if result.returncode != 0:
+            failures.append(f"traffic_perf ended with status {result.returncode}: {result.stderr}")
+            return
+        with open(report, encoding="utf-8") as file:
+            reports.append(json.load(file))
+    cases = reports[0]["cases"]
+    wanted = ["none", "pairs 50 %", "destinations 30 %", "destinations 60 %"]
+    if [case["name"] for case in cases] != wanted or (reports[0]["ranks"], reports[0]["hosts"]) != (2, 1):
+        failures.append(f"traffic_perf: other cases than asked: {reports[0]}")
+        return
+    none, pairs, fewer, fewest = (case["skipped"] for case in cases)
+    if none != 0.0 or abs(pairs - 0.5) > 0.15 or not 0.0 < fewer < fewest < 0.6:
+        failures.append(f"traffic_perf skipped {none}, {pairs}, {fewer}, {fewest} of the pairs")
+    if any(case["network_bytes"] != 0 or len(case["seconds"]) != 2 or min(case["seconds"]) <= 0 for case in cases):
+        failures.append(f"traffic_perf: figures that cannot be: {cases}")
+    hashes = [case["logits"] for case in cases]
+    if len(set(hashes)) != 4 or hashes != [case["logits"] for case in reports[1]["cases"]]:
+        failures.append(f"traffic_perf: logits {hashes}, in another process {[case['logits'] for case in reports[1]['cases']]}")
+    refused = skipper_process.run(arguments.traffic_perf, ["--model", model, "--payload_dtype", "int4"], ranks=2)
+    if refused.returncode != 2 or "use one of f32, bf16, int8, fp8" not in refused.stderr:
+        failures.append(f"an unknown format of rows: status {refused.returncode}, {refused.stderr!r}")
+
+
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("binary", "model", "perf", "skip_perf"):
+    for name in ("binary", "model", "perf", "skip_perf", "traffic_perf"):
         parser.add_argument("--" + name, required=True)
     arguments = parser.parse_args()
     failures = []
@@ -118,6 +149,7 @@ def main():
             failures.append(f"one rank and two ranks ran other experts: {counts}")
         check_refusals(arguments, model, failures)
         check_skipping(arguments, model, folder, failures)
+        check_traffic(arguments, model, folder, failures)
     sys.exit("\n".join(failures) if failures else 0)
 
 
