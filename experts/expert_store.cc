@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "experts/gate_up_panels.h"
@@ -23,6 +24,21 @@ PackedShape gate_up_shape(const ExpertStoreConfig& config) {
 
 PackedShape down_shape(const ExpertStoreConfig& config) { return {config.hidden_size, config.intermediate_size}; }
 
+void copy_elements(const Tensor& from, Tensor& to) {
+  if (from.defined()) std::memcpy(to.bytes(), from.bytes(), from.num_bytes());
+}
+
+// To memory of its own; what lies in the mapping stays there.
+void move_to(const PackedMatrix& from, PackedMatrix& to) {
+  if (!to.defined()) {
+    to = from;
+    return;
+  }
+  copy_elements(from.codes, to.codes);
+  copy_elements(from.scales, to.scales);
+  copy_elements(from.zeros, to.zeros);
+}
+
 size_t bytes_of_tier(const ExpertStoreConfig& config, ExpertTier tier) {
   size_t sum = 0;
   for (const std::vector<ExpertSlot>& slots : config.slots) {
@@ -42,6 +58,11 @@ std::vector<std::vector<ExpertSlot>> slots_of(const std::vector<std::vector<int3
     for (const int32_t expert : experts[layer]) slots[layer].push_back({expert, format});
   }
   return slots;
+}
+
+size_t stored_expert_bytes(const WeightFormat& format, int64_t hidden_size, int64_t intermediate_size) {
+  const ExpertStoreConfig config{.hidden_size = hidden_size, .intermediate_size = intermediate_size, .slots = {}};
+  return aligned_bytes(format, gate_up_shape(config)) + aligned_bytes(format, down_shape(config));
 }
 
 ExpertStore::ExpertStore(const ExpertStoreConfig& config) : config_(config) {
@@ -129,10 +150,19 @@ std::span<const PackedMatrix> ExpertStore::down(int layer) const {
   return layer_at(layer).down;
 }
 
-void ExpertStore::release(int layer) {
+void ExpertStore::release(int layer, std::span<const int32_t> kept_slots) {
   CHECK(frozen_) << "expert weights are released before they are loaded";
-  layer_at(layer);
-  layers_[static_cast<size_t>(layer)] = {};
+  const Layer& whole = layer_at(layer);
+  std::vector<ExpertSlot> kept(whole.down.size(), {.expert = -1, .format = {}, .tier = ExpertTier::kMapped});  // no memory
+  for (const int32_t slot : kept_slots) kept.at(static_cast<size_t>(slot)) = slots(layer)[static_cast<size_t>(slot)];
+  Layer rest;
+  if (!kept_slots.empty()) rest = make_layer(kept);
+  for (const int32_t slot : kept_slots) {
+    const auto s = static_cast<size_t>(slot);
+    move_to(whole.gate_up[s], rest.gate_up[s]);
+    move_to(whole.down[s], rest.down[s]);
+  }
+  layers_[static_cast<size_t>(layer)] = std::move(rest);
 }
 
 const ExpertStore::Layer& ExpertStore::layer_at(int layer) const {

@@ -42,6 +42,9 @@ struct ExpertStoreConfig {
 // The experts of all layers in one format, in memory of the store.
 std::vector<std::vector<ExpertSlot>> slots_of(const std::vector<std::vector<int32_t>>& experts, const WeightFormat& format);
 
+// What an expert takes of a store's memory: its matrices, each on a multiple of 64 bytes.
+size_t stored_expert_bytes(const WeightFormat& format, int64_t hidden_size, int64_t intermediate_size);
+
 // The matrices of one expert: views of the store's memory or of the mapping.
 struct ExpertMatrices {
   PackedMatrix gate_up;  // gate and up [I, H] with their panels in turn: see experts/gate_up_panels.h
@@ -80,8 +83,9 @@ class ExpertStore {
   std::span<const PackedMatrix> gate_up(int layer) const;
   std::span<const PackedMatrix> down(int layer) const;
 
-  // Frees the matrices of a layer that lie elsewhere by now, in GPU memory; what they were stays known.
-  void release(int layer);
+  // Frees the matrices of a layer that lie elsewhere by now, in GPU memory; what they were stays known. Those of the slots to be
+  // kept stay, in memory of their own.
+  void release(int layer, std::span<const int32_t> kept_slots = {});
 
  private:
   struct Layer {

@@ -25,6 +25,13 @@ DecoderRows DecoderRows::first(int64_t count) const {
           .policies = policies.first(count)};
 }
 
+MoeBufferConfig moe_buffer_config(const ModelConfig& config, const StepLimits& limits, const DispatchConfig& formats) {
+  return {.max_tokens = limits.max_tokens,
+          .num_experts = config.moe.num_experts,
+          .top_k = config.moe.top_k,
+          .formats = formats};
+}
+
 Activations::Activations(const ModelConfig& config, const StepLimits& limits)
     : tokens(make_rows(config, limits.max_tokens)), logit_rows(make_rows(config, limits.max_logit_rows)) {
   const int64_t rows = limits.max_tokens;

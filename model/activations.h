@@ -24,6 +24,9 @@ struct DecoderRows {
   DecoderRows first(int64_t count) const;
 };
 
+// How large the buffers of the MoE layers are.
+MoeBufferConfig moe_buffer_config(const ModelConfig& config, const StepLimits& limits, const DispatchConfig& formats);
+
 struct Activations {
   Activations(const ModelConfig& config, const StepLimits& limits);
 

@@ -97,16 +97,12 @@ CpuModel::CpuModel(const ModelParts& parts, ModelWeights weights, const Parallel
       dispatcher_({parallel.data, parallel.topology, parts.placement, parts.traffic}),
       rotary_(config_.rotary),
       activations_(config_, limits_),
-      moe_buffers_({.max_tokens = limits_.max_tokens,
-                    .num_experts = config_.moe.num_experts,
-                    .top_k = config_.moe.top_k,
-                    .formats = parallel.formats},
-                   parts.placement, parts.store),
+      moe_buffers_(moe_buffer_config(config_, limits_, parallel.formats), parts.placement, parts.store),
       embedding_table_(weights.embedding),
       final_norm_(weights.final_norm),
       head_(weights.head) {
   const SkippingContext skipping{parallel.levels, parts.placement, parallel.topology, parallel.data};
-  build_layers(std::move(weights.layers), {experts_, dispatcher_, skipping, parts.traffic, parts.pairs});
+  build_layers(std::move(weights.layers), {experts_, dispatcher_, skipping, parts.traffic, parts.pairs, &parts.skip_meter});
   if (weights.vision) vision_.emplace(*config_.vision, std::move(*weights.vision));
 }
 

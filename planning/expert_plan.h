@@ -141,8 +141,8 @@ struct ExpertPlan {
 // over its budget; a hash that is none.
 void check_expert_plan(ExpertPlan& plan, const std::string& where);
 
-// Throws InvalidFile naming file and key: what read_json_file() and check_expert_plan() refuse, unknown keys, unknown formats, and
-// a plan of another model or another number of ranks (both values named).
+// Throws InvalidFile naming file and key: what read_json_file() and check_expert_plan() refuse, unknown keys, unknown formats,
+// and a plan of another model or another number of ranks (both values named).
 ExpertPlan load_expert_plan(const std::filesystem::path& path, const PlanSubject& subject);
 // The same without knowing the model: for programs that only read a plan.
 ExpertPlan load_expert_plan(const std::filesystem::path& path);

@@ -68,8 +68,8 @@ struct KnapsackSolution {
 // fit. 6144 items of 6 choices take milliseconds.
 std::optional<KnapsackSolution> solve_knapsack(std::span<const KnapsackItem> items, int64_t budget);
 
-// Branch and bound over the items, with dominance between partial selections of like size, started from solve_knapsack(). Gives up
-// proving, not solving, where more than `max_states` partial selections would have to be kept.
+// Branch and bound over the items, with dominance between partial selections of like size, started from solve_knapsack(). Gives
+// up proving, not solving, where more than `max_states` partial selections would have to be kept.
 std::optional<KnapsackSolution> solve_knapsack_exactly(std::span<const KnapsackItem> items, int64_t budget,
                                                        size_t max_states = size_t{4} << 20);
 

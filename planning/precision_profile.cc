@@ -193,6 +193,15 @@ double mean_use(const PrecisionProfile& profile, const ExpertId& id, std::initia
   return share > 0.0 ? use / share : -1.0;
 }
 
+double mean_error(const LayerSensitivity& layer, size_t format) {
+  double sum = 0.0;
+  for (const ExpertSensitivity& expert : layer.experts) sum += expert.error[format];
+  return layer.experts.empty() ? 0.0 : sum / static_cast<double>(layer.experts.size());
+}
+
+// An expert that no token of the data met counts as if one more had: it is not worth nothing.
+double use_of_unmet(const PrecisionProfile& profile) { return 1.0 / static_cast<double>(profile.data.num_tokens + 1); }
+
 }  // namespace
 
 const ExpertSensitivity& PrecisionProfile::at(const ExpertId& id) const {
@@ -250,9 +259,12 @@ std::vector<double> expert_losses(const PrecisionProfile& profile, const WeightF
   CHECK(found != profile.formats.end()) << "the profile has no errors of " << name_of(format);
   const auto index = static_cast<size_t>(found - profile.formats.begin());
   for (int32_t layer = 0; layer < profile.num_moe_layers(); ++layer) {
+    const double mean = mean_error(profile.layers[static_cast<size_t>(layer)], index);
     for (int32_t expert = 0; expert < profile.num_experts(); ++expert) {
       const ExpertId id{layer, expert};
-      losses.push_back(profile.layers[static_cast<size_t>(layer)].kappa * profile.use_of(id) * profile.at(id).error[index]);
+      const double use = profile.use_of(id);
+      const double loss = use > 0.0 ? use * profile.at(id).error[index] : use_of_unmet(profile) * mean;
+      losses.push_back(profile.layers[static_cast<size_t>(layer)].kappa * loss);
     }
   }
   const double sum = std::accumulate(losses.begin(), losses.end(), 0.0);

@@ -11,8 +11,9 @@
 //    "uniform_loss": {"bf16": 0, "int8-g64": 0.0002, "int4a-g32": 0.011, ...},
 //    "additive_fit": {"r_squared": 0.97, "num_plans": 30}}
 //
-// A class or phase that did not occur may be left out of "token_share" and "use": it counts 0. Every format of "error" is in every
-// layer; "uniform_loss" and "additive_fit" are optional, but a measured profile without the former predicts by a plain sum.
+// A class or phase that did not occur may be left out of "token_share" and "use": it counts 0. Every format of "error" is in
+// every layer; "uniform_loss" and "additive_fit" are optional, but a measured profile without the former predicts by a plain
+// sum.
 #pragma once
 
 #include <array>
@@ -84,14 +85,15 @@ struct ProfileShape {
   int num_experts = 0;
 };
 
-// Throws InvalidFile naming file and key: another model (both fingerprints named), other numbers of layers or experts, unknown keys
-// or formats, shares outside 0 to 1 or of another sum than 1, numbers that are negative or not finite.
+// Throws InvalidFile naming file and key: another model (both fingerprints named), other numbers of layers or experts, unknown
+// keys or formats, shares outside 0 to 1 or of another sum than 1, numbers that are negative or not finite.
 PrecisionProfile load_precision_profile(const std::filesystem::path& path, const ProfileShape& shape);
 
 std::string to_json(const PrecisionProfile& profile);
 
 // Loss that rounding each expert to `format` adds, in nats per token, [layer · num_experts + expert]: use · kappa · error, scaled
-// so that the sum is uniform_loss where that was measured. 0 for bf16. The format is one of the profile's.
+// so that the sum is uniform_loss where that was measured. An expert that no token met counts as met once, with the mean error of
+// its layer. 0 for bf16. The format is one of the profile's.
 std::vector<double> expert_losses(const PrecisionProfile& profile, const WeightFormat& format);
 
 }  // namespace skipper

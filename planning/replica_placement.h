@@ -1,9 +1,10 @@
 // Copies of one layer's experts on ranks, so that no rank takes much longer than the others and every copy fits.
 //
-// The stages of EPLB (github.com/deepseek-ai/EPLB), extended from equal experts to bytes and seconds: groups of experts to nodes by
-// load, spare memory to further copies of whatever loads its copies most, copies to ranks by load. Experts of equal size that fill
-// the ranks give EPLB's result. What is new: sizes differ, ranks may differ, a copy that is too large may be made in a lower format
-// (a shadow), copies of an expert can be kept on different ranks, and swaps even out what packing by load leaves.
+// The stages of EPLB (github.com/deepseek-ai/EPLB), extended from equal experts to bytes and seconds: groups of experts to
+// nodes by load, spare memory to further copies of whatever loads its copies most, copies to ranks by load. Experts of equal
+// size that fill the ranks give EPLB's result. What is new: sizes differ, ranks may differ, a copy that is too large may be
+// made in a lower format (a shadow), copies of an expert can be kept on different ranks, and swaps even out what packing by
+// load leaves.
 #pragma once
 
 #include <cstdint>

@@ -12,6 +12,8 @@ namespace skipper {
 namespace {
 
 constexpr int kMaxRounds = 50;
+// Pairs of changes that are looked at: all of a few hundred experts several times, which takes part of a second.
+constexpr size_t kMaxPairs = 200'000'000;
 // Of a budget: sums of doubles in different orders.
 constexpr double kSlack = 1e-12;
 
@@ -43,7 +45,11 @@ class Rounding {
       if (!apply(relieving_changes(), &Rounding::relieves)) return std::nullopt;
     }
     if (is_over()) return std::nullopt;
-    for (int round = 0; round < kMaxRounds && apply(saving_changes(), &Rounding::saves_within_budgets); ++round) {
+    const size_t pairs_per_round = num_choices() * num_choices();
+    for (size_t num_pairs = 0; num_pairs < kMaxPairs; num_pairs += pairs_per_round) {
+      for (int round = 0; round < kMaxRounds && apply(saving_changes(), &Rounding::saves_within_budgets); ++round) {
+      }
+      if (pairs_per_round > kMaxPairs || !exchange_pairs()) break;
     }
     sum_uses();
     BudgetedSolution solution{.choices = choices_, .uses = uses_};
@@ -85,6 +91,60 @@ class Rounding {
     return after.cost < current(change.item).cost && relief(change.item, after) >= 0.0;
   }
 
+  size_t num_choices() const {
+    size_t count = 0;
+    for (const BudgetedItem& item : items_) count += item.size();
+    return count;
+  }
+
+  // Of few items, each is a large part of the budgets, and what two do together counts. False when nothing was gained.
+  bool exchange_pairs() {
+    bool has_gained = false;
+    for (size_t first = 0; first < items_.size(); ++first) {
+      for (int32_t choice = 0; choice < static_cast<int32_t>(items_[first].size()); ++choice) {
+        const int32_t before = choices_[first];
+        if (choice == before) continue;
+        const double cost = current(first).cost;
+        set(first, choice);
+        if (set_best_partner(first, cost - current(first).cost)) {
+          has_gained = true;
+        } else {
+          set(first, before);
+        }
+      }
+    }
+    return has_gained;
+  }
+
+  // After `first` has changed and saved so much (less than nothing, usually): the other item's change with which most is saved.
+  bool set_best_partner(size_t first, double saved) {
+    Change best{.item = 0, .choice = 0, .rank = 1e-9 * std::abs(saved)};
+    for (size_t i = 0; i < items_.size(); ++i) {
+      if (i == first) continue;
+      for (int32_t choice = 0; choice < static_cast<int32_t>(items_[i].size()); ++choice) {
+        const BudgetedChoice& after = items_[i][static_cast<size_t>(choice)];
+        const double gain = saved + current(i).cost - after.cost;
+        if (gain > best.rank && fits(i, after)) best = {i, choice, gain};
+      }
+    }
+    if (best.rank <= 1e-9 * std::abs(saved)) return false;
+    set(best.item, best.choice);
+    return true;
+  }
+
+  bool fits(size_t item, const BudgetedChoice& after) const {
+    for (size_t k = 0; k < kMaxBudgets; ++k) {
+      if (excess(k, after.uses[k] - current(item).uses[k]) > 0.0) return false;
+    }
+    return true;
+  }
+
+  void set(size_t item, int32_t choice) {
+    const BudgetedChoice& before = current(item);
+    choices_[item] = choice;
+    for (size_t k = 0; k < kMaxBudgets; ++k) uses_[k] += current(item).uses[k] - before.uses[k];
+  }
+
   // Those that cost least at the prices for what they relieve come first.
   std::vector<Change> relieving_changes() const {
     return changes([&](size_t i, const BudgetedChoice& after) {
@@ -122,9 +182,7 @@ class Rounding {
     bool has_changed = false;
     for (const Change& change : changes) {
       if (!(this->*wanted)(change)) continue;
-      const BudgetedChoice before = current(change.item);
-      choices_[change.item] = change.choice;
-      for (size_t k = 0; k < kMaxBudgets; ++k) uses_[k] += current(change.item).uses[k] - before.uses[k];
+      set(change.item, change.choice);
       has_changed = true;
     }
     return has_changed;

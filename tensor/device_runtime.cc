@@ -19,6 +19,8 @@ constexpr size_t kHostAlignment = 64;
 constexpr size_t kHugePageBytes = size_t{2} << 20;
 constexpr size_t kLargeBuffer = 2 * kHugePageBytes;
 
+thread_local size_t host_bytes_given = 0;
+
 std::shared_ptr<std::byte> allocate_host(size_t num_bytes) {
   const bool is_large = num_bytes >= kLargeBuffer;
   const size_t alignment = is_large ? kHugePageBytes : kHostAlignment;
@@ -29,6 +31,7 @@ std::shared_ptr<std::byte> allocate_host(size_t num_bytes) {
   }
   // A wish that the system may not grant. Whole huge pages only, so that a buffer never takes more than its size.
   if (is_large) (void)madvise(memory, num_bytes / kHugePageBytes * kHugePageBytes, MADV_HUGEPAGE);
+  host_bytes_given += num_bytes;
   return {static_cast<std::byte*>(memory), [](std::byte* p) { std::free(p); }};
 }
 
@@ -53,6 +56,8 @@ std::shared_ptr<std::byte> allocate(size_t num_bytes, Device device) {
   CHECK(!is_cuda(device)) << "GPU memory asked of a build without CUDA";
   return allocate_host(num_bytes);
 }
+
+size_t allocated_host_bytes() { return host_bytes_given; }
 
 void fill_zero(std::byte* data, size_t num_bytes, Device device) {
   if constexpr (kBuiltWithCuda) {

@@ -20,6 +20,9 @@ std::string backend_versions();
 // free and not null. Throws DeviceError naming the size and the device.
 std::shared_ptr<std::byte> allocate(size_t num_bytes, Device device);
 
+// Bytes of host memory that allocate() has given this thread since it began: what making an object takes is the difference.
+size_t allocated_host_bytes();
+
 void fill_zero(std::byte* data, size_t num_bytes, Device device);
 
 // An ordered queue of work on one device. On the host every call has finished when it returns, so the stream has no state but

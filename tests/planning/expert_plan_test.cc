@@ -129,7 +129,8 @@ TEST(ExpertPlan, RefusesUnknownVersionsKeysAndWords) {
 TEST(ExpertPlan, RefusesMissingAndDoubleCopies) {
   EXPECT_THAT(error_after([](json& file) { file["copies"].erase(7); }), HasSubstr("expert 2 of MoE layer 1 has no copy"));
   // A shadow does not serve.
-  EXPECT_THAT(error_after([](json& file) { file["copies"][0]["shadow"] = true; }), HasSubstr("expert 0 of MoE layer 0 has no copy"));
+  EXPECT_THAT(error_after([](json& file) { file["copies"][0]["shadow"] = true; }),
+              HasSubstr("expert 0 of MoE layer 0 has no copy"));
   EXPECT_THAT(error_after([](json& file) { file["copies"][1]["expert"] = 0; }), HasSubstr("two copies on rank 0"));
   EXPECT_THAT(error_after([](json& file) { file["copies"][1]["slot"] = 2; }), HasSubstr("slot 2 of rank 0; expected slot 1"));
   EXPECT_THAT(error_after([](json& file) { file["copies"][1]["slot"] = 0; }), HasSubstr("slot 0 of rank 0; expected slot 1"));
@@ -137,7 +138,8 @@ TEST(ExpertPlan, RefusesMissingAndDoubleCopies) {
 
 TEST(ExpertPlan, RefusesPlacesThatDoNotExist) {
   EXPECT_THAT(error_after([](json& file) { file["copies"][0]["rank"] = 2; }), HasSubstr("is on rank 2"));
-  EXPECT_THAT(error_after([](json& file) { file["copies"][0]["layer"] = 2; }), HasSubstr("expert 0 of MoE layer 2 does not exist"));
+  EXPECT_THAT(error_after([](json& file) { file["copies"][0]["layer"] = 2; }),
+              HasSubstr("expert 0 of MoE layer 2 does not exist"));
   EXPECT_THAT(error_after([](json& file) { file["copies"][0]["expert"] = 3; }), HasSubstr("does not exist"));
   EXPECT_THAT(error_after([](json& file) { file["copies"][2]["tier"] = "device"; }), HasSubstr("tier device of rank 1"));
   EXPECT_THAT(error_after([](json& file) { file["copies"][2]["runs_on"] = "device"; }), HasSubstr("runs on a device of rank 1"));

@@ -117,7 +117,8 @@ TEST(PrecisionProfile, NamesTheKeyOfWhatIsWrong) {
   EXPECT_THAT(error_after([](json& file) { file["layers"][1]["error"]["int2a-g32"] = {1, 2, 3}; }), HasSubstr("unknown key"));
   EXPECT_THAT(error_after([](json& file) { file["layers"][0]["error"]["bf16"] = {1, 2, 3}; }), HasSubstr("bf16: is no rounded"));
   EXPECT_THAT(error_after([](json& file) { file["layers"][0]["error"]["int7"] = {1, 2, 3}; }), HasSubstr("int7"));
-  EXPECT_THAT(error_after([](json& file) { file["layers"][0]["use"]["text"]["prompt"][0] = 1.5; }), HasSubstr("use: text: prompt"));
+  EXPECT_THAT(error_after([](json& file) { file["layers"][0]["use"]["text"]["prompt"][0] = 1.5; }),
+              HasSubstr("use: text: prompt"));
   EXPECT_THAT(error_after([](json& file) { file["token_share"]["text"]["prompt"] = 0.6; }), HasSubstr("expected 1"));
   EXPECT_THAT(error_after([](json& file) { file["uniform_loss"] = {{"int8-g64", 0.1}}; }), HasSubstr("int4-g64: is missing"));
   EXPECT_THAT(error_after([](json& file) { file["uniform_loss"] = {{"bf16", 0.1}}; }), HasSubstr("bf16: 0.1"));

@@ -86,8 +86,8 @@ TEST(ReplicaPlacement, DoesWhatEplbDoesWithEqualExpertsThatFillTheRanks) {
 TEST(ReplicaPlacement, DoesTheExampleOfEplbsReadme) {
   const auto experts = equal_experts({90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86});
   const std::vector<int64_t> rank_bytes(8, 2 * kBytes);
-  const ReplicaPlacement placement =
-      place_replicas({.experts = experts, .rank_bytes = rank_bytes, .num_nodes = 2, .num_groups = 4, .copies = SameKind::kTogether});
+  const ReplicaPlacement placement = place_replicas(
+      {.experts = experts, .rank_bytes = rank_bytes, .num_nodes = 2, .num_groups = 4, .copies = SameKind::kTogether});
   const std::vector<std::vector<int32_t>> expected{{5, 6}, {5, 7}, {8, 4}, {3, 4}, {10, 9}, {10, 2}, {0, 1}, {11, 1}};
   EXPECT_EQ(experts_of(placement), expected);
 }
