@@ -94,6 +94,7 @@ class Chart {
     draw_grid();
     draw_titles();
     for (size_t i = 0; i < result_.curves.size(); ++i) draw_curve(i);
+    draw_legend();
     out_ << "</svg>\n";
     return out_.str();
   }
@@ -159,11 +160,19 @@ class Chart {
       out_ << "<circle cx=\"" << number(x_of((point->*saving_.ratio)()), 1) << "\" cy=\"" << number(y_of(point->mean_kl()), 1)
            << "\" r=\"3\" fill=\"" << colour << "\"/>\n";
     }
-    draw_legend_entry(index, colour);
+    shown_curves_.push_back(index);
   }
 
-  void draw_legend_entry(size_t index, const std::string& colour) {
-    const double y = kTop + 18.0 * static_cast<double>(++num_legend_entries_);
+  // Over the curves, on paper of its own.
+  void draw_legend() {
+    out_ << "<rect x=\"" << kLeft + 6 << "\" y=\"" << kTop + 2 << "\" width=\"300\" height=\"" << 18 * shown_curves_.size() + 8
+         << "\" fill=\"#fff\" fill-opacity=\"0.85\"/>\n";
+    for (size_t row = 0; row < shown_curves_.size(); ++row) draw_legend_entry(shown_curves_[row], row);
+  }
+
+  void draw_legend_entry(size_t index, size_t row) {
+    const double y = kTop + 18.0 * static_cast<double>(row + 1);
+    const std::string colour = kColours[index % kColours.size()];
     out_ << "<line x1=\"" << kLeft + 14 << "\" y1=\"" << y - 4 << "\" x2=\"" << kLeft + 44 << "\" y2=\"" << y - 4
          << "\" stroke=\"" << colour << "\" stroke-width=\"2\" stroke-dasharray=\"" << kDashes[index % kDashes.size()]
          << "\"/>\n";
@@ -174,7 +183,7 @@ class Chart {
   const Saving saving_;
   const Decades decades_;
   std::ostringstream out_;
-  int num_legend_entries_ = 0;
+  std::vector<size_t> shown_curves_;
 };
 
 void add_row(std::ostringstream& out, const std::vector<std::string>& cells, const char* tag) {
