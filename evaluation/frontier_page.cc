@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <sstream>
+#include <vector>
 
 namespace skipper {
 namespace {
@@ -23,7 +24,7 @@ constexpr const char* kStyle = R"(
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60em; margin: 2em auto;
   padding: 0 1em; }
 svg { width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 12px; }
-.axis { stroke: var(--ink); fill: none; } .grid { stroke: var(--faint); } .curve { fill: none; stroke-width: 2; }
+.paper { fill: var(--paper); fill-opacity: .85; } .axis { stroke: var(--ink); fill: none; } .grid { stroke: var(--faint); } .curve { fill: none; stroke-width: 2; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2em .7em; border-bottom: 1px solid var(--faint); text-align: right; } th:first-child, td:first-child {
   text-align: left; }
@@ -166,7 +167,7 @@ class Chart {
   // Over the curves, on paper of its own.
   void draw_legend() {
     out_ << "<rect x=\"" << kLeft + 6 << "\" y=\"" << kTop + 2 << "\" width=\"300\" height=\"" << 18 * shown_curves_.size() + 8
-         << "\" fill=\"#fff\" fill-opacity=\"0.85\"/>\n";
+         << "\" class=\"paper\"/>\n";
     for (size_t row = 0; row < shown_curves_.size(); ++row) draw_legend_entry(shown_curves_[row], row);
   }
 
