@@ -24,7 +24,8 @@ constexpr const char* kStyle = R"(
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60em; margin: 2em auto;
   padding: 0 1em; }
 svg { width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 12px; }
-.paper { fill: var(--paper); fill-opacity: .85; } .axis { stroke: var(--ink); fill: none; } .grid { stroke: var(--faint); } .curve { fill: none; stroke-width: 2; }
+.paper { fill: var(--paper); fill-opacity: .85; } .axis { stroke: var(--ink); fill: none; }
+.grid { stroke: var(--faint); } .curve { fill: none; stroke-width: 2; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2em .7em; border-bottom: 1px solid var(--faint); text-align: right; } th:first-child, td:first-child {
   text-align: left; }
