@@ -36,6 +36,7 @@ void visit_fields(GpuConfig& config, Visitor& visit) {
   visit("cuda_graphs", config.cuda_graphs);
   visit("reserved_mb", config.reserved_mb);
   visit("device_expert_mb", config.device_expert_mb);
+  visit("host_experts", config.host_experts);
 }
 
 template <typename Visitor>
@@ -176,6 +177,9 @@ struct SectionReader {
 
   template <typename Section>
   void section(const char* name, Section& config) {
+  void operator()(const char* key, GpuExpertTier& value) {
+    value = parse_host_expert_tier(fields.optional_string(key, std::string(name_of(value))), fields.path() + ": " + key);
+  }
     const auto fields = root.optional_object(name);
     if (!fields) return;
     FieldReader reader{*fields};
@@ -203,6 +207,7 @@ struct FieldPrinter {
 
 struct SectionPrinter {
   nlohmann::json& root;
+  void operator()(const char* key, const GpuExpertTier& value) { object[key] = name_of(value); }
 
   template <typename Section>
   void section(const char* name, Section& config) {

@@ -142,7 +142,7 @@ void RankProcess::load_model() {
   const auto show = [&](size_t done, size_t total) {
     if (group_.control->rank() == 0) progress(done / kMegabyte, total / kMegabyte);
   };
-  ExpertTierConfig gpu_experts;
+  ExpertTierConfig gpu_experts{.others = config_.gpu.host_experts};
   if (config_.gpu.device_expert_mb >= 0) gpu_experts.device_bytes = static_cast<size_t>(config_.gpu.device_expert_mb) * kMegabyte;
   model_ = std::make_unique<MultimodalModel>(options_.model, model_config_, parallel, limits,
                                              WeightLoading{config_.weights, *workers_, show, gpu_experts});

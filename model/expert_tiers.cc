@@ -3,8 +3,10 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 
+#include "base/error.h"
 #include "kernels/cuda/device_matrix.h"
 
 namespace skipper {
@@ -42,9 +44,9 @@ double share_beside_staging(const LayerSums& sums, double device_bytes) {
   return gained <= 0.0 ? -1.0 : (device_bytes - staged - rounding) / gained;
 }
 
-std::vector<GpuExpertTier> tiers_of_layer(const std::vector<size_t>& layer, double share) {
+std::vector<GpuExpertTier> tiers_of_layer(const std::vector<size_t>& layer, double share, GpuExpertTier others) {
   const double room = share * static_cast<double>(sum_of(layer));
-  std::vector<GpuExpertTier> tiers(layer.size(), GpuExpertTier::kHostStreamed);
+  std::vector<GpuExpertTier> tiers(layer.size(), others);
   size_t used = 0;
   for (size_t slot = 0; slot < layer.size(); ++slot) {
     if (static_cast<double>(used + layer[slot]) > room) break;
@@ -55,6 +57,18 @@ std::vector<GpuExpertTier> tiers_of_layer(const std::vector<size_t>& layer, doub
 }
 
 }  // namespace
+
+std::string_view name_of(GpuExpertTier tier) {
+  if (tier == GpuExpertTier::kDevice) return "device";
+  return tier == GpuExpertTier::kHostStreamed ? "stream" : "compute";
+}
+
+GpuExpertTier parse_host_expert_tier(const std::string& text, const std::string& where) {
+  for (const GpuExpertTier tier : {GpuExpertTier::kHostStreamed, GpuExpertTier::kHostComputed}) {
+    if (text == name_of(tier)) return tier;
+  }
+  throw InvalidFile(where + ": '" + text + "' is no way to use experts in host memory; use stream or compute");
+}
 
 std::vector<std::vector<size_t>> gpu_expert_bytes(const ExpertStore& store) {
   const cuda::MatrixShape gate_up{2 * store.intermediate_size(), store.hidden_size()};
@@ -75,10 +89,10 @@ ExpertTiers choose_expert_tiers(const ExpertBytes& expert_bytes, const ExpertTie
   const LayerSums sums = sums_of(expert_bytes);
   if (!config.device_bytes || *config.device_bytes >= sums.all) return {};
   const auto device_bytes = static_cast<double>(*config.device_bytes);
-  const double staged_share = share_beside_staging(sums, device_bytes);
+  const double staged_share = config.others == GpuExpertTier::kHostStreamed ? share_beside_staging(sums, device_bytes) : -1.0;
   ExpertTiers result{.tiers = {}, .are_staged = staged_share >= 0.0};
   const double share = result.are_staged ? staged_share : device_bytes / static_cast<double>(sums.all);
-  for (const std::vector<size_t>& layer : expert_bytes) result.tiers.push_back(tiers_of_layer(layer, share));
+  for (const std::vector<size_t>& layer : expert_bytes) result.tiers.push_back(tiers_of_layer(layer, share, config.others));
   return result;
 }
 
@@ -86,13 +100,15 @@ ExpertTierBytes bytes_of(const ExpertTiers& tiers, const ExpertBytes& expert_byt
   ExpertTierBytes result;
   size_t most_streamed = 0;
   for (size_t layer = 0; layer < expert_bytes.size(); ++layer) {
-    size_t streamed = 0;
+    std::array<size_t, 3> sums{};  // by tier
     for (size_t slot = 0; slot < expert_bytes[layer].size(); ++slot) {
-      const bool is_streamed = tiers.at(static_cast<int>(layer), static_cast<int>(slot)) == GpuExpertTier::kHostStreamed;
-      (is_streamed ? streamed : result.device) += expert_bytes[layer][slot];
+      const GpuExpertTier tier = tiers.at(static_cast<int>(layer), static_cast<int>(slot));
+      sums[static_cast<size_t>(tier)] += expert_bytes[layer][slot];
     }
-    result.host += streamed;
-    most_streamed = std::max(most_streamed, streamed);
+    result.device += sums[static_cast<size_t>(GpuExpertTier::kDevice)];
+    result.streamed += sums[static_cast<size_t>(GpuExpertTier::kHostStreamed)];
+    result.computed += sums[static_cast<size_t>(GpuExpertTier::kHostComputed)];
+    most_streamed = std::max(most_streamed, sums[static_cast<size_t>(GpuExpertTier::kHostStreamed)]);
   }
   if (tiers.are_staged) result.staging = kStagedLayers * most_streamed;
   return result;

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "experts/expert_store.h"
@@ -13,7 +15,13 @@ namespace skipper {
 enum class GpuExpertTier : uint8_t {
   kDevice,        // in GPU memory
   kHostStreamed,  // in page-locked host memory, from which the GPU reads; the bits of kDevice
+  kHostComputed,  // in host memory, computed by the CPU; integer formats and orders of sums differ in low bits
 };
+
+// "device", "stream", "compute".
+std::string_view name_of(GpuExpertTier tier);
+// Of experts that rest on the host: throws InvalidFile naming `where` and a text that is neither "stream" nor "compute".
+GpuExpertTier parse_host_expert_tier(const std::string& text, const std::string& where);
 
 struct ExpertTiers {
   // tiers[l][s] of the expert in slot s of MoE layer l; empty: kDevice all over.
@@ -30,6 +38,7 @@ struct ExpertTiers {
 struct ExpertTierConfig {
   // GPU memory for experts, that of staging included; without it all experts rest there.
   std::optional<size_t> device_bytes = std::nullopt;
+  GpuExpertTier others = GpuExpertTier::kHostStreamed;  // of those that find no room there
 };
 
 // Bytes of each expert in GPU memory: [MoE layer][slot]. Throws InvalidRequest naming a format that GPUs do not multiply with.
@@ -43,7 +52,8 @@ ExpertTiers choose_expert_tiers(const std::vector<std::vector<size_t>>& expert_b
 struct ExpertTierBytes {
   size_t device = 0;
   size_t staging = 0;
-  size_t host = 0;
+  size_t streamed = 0;
+  size_t computed = 0;  // as if they were packed for the GPU
 };
 ExpertTierBytes bytes_of(const ExpertTiers& tiers, const std::vector<std::vector<size_t>>& expert_bytes);
 

@@ -79,6 +79,9 @@ class DeviceDispatcher {
   // The step that the next calls belong to, for messages.
   void set_step(int64_t step) { step_ = step; }
 
+  // Blocks until all work queued on the stream so far is done. Throws CommError when a rank it waits for has gone.
+  void synchronize(Stream& stream) { data_.synchronize(stream); }
+
   // After plan_outgoing() and pack_outgoing() at `plan.capacity`: rows, pairs and counts go to their ranks. Returns what this
   // rank puts on the wire, the way back included.
   WireBytes dispatch(int layer, const DispatchPlan& plan, DeviceDispatchBuffers& buffers, Stream& stream);

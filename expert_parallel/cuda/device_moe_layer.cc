@@ -102,22 +102,31 @@ void check_input(const DeviceMoeInput& input, const Tensor& out, const DeviceMoe
 
 }  // namespace
 
-// Where kernels read the experts of a layer: at rest, or in copies where the step has some.
+// Who computes the experts of a layer, and where the GPU's are read: at rest, or in copies where the step has some.
 struct DeviceMoeLayer::ExpertSource {
   const DeviceMoeWeights& weights;
-  ExpertStaging* staging;  // null: never
-  int number;
-  ExpertTimer* timer;  // null: nobody asks
+  const DeviceMoeContext& context;
+  int staging_number;  // −1: never in copies
+  int host_number;     // −1: all on the GPU
 
   void run_sorted(SortedMemory& sorted, int64_t expected_rows, Stream& stream) const {
-    const ExpertMatricesOnGpu* copies = staging == nullptr ? nullptr : staging->acquire(number, stream);
+    if (host_number < 0) return run_on_gpu(sorted, expected_rows, stream);
+    const SortedExpertRows rows{sorted.row_offsets, sorted.rows, sorted.output};
+    context.host_experts->collect(host_number, rows, stream);
+    // What the rows wait for may be another rank, whose end only the dispatcher notices.
+    if (context.dispatcher != nullptr) context.dispatcher->synchronize(stream);
+    run_on_gpu(sorted, expected_rows, stream);
+    context.host_experts->compute(host_number, rows, stream);
+  }
+  void run_on_gpu(SortedMemory& sorted, int64_t expected_rows, Stream& stream) const {
+    const ExpertMatricesOnGpu* copies = staging_number < 0 ? nullptr : context.staging->acquire(staging_number, stream);
     const DeviceMatrices& gate_up = copies == nullptr ? weights.gate_up : copies->gate_up;
     const DeviceMatrices& down = copies == nullptr ? weights.down : copies->down;
-    if (timer != nullptr) timer->start(stream);
+    if (context.timer != nullptr) context.timer->start(stream);
     expert_gate_up({sorted.rows, sorted.row_offsets, expected_rows}, gate_up, sorted.activated, stream);
     expert_down({sorted.activated, sorted.row_offsets, expected_rows}, down, sorted.output, stream);
-    if (timer != nullptr) timer->stop(stream);
-    if (copies != nullptr) staging->release(number, stream);
+    if (context.timer != nullptr) context.timer->stop(stream);
+    if (copies != nullptr) context.staging->release(staging_number, stream);
   }
   ExpertOutputs run(const ExpertWork& work, DeviceMoeBuffers& buffers, Stream& stream) const {
     const Tensor& slot_ids = work.arrived.slot_ids;
@@ -129,7 +138,7 @@ struct DeviceMoeLayer::ExpertSource {
 };
 
 DeviceMoeLayer::ExpertSource DeviceMoeLayer::experts() const {
-  return {weights_, staging_number_ < 0 ? nullptr : context_.staging, staging_number_, context_.timer};
+  return {weights_, context_, staging_number_, host_number_};
 }
 
 DeviceMoeBuffers::DeviceMoeBuffers(const DeviceMoeBufferConfig& c, Device device)
@@ -165,6 +174,10 @@ DeviceMoeLayer::DeviceMoeLayer(const DeviceMoeConfig& config, DeviceMoeWeights w
   hop_of_rank_ = hops_on_gpu(context.topology, own_rank_, device);
   const ExpertMatricesOnGpu experts{weights_.gate_up, weights_.down};
   if (context.staging != nullptr && experts.num_host_bytes() > 0) staging_number_ = context.staging->add_layer(experts);
+  CHECK_EQ(weights_.down.has_absent(), !weights_.host_experts.empty());
+  if (weights_.host_experts.empty()) return;
+  CHECK(context.host_experts != nullptr) << "nobody computes the experts of the host";
+  host_number_ = context.host_experts->add_layer(weights_.host_experts);
 }
 
 void DeviceMoeLayer::forward(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const {
@@ -296,7 +309,8 @@ void DeviceMoeLayer::forward_across_ranks(const DeviceMoeInput& input, DeviceMoe
     decode_arrived_rows({coded, buffers.dispatch.num_arrived, row_code_of(format)}, rows, stream);
   }
   if (weights_.down.num_matrices() > 0) {
-    const ExpertOutputs outputs = experts().run({arrived, weights, expected_rows_per_expert(num_slots, config_)}, buffers, stream);
+    const int64_t expected_rows = expected_rows_per_expert(num_slots, config_);
+    const ExpertOutputs outputs = experts().run({arrived, weights, expected_rows}, buffers, stream);
     weighted_pair_sums({arrived, outputs.row_of_pair, weights, outputs.rows}, partial_sums, stream);
   }
 

@@ -8,6 +8,7 @@
 #include "expert_parallel/cuda/device_skip_table.h"
 #include "expert_parallel/cuda/device_tallies.h"
 #include "expert_parallel/cuda/expert_staging.h"
+#include "expert_parallel/cuda/host_experts.h"
 #include "expert_parallel/cuda/expert_timer.h"
 #include "expert_parallel/expert_placement.h"
 #include "kernels/cuda/decoder_rows.h"
@@ -32,6 +33,7 @@ struct DeviceMoeWeights {
   Tensor router;           // [E, H] bf16 or f32
   DeviceMatrices gate_up;  // [2 · I, H] of each expert of this rank, in slot order, as pack_device_gate_up() makes them
   DeviceMatrices down;     // [H, I] of the same
+  HostExpertMatrices host_experts = {};  // those that are absent there
 };
 
 // What the MoE layers of a rank share. All references outlive the layers.
@@ -42,6 +44,7 @@ struct DeviceMoeContext {
   DeviceTallies& tallies;
   DeviceDispatcher* dispatcher = nullptr;  // not used in a world of one
   ExpertStaging* staging = nullptr;        // of experts that rest on the host; without it they are always read in place
+  HostExperts* host_experts = nullptr;     // needed where a layer has experts that the host computes
   ExpertTimer* timer = nullptr;
 };
 
@@ -105,7 +108,7 @@ struct MoeSublayer {
 };
 
 // Engine thread only. All ranks call forward() together and with the same DispatchPlan, also with no rows. But for
-// DispatchMode::kExactCounts the host waits for nothing: forward() can be captured into a CUDA graph.
+// DispatchMode::kExactCounts and its own experts the host waits for nothing: forward() can be captured into a CUDA graph.
 class DeviceMoeLayer {
  public:
   DeviceMoeLayer(const DeviceMoeConfig& config, DeviceMoeWeights weights, const DeviceMoeContext& context);
@@ -143,6 +146,7 @@ class DeviceMoeLayer {
   DeviceMoeContext context_;
   int own_rank_ = 0;
   int staging_number_ = -1;  // of this layer in context_.staging; −1: all experts rest on the GPU, or none is ever staged
+  int host_number_ = -1;     // in context_.host_experts; −1: the GPU computes all experts
   Tensor rank_of_expert_;  // [E] i32
   Tensor slot_of_expert_;  // [E] i32
   Tensor hop_of_rank_;     // [W] i32

@@ -1,6 +1,7 @@
 // Brings experts that rest in host memory to the GPU layer by layer, ahead of their use, on a stream of its own.
 //
-// Few rows meet few experts: kernels read those in place over the bus, and only their bytes travel (kernels/cuda/device_matrix.h).
+// Few rows meet few experts: kernels read those in place over the bus, and only their bytes travel
+// (kernels/cuda/device_matrix.h).
 // Many rows meet all experts of every layer. Then each layer's are copied as a whole to one of two slots in GPU memory, while
 // the GPU works on the layers before, so that a weight crosses the bus once and the bus is busy all the time:
 //

@@ -292,7 +292,7 @@ size_t bytes_of(const DeviceMatrices& matrices, int index) {
 
 // Of a place in one memory.
 struct MatrixAddress {
-  std::byte* bytes;
+  std::byte* bytes = nullptr;
   Device device;
 };
 
@@ -302,6 +302,10 @@ std::vector<MatrixAddress> addresses_of(const DeviceMatrices& matrices) {
   std::byte* next_on_host = const_cast<std::byte*>(matrices.host_memory.tensor().bytes());
   std::vector<MatrixAddress> addresses;
   for (int i = 0; i < matrices.num_matrices(); ++i) {
+    if (matrices.places[static_cast<size_t>(i)] == MatrixPlace::kAbsent) {
+      addresses.push_back({});
+      continue;
+    }
     const bool is_on_host = matrices.places[static_cast<size_t>(i)] == MatrixPlace::kHost;
     std::byte*& next = is_on_host ? next_on_host : next_on_device;
     addresses.push_back({next, is_on_host ? Device::host() : matrices.memory.device()});
@@ -312,6 +316,7 @@ std::vector<MatrixAddress> addresses_of(const DeviceMatrices& matrices) {
 
 MatrixAddress address_of(const DeviceMatrices& matrices, int index) {
   CHECK(0 <= index && index < matrices.num_matrices()) << "matrix " << index << " of " << matrices.num_matrices();
+  CHECK(matrices.places[static_cast<size_t>(index)] != MatrixPlace::kAbsent) << "matrix " << index << " is absent";
   return addresses_of(matrices)[static_cast<size_t>(index)];
 }
 
@@ -324,7 +329,8 @@ Tensor table_of(const DeviceMatrices& matrices) {
     int64_t* entry = table.row<int64_t>(static_cast<int64_t>(i));
     entry[0] = reinterpret_cast<int64_t>(addresses[i].bytes);
     if (matrices.copies.defined() && matrices.places[i] == MatrixPlace::kHost) {
-      entry[0] = reinterpret_cast<int64_t>(matrices.copies.bytes() + (addresses[i].bytes - matrices.host_memory.tensor().bytes()));
+      const ptrdiff_t offset = addresses[i].bytes - matrices.host_memory.tensor().bytes();
+      entry[0] = reinterpret_cast<int64_t>(matrices.copies.bytes() + offset);
     }
     entry[1] = static_cast<int64_t>(format.kind) + 256 * int64_t{format.group_size};
   }

@@ -21,6 +21,7 @@
 // that is all padding is 0. A chunk is a whole number of 128 bytes, so that every matrix begins at a multiple of 128.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -46,8 +47,9 @@ struct MatrixShape {
 // asymmetric codes).
 size_t device_matrix_bytes(const WeightFormat& format, const MatrixShape& shape);
 
-// Where a matrix rests: in memory of the device, or in page-locked memory of the host, which kernels read in place over the bus.
-enum class MatrixPlace : uint8_t { kDevice, kHost };
+// Where a matrix rests: in memory of the device; in page-locked memory of the host, which kernels read in place over the bus; or
+// nowhere here, since somebody else multiplies with it.
+enum class MatrixPlace : uint8_t { kDevice, kHost, kAbsent };
 
 // G matrices of one shape, each in its own format and place. Shares its memory when copied.
 struct DeviceMatrices {
@@ -57,10 +59,11 @@ struct DeviceMatrices {
   Tensor memory;                      // [bytes] u8 on the GPU: the matrices of kDevice in turn, 128-byte aligned
   PinnedTensor host_memory;           // [bytes] u8: those of kHost in turn; without any, undefined
   Tensor copies;                      // [bytes of host_memory] u8 on the GPU, of with_copies(); else undefined
-  // What kernels read of each: [G, 2] i64 on the GPU: address of its memory, then WeightKind + 256 · group size.
+  // What kernels read of each: [G, 2] i64 on the GPU: address of its memory or 0, then WeightKind + 256 · group size.
   Tensor table;
 
   int num_matrices() const { return static_cast<int>(formats.size()); }
+  bool has_absent() const { return std::ranges::find(places, MatrixPlace::kAbsent) != places.end(); }
   // On the GPU, and on the host.
   size_t num_bytes() const { return memory.num_bytes(); }
   size_t num_host_bytes() const { return host_memory.tensor().defined() ? host_memory.tensor().num_bytes() : 0; }

@@ -89,6 +89,7 @@ struct UnitKinds {
 __global__ void __launch_bounds__(kThreads) fill_kernel(const FillArguments arguments) {
   const uint32_t matrix = blockIdx.y;
   auto* out = reinterpret_cast<uint4*>(arguments.table[2 * matrix]);
+  if (out == nullptr) return;  // absent
   const UnitKinds kinds(arguments.table[2 * matrix + 1]);
   const uint64_t num_units = uint64_t{arguments.num_chunks} * kinds.units_per_chunk;
   const uint64_t stream_of_matrix = mixed(arguments.seed + mixed(matrix + 1));

@@ -107,12 +107,15 @@ __device__ void number_tiles(const ProductArguments& a, SharedHeader& header) {
   int sum = 0;
   for (int base = lane * kPerLane; base - lane * kPerLane < a.num_matrices; base += 32 * kPerLane) {
     int row[kPerLane + 1], tiles[kPerLane + 1] = {0};
+    bool is_absent[kPerLane + 1];
     for (int i = 0; i <= kPerLane; ++i) {
       const int matrix = min(base + i, a.num_matrices);
+      is_absent[i] = a.has_absent_matrices && matrix < a.num_matrices && __ldg(a.table + 2 * matrix) == 0;
       row[i] = a.row_offsets == nullptr ? matrix * a.num_rows : __ldcg(a.row_offsets + matrix);
     }
     for (int i = 0; i < kPerLane; ++i) {
-      tiles[i + 1] = tiles[i] + (row[i + 1] - row[i] + a.tile_width - 1) / a.tile_width * block_tiles;
+      const int num_rows = is_absent[i] ? 0 : row[i + 1] - row[i];
+      tiles[i + 1] = tiles[i] + (num_rows + a.tile_width - 1) / a.tile_width * block_tiles;
     }
     int inclusive = tiles[kPerLane];
     for (int step = 1; step < 32; step *= 2) {
@@ -520,6 +523,7 @@ void launch_product(const Product& product, const ProductPlan& plan, Stream& str
                                    .has_old_offsets = product.has_old_offsets,
                                    .dense = dense_entry(product),
                                    .y = product.y.bytes(),
+                                   .has_absent_matrices = product.w.has_absent(),
                                    .num_matrices = product.w.num_matrices(),
                                    .num_rows = static_cast<int>(product.num_rows),
                                    .num_outputs = static_cast<int>(product.w.shape.num_rows),

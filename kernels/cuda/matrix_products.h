@@ -24,6 +24,8 @@ struct SortedRows {
   int64_t expected_rows = 1;
 };
 
+// Rows of a matrix of MatrixPlace::kAbsent are neither read nor written.
+//
 // activated[r] = silu(gate · x[r]) ⊙ (up · x[r]); w as pack_device_gate_up makes it. activated [R, I] bf16
 void expert_gate_up(const SortedRows& rows, const DeviceMatrices& w, Tensor& activated, Stream& stream);
 // y[r] = w · x[r]. y [R, N] f32 or bf16. The offsets are read before the kernel before this one has ended: they must come from

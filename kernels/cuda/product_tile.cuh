@@ -17,6 +17,7 @@ struct ProductArguments {
   bool has_old_offsets;        // they were there before the kernel before this one began its work
   MatrixEntry dense;
   void* y;
+  bool has_absent_matrices;  // whose rows are not this kernel's: address 0 in the table
   int num_matrices;
   int num_rows;     // dense only
   int num_outputs;  // N

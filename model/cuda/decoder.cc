@@ -195,15 +195,21 @@ Decoder::Decoder(const ModelConfig& model, DecoderWeights weights, const Decoder
   if (context.data != nullptr) dispatcher_.emplace(*context.data, context.topology);
   const size_t staged_bytes = config.staging == StagingUse::kPrompts ? weights_.most_host_expert_bytes() : 0;
   if (staged_bytes > 0) staging_.emplace(staged_bytes, stream.device());
+  if (weights_.has_host_experts()) {
+    const HostExpertShape shape{model.hidden_size, model.moe.intermediate_size, moe_buffers_.sorted_rows.dim(0)};
+    host_experts_.emplace(shape, context.workers, stream);
+  }
   const DeviceMoeContext moe{context.placement, context.topology, skip_table_, tallies_,
-                             dispatcher_ ? &*dispatcher_ : nullptr, staging_ ? &*staging_ : nullptr, &expert_timer_};
+                             dispatcher_ ? &*dispatcher_ : nullptr, staging_ ? &*staging_ : nullptr,
+                             host_experts_ ? &*host_experts_ : nullptr, &expert_timer_};
   int moe_layer = 0;
   for (int layer = 0; layer < static_cast<int>(model.num_layers()); ++layer) {
     const DeviceLayerWeights& layer_weights = weights_.layers[static_cast<size_t>(layer)];
     std::optional<DeviceMoeLayer>& slot = moe_layers_.emplace_back();
     if (!model.is_moe_layer(layer)) continue;
     slot.emplace(moe_config(model, layer, moe_layer++),
-                 DeviceMoeWeights{layer_weights.router, layer_weights.gate_up, layer_weights.down}, moe);
+                 DeviceMoeWeights{layer_weights.router, layer_weights.gate_up, layer_weights.down, layer_weights.host_experts},
+                 moe);
   }
 }
 
@@ -231,7 +237,9 @@ StepOutput Decoder::forward(const BatchInput& batch, KvCache& cache, Stream& str
     const int num_steps_like_it = choose_timing(agreement);
     expert_timer_.begin_step(num_steps_like_it);
     const bool is_watched = routing_observer_ || num_steps_like_it > 0;
-    if (agreement.is_decode && config_.graphs == GraphUse::kDecodeSteps && !is_watched) {
+    // A graph could not wait for the host's experts. Other ranks may run theirs: what all exchange is the same.
+    const bool can_be_graph = agreement.is_decode && !is_watched && !host_experts_;
+    if (can_be_graph && config_.graphs == GraphUse::kDecodeSteps) {
       run_graph(step);
     } else {
       queue_step(step);

@@ -56,6 +56,8 @@ struct DecoderContext {
   // How ranks agree on the shape of a step, and how their GPUs exchange rows. Null in a world of one.
   Communicator* agreement = nullptr;
   NcclCommunicator* data = nullptr;
+  // Of the host, for experts that it computes.
+  ThreadPool& workers = ThreadPool::caller_only();
 };
 
 // Rows of a decode step are padded up to the next of these, so that a few graphs serve all: 1, 2, 4, 8, 16, 24, 32, 48, 64, 96,
@@ -152,6 +154,7 @@ class Decoder {
   DeviceTallies tallies_;
   std::optional<DeviceDispatcher> dispatcher_;
   std::optional<ExpertStaging> staging_;
+  std::optional<HostExperts> host_experts_;
   DeviceMoeBuffers moe_buffers_;
   ExpertTimer expert_timer_;
   std::chrono::nanoseconds expert_time_{0};

@@ -38,13 +38,34 @@ void repack(const PackedMatrix& packed, const ExpertMatrixKind& kind, std::span<
 // Places of `count` matrices, those of a layer's experts or of a dense network, whose tiers are none.
 using Places = std::vector<MatrixPlace>;
 
+MatrixPlace place_of(GpuExpertTier tier) {
+  if (tier == GpuExpertTier::kHostComputed) return MatrixPlace::kAbsent;
+  return tier == GpuExpertTier::kHostStreamed ? MatrixPlace::kHost : MatrixPlace::kDevice;
+}
+
 Places places_of(const ExpertTiers& tiers, int moe_layer, size_t count) {
   Places places;
-  for (size_t slot = 0; slot < count; ++slot) {
-    const bool is_streamed = tiers.at(moe_layer, static_cast<int>(slot)) == GpuExpertTier::kHostStreamed;
-    places.push_back(is_streamed ? MatrixPlace::kHost : MatrixPlace::kDevice);
-  }
+  for (size_t slot = 0; slot < count; ++slot) places.push_back(place_of(tiers.at(moe_layer, static_cast<int>(slot))));
   return places;
+}
+
+HostExpertMatrices host_experts_of(const ExpertStore& store, int moe_layer, const Places& places) {
+  HostExpertMatrices experts;
+  for (size_t slot = 0; slot < places.size(); ++slot) {
+    if (places[slot] != MatrixPlace::kAbsent) continue;
+    experts.slots.push_back(static_cast<int32_t>(slot));
+    experts.gate_up.push_back(store.gate_up(moe_layer)[slot]);
+    experts.down.push_back(store.down(moe_layer)[slot]);
+  }
+  return experts;
+}
+
+std::vector<int32_t> absent_slots(const Places& places) {
+  std::vector<int32_t> slots;
+  for (size_t slot = 0; slot < places.size(); ++slot) {
+    if (places[slot] == MatrixPlace::kAbsent) slots.push_back(static_cast<int32_t>(slot));
+  }
+  return slots;
 }
 
 // Brings the matrices of one kind to the GPU, some at a time, packed by all threads.
@@ -62,25 +83,32 @@ class MatrixUpload {
   }
 
  private:
+  struct Staged {
+    size_t index;
+    std::span<std::byte> bytes;
+  };
+
   // Returns the first that found no place.
   size_t upload_some(std::span<const PackedMatrix> packed, size_t begin, const ExpertMatrixKind& kind, DeviceMatrices& matrices) {
-    std::vector<std::span<std::byte>> places;
-    size_t used = 0;
-    for (size_t i = begin; i < packed.size(); ++i) {
-      const size_t num_bytes = device_matrix_bytes(matrices.formats[i], kind.shape);
+    std::vector<Staged> staged;
+    size_t used = 0, end = begin;
+    for (; end < packed.size(); ++end) {
+      if (matrices.places[end] == MatrixPlace::kAbsent) continue;
+      const size_t num_bytes = device_matrix_bytes(matrices.formats[end], kind.shape);
       if (used + num_bytes > staging_.tensor().num_bytes()) {
-        if (!places.empty()) break;
+        if (!staged.empty()) break;
         staging_ = PinnedTensor({static_cast<int64_t>(num_bytes)}, DType::kU8);
       }
-      places.push_back({staging_.tensor().bytes() + used, num_bytes});
+      staged.push_back({end, {staging_.tensor().bytes() + used, num_bytes}});
       used += num_bytes;
     }
-    workers_.parallel_for(static_cast<int64_t>(places.size()), [&](int64_t i) {
-      repack(packed[begin + static_cast<size_t>(i)], kind, places[static_cast<size_t>(i)]);
+    workers_.parallel_for(static_cast<int64_t>(staged.size()), [&](int64_t i) {
+      const Staged& matrix = staged[static_cast<size_t>(i)];
+      repack(packed[matrix.index], kind, matrix.bytes);
     });
-    for (size_t i = 0; i < places.size(); ++i) upload_matrix(places[i], static_cast<int>(begin + i), matrices, stream_);
+    for (const Staged& matrix : staged) upload_matrix(matrix.bytes, static_cast<int>(matrix.index), matrices, stream_);
     stream_.synchronize();
-    return begin + places.size();
+    return end;
   }
 
   ThreadPool& workers_;
@@ -201,6 +229,10 @@ size_t DecoderWeights::host_expert_bytes() const {
   return total;
 }
 
+bool DecoderWeights::has_host_experts() const {
+  return std::ranges::any_of(layers, [](const DeviceLayerWeights& layer) { return !layer.host_experts.empty(); });
+}
+
 size_t DecoderWeights::most_host_expert_bytes() const {
   size_t most = 0;
   for (const DeviceLayerWeights& layer : layers) most = std::max(most, layer.host_expert_bytes());
@@ -226,7 +258,9 @@ DecoderWeights upload_decoder_weights(const ModelConfig& config, ModelWeights& h
       const Places places = places_of(experts.tiers, moe_layer, gate_ups.size());
       device.gate_up = matrices.upload(gate_ups, gate_up, places);
       device.down = matrices.upload(experts.experts.down(moe_layer), down, places);
-      experts.experts.release(moe_layer++);
+      experts.experts.release(moe_layer, absent_slots(places));
+      device.host_experts = host_experts_of(experts.experts, moe_layer, places);
+      ++moe_layer;
     }
     layer = {};
   }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "expert_parallel/cuda/host_experts.h"
 #include "experts/expert_store.h"
 #include "kernels/cuda/device_matrix.h"
 #include "kernels/weight_format.h"
@@ -28,6 +29,7 @@ struct DeviceLayerWeights {
   Tensor router;               // [experts, H] f32, of MoE layers; undefined in dense ones
   DeviceMatrices gate_up;      // [2 · I, H] of each expert of this rank in slot order; a dense network is one expert
   DeviceMatrices down;         // [H, I] of the same
+  HostExpertMatrices host_experts = {};  // those that are absent there, in memory of the store that they were loaded to
 
   size_t host_expert_bytes() const { return gate_up.num_host_bytes() + down.num_host_bytes(); }
 };
@@ -43,16 +45,18 @@ struct DecoderWeights {
   // Of experts in page-locked host memory: of all, and of the layer that has most there.
   size_t host_expert_bytes() const;
   size_t most_host_expert_bytes() const;
+  // Whether the host computes experts of any layer.
+  bool has_host_experts() const;
 };
 
-// Copies of what the loaders made, complete when it returns; `workers` share the packing. Weights in f32 become BF16, as all
-// weights are multiplied. Host copies go as soon as they have been read, layer by layer, so that the host never holds more than
-// the model once and a layer: `host` loses its layers and head, and `experts` its matrices. Throws InvalidRequest naming a
-// format that GPUs do not multiply with, DeviceError without memory.
 struct ExpertUpload {
   ExpertStore& experts;
   const ExpertTiers& tiers;
 };
+// Copies of what the loaders made, complete when it returns; `workers` share the packing. Weights in f32 become BF16, as all
+// weights are multiplied. Host copies go as soon as they have been read, layer by layer, so that the host never holds more than
+// the model once and a layer: `host` loses its layers and head, and the store all experts but those that the host computes.
+// Throws InvalidRequest naming a format that GPUs do not multiply with, DeviceError without memory.
 DecoderWeights upload_decoder_weights(const ModelConfig& config, ModelWeights& host, const ExpertUpload& experts,
                                       ThreadPool& workers, Stream& stream);
 

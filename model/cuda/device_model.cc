@@ -39,7 +39,8 @@ class DeviceModel final : public ModelBackend {
                                  .pairs = parts.pairs,
                                  .traffic = parts.traffic,
                                  .agreement = is_alone ? nullptr : &parallel.data,
-                                 .data = is_alone ? nullptr : parallel.gpu_data};
+                                 .data = is_alone ? nullptr : parallel.gpu_data,
+                                 .workers = workers};
     decoder_.emplace(parts.config, std::move(uploaded), DecoderConfig{parts.limits, parallel.formats, parallel.graphs, staging},
                      context, loading_);
   }
@@ -112,8 +113,8 @@ void check_device_memory(const ModelConfig& config, const WeightConfig& formats,
   const size_t free_bytes = gpu_properties(device.index).free_bytes;
   const size_t dense = dense_bytes(config, formats), needed = dense + experts.device + experts.staging;
   if (needed <= free_bytes) return;
-  const std::string what = "GPU " + std::to_string(device.index) + " has " + megabytes(free_bytes) + " free, but the weights take " +
-                           megabytes(needed) + " of it: " + megabytes(dense) + " dense and " +
+  const std::string what = "GPU " + std::to_string(device.index) + " has " + megabytes(free_bytes) +
+                           " free, but the weights take " + megabytes(needed) + " of it: " + megabytes(dense) + " dense and " +
                            megabytes(experts.device + experts.staging) + " experts; ";
   if (dense >= free_bytes) throw DeviceError(what + "use a smaller format for dense weights or a larger GPU");
   throw DeviceError(what + "set gpu.device_expert_mb to less than " + std::to_string((free_bytes - dense) / 1'000'000) +

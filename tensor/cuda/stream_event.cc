@@ -12,7 +12,7 @@ cudaEvent_t native(const std::shared_ptr<void>& event) { return static_cast<cuda
 
 }  // namespace
 
-StreamEvent::StreamEvent(Stream& stream) {
+StreamEvent::StreamEvent(Stream& stream) : device_(stream.device()) {
   CUDA_CHECK(cudaSetDevice(stream.device().index));
   cudaEvent_t event = nullptr;
   CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));

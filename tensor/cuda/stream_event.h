@@ -19,8 +19,10 @@ class StreamEvent {
   void hold(Stream& stream) const;
   // The host waits for the mark.
   void synchronize() const;
+  Device device() const { return device_; }
 
  private:
+  Device device_;
   std::shared_ptr<void> event_;
 };
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <random>
 
+#include "base/error.h"
+
 namespace skipper {
 namespace {
 
@@ -62,8 +64,8 @@ TEST(ExpertTiers, NeverTakeMoreThanTheMemory) {
     const ExpertTiers tiers = choose_expert_tiers(bytes, {.device_bytes = room});
     const ExpertTierBytes used = bytes_of(tiers, bytes);
     EXPECT_LE(used.device + used.staging, room);
-    EXPECT_EQ(used.device + used.host, sum_of(bytes));
-    EXPECT_EQ(used.staging > 0, tiers.are_staged && used.host > 0);
+    EXPECT_EQ(used.device + used.streamed, sum_of(bytes));
+    EXPECT_EQ(used.staging > 0, tiers.are_staged && used.streamed > 0);
   }
 }
 
@@ -73,6 +75,22 @@ TEST(ExpertTiers, AreNotStagedWhereTwoLayersFindNoRoom) {
   const ExpertTiers staged = choose_expert_tiers(bytes, {.device_bytes = 1800});
   EXPECT_TRUE(staged.are_staged);
   EXPECT_EQ(bytes_of(staged, bytes).staging, 1600u);
+}
+
+TEST(ExpertTiers, LeaveTheOthersToTheHostWhereTold) {
+  const ExpertBytes bytes(10, std::vector<size_t>(8, 100));
+  const ExpertTiers tiers = choose_expert_tiers(bytes, {.device_bytes = 4000, .others = GpuExpertTier::kHostComputed});
+  EXPECT_FALSE(tiers.are_staged);  // nothing is streamed
+  const ExpertTierBytes used = bytes_of(tiers, bytes);
+  EXPECT_EQ(used.device, 4000u);
+  EXPECT_EQ(used.computed, 4000u);
+  EXPECT_EQ(used.streamed + used.staging, 0u);
+}
+
+TEST(ExpertTiers, AreToldByTwoWords) {
+  EXPECT_EQ(parse_host_expert_tier("stream", "gpu: host_experts"), kStreamed);
+  EXPECT_EQ(parse_host_expert_tier("compute", "gpu: host_experts"), GpuExpertTier::kHostComputed);
+  EXPECT_THROW(parse_host_expert_tier("device", "gpu: host_experts"), InvalidFile);
 }
 
 TEST(ExpertTiers, OfAModelWithoutExpertsAreNone) {

@@ -56,7 +56,8 @@ TEST_F(ExpertStagingTest, HasEachLayersCopiesInTime) {
 
 TEST_F(ExpertStagingTest, TakesStepsThatLeaveLayersOut) {
   const auto staging = staging_of(7);
-  for (const std::vector<int>& used : {std::vector{0, 3, 6}, std::vector{5, 6}, std::vector{1}, std::vector<int>{}, std::vector{0, 1, 4}}) {
+  const std::vector<std::vector<int>> steps{{0, 3, 6}, {5, 6}, {1}, {}, {0, 1, 4}};
+  for (const std::vector<int>& used : steps) {
     staging->begin_step(7);
     for (const int layer : used) expect_copies(*staging, layer);
   }

@@ -60,7 +60,10 @@ class HostMatrices : public GpuTest {
   }
   void expect_same_products(const DeviceMatrices& a, const DeviceMatrices& b, const char* what) {
     const std::pair<std::vector<int32_t>, int64_t> cases[] = {
-        {{1, 0, 0, 2, 1, 0, 3}, 1}, {{0, 9, 30, 1, 0, 17, 5}, 8}, {{300, 1, 65, 0, 129, 190, 257}, 150}, {{0, 0, 0, 0, 0, 0, 1}, 1}};
+        {{1, 0, 0, 2, 1, 0, 3}, 1},
+        {{0, 9, 30, 1, 0, 17, 5}, 8},
+        {{300, 1, 65, 0, 129, 190, 257}, 150},
+        {{0, 0, 0, 0, 0, 0, 1}, 1}};
     for (const auto& [counts, expected_rows] : cases) {
       const auto [gate_up, down] = products(a, counts, expected_rows);
       const auto [expected_gate_up, expected_down] = products(b, counts, expected_rows);
@@ -86,7 +89,8 @@ TEST_F(HostMatrices, HoldTheWeightsThatTheyWouldHoldOnTheGpu) {
 TEST_F(HostMatrices, AreUploadedToTheirPlaces) {
   const MatrixShape shape{64, 72};
   const WeightFormat int8{WeightKind::kInt8, 64};
-  DeviceMatrices matrices = empty_device_matrices(std::vector(3, int8), std::vector{kHost, kDevice, kHost}, shape, Device::cuda(0));
+  const std::vector<MatrixPlace> places{kHost, kDevice, kHost};
+  DeviceMatrices matrices = empty_device_matrices(std::vector(3, int8), places, shape, Device::cuda(0));
   std::vector<Tensor> weights;
   for (int i = 0; i < 3; ++i) {
     weights.push_back(random_f32({shape.num_rows, shape.num_columns}, static_cast<uint32_t>(i)));
@@ -104,6 +108,31 @@ TEST_F(HostMatrices, GiveTheBitsOfMatricesOnTheGpu) {
   for (const MatrixShape& shape : {MatrixShape{192, 136}, MatrixShape{1536, 2048}}) {
     const DeviceMatrices resident = random(std::vector(kFormats.size(), kDevice), shape);
     for (const auto& places : tables()) expect_same_products(random(places, shape), resident, "in place");
+  }
+}
+
+TEST_F(HostMatrices, LeaveTheRowsOfAbsentOnesAlone) {
+  const MatrixShape shape{192, 136};
+  const DeviceMatrices resident = random(std::vector(kFormats.size(), kDevice), shape);
+  std::vector<MatrixPlace> places(kFormats.size(), kDevice);
+  places[1] = places[5] = MatrixPlace::kAbsent;
+  places[2] = kHost;
+  const DeviceMatrices placed = random(places, shape);
+  EXPECT_LT(placed.num_bytes() + placed.num_host_bytes(), resident.num_bytes());
+  const std::vector<int32_t> counts{3, 20, 0, 1, 7, 9, 2};
+  const Tensor offsets = offsets_of(counts);
+  for (const int64_t expected_rows : {1, 8, 150}) {
+    const auto [gate_up, down] = products(placed, counts, expected_rows);
+    const auto [expected_gate_up, expected_down] = products(resident, counts, expected_rows);
+    for (size_t e = 0; e < counts.size(); ++e) {
+      const int64_t begin = offsets.data<int32_t>()[e], end = offsets.data<int32_t>()[e + 1];
+      if (places[e] != MatrixPlace::kAbsent) {
+        EXPECT_TRUE(same_bytes(gate_up.slice(begin, end), expected_gate_up.slice(begin, end))) << e;
+        EXPECT_TRUE(same_bytes(down.slice(begin, end), expected_down.slice(begin, end))) << e;
+        continue;
+      }
+      for (int64_t row = begin; row < end; ++row) EXPECT_TRUE(std::isnan(down.row<float>(row)[0])) << "row " << row;
+    }
   }
 }
 
