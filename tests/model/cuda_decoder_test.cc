@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <iterator>
 
 #include "base/error.h"
 #include "tests/kernels/cuda/gpu_test.h"
@@ -316,6 +317,40 @@ TEST_P(CudaDecoder, GreedyTokensAreTheLargestLogits) {
     for (int64_t row = 0; row < 3; ++row) {
       EXPECT_EQ(greedy.tokens.data<int32_t>()[row], largest[static_cast<size_t>(row)]);
     }
+  });
+}
+
+// Rows that ask for different things, by turns.
+std::vector<TokenSampling> mixed_samplings(size_t num_rows, uint64_t turn) {
+  const TokenSampling kinds[] = {
+      {.temperature = 1.0f}, {}, {.temperature = 0.7f, .top_p = 0.9f, .top_k = 40}, {.temperature = 3.0f}};
+  std::vector<TokenSampling> samplings;
+  for (size_t row = 0; row < num_rows; ++row) {
+    samplings.push_back(kinds[(row + turn) % std::size(kinds)]);
+    samplings.back().random = 0x9e3779b97f4a7c15u * (turn * num_rows + row + 1);
+  }
+  return samplings;
+}
+
+void expect_tokens_of_the_host(SequenceRunner& runner, const SmallBatch& batch, uint64_t turn) {
+  const std::vector<TokenSampling> samplings = mixed_samplings(batch.logit_rows.size(), turn);
+  Tensor logits = runner.model().forward(batch.input(LogitUse::kLogits), runner.cache(), runner.stream()).logits;
+  std::vector<int32_t> expected;
+  for (size_t row = 0; row < samplings.size(); ++row) {
+    float* values = logits.row<float>(static_cast<int64_t>(row));
+    expected.push_back(sample_token({values, static_cast<size_t>(logits.dim(1))}, samplings[row]));
+  }
+  BatchInput input = batch.input(LogitUse::kTokens);
+  input.samplings = samplings;
+  const Tensor tokens = runner.model().forward(input, runner.cache(), runner.stream()).tokens;
+  EXPECT_EQ(std::vector<int32_t>(tokens.span<int32_t>().begin(), tokens.span<int32_t>().end()), expected) << turn;
+}
+
+TEST_P(CudaDecoder, SampledTokensAreTheHostsFromTheSameLogits) {
+  with_model(GetParam(), GetParam().unskipped(), on_gpu(), [&](SequenceRunner& runner) {
+    for (uint64_t turn = 0; turn < 4; ++turn) expect_tokens_of_the_host(runner, SmallBatch(11, {2, 3, 5, 10}), turn);
+    // One row is a decode step, of which the first runs on its own, the second is recorded, and later ones are launched.
+    for (uint64_t turn = 0; turn < 8; ++turn) expect_tokens_of_the_host(runner, SmallBatch(1, {0}), turn);
   });
 }
 
