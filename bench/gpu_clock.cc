@@ -6,6 +6,7 @@
 
 #include "tensor/cuda/captured_graph.h"
 #include "tensor/cuda/cuda_check.h"
+#include "tensor/cuda/pinned_tensor.h"
 #include "tensor/tensor.h"
 
 namespace skipper::cuda {
@@ -63,6 +64,16 @@ double copy_bytes_per_second(Stream& stream) {
     copy_bytes({source.bytes(), source.device(), target.bytes(), target.device(), source.num_bytes()}, stream);
   }, stream);
   return 2.0 * static_cast<double>(kBytes) / seconds;
+}
+
+double host_copy_bytes_per_second(Stream& stream) {
+  constexpr int64_t kBytes = int64_t{1} << 28;
+  const PinnedTensor source({kBytes}, DType::kU8);
+  Tensor target = Tensor::zeros({kBytes}, DType::kU8, stream.device());
+  const double seconds = graph_seconds(4, [&](int) {
+    copy_bytes({source.tensor().bytes(), Device::host(), target.bytes(), target.device(), target.num_bytes()}, stream);
+  }, stream);
+  return static_cast<double>(kBytes) / seconds;
 }
 
 double median(std::vector<double> values) {

@@ -33,6 +33,8 @@ double graph_seconds(int count, const std::function<void(int)>& work, Stream& st
 
 // A copy of a gigabyte within the GPU's memory, bytes read and bytes written both counted.
 double copy_bytes_per_second(Stream& stream);
+// A copy of a quarter of a gigabyte from page-locked host memory to the GPU.
+double host_copy_bytes_per_second(Stream& stream);
 
 double median(std::vector<double> values);
 

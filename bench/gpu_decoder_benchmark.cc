@@ -35,8 +35,18 @@ double seconds_of(const Work& work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// All experts of a layer have one format.
 double bytes_of_expert(const DeviceLayerWeights& layer) {
-  return static_cast<double>(layer.gate_up.num_bytes() + layer.down.num_bytes()) / layer.down.num_matrices();
+  const size_t num_bytes = layer.gate_up.num_bytes() + layer.down.num_bytes() + layer.host_expert_bytes();
+  return static_cast<double>(num_bytes) / layer.down.num_matrices();
+}
+
+// The first experts of each layer rest on the GPU, the others on the host.
+ExpertTiers tiers_of_share(const ModelConfig& model, double device_share) {
+  const auto num_experts = static_cast<size_t>(model.moe.num_experts);
+  std::vector<GpuExpertTier> layer(num_experts, GpuExpertTier::kHostStreamed);
+  std::fill_n(layer.begin(), std::llround(device_share * static_cast<double>(num_experts)), GpuExpertTier::kDevice);
+  return {.tiers = std::vector(static_cast<size_t>(model.num_moe_layers()), layer), .are_staged = true};
 }
 
 double bytes_of_dense_weights(const DecoderWeights& weights) {
@@ -56,7 +66,12 @@ class ExpertCensus {
     std::set<int32_t> experts(expert_ids.data<int32_t>(), expert_ids.data<int32_t>() + expert_ids.num_elements());
     experts.erase(-1);
     counts_.push_back(static_cast<int64_t>(experts.size()));
-    expert_bytes_ += static_cast<double>(experts.size()) * bytes_of_expert(weights_.layers[static_cast<size_t>(layer)]);
+    const DeviceLayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
+    expert_bytes_ += static_cast<double>(experts.size()) * bytes_of_expert(weights);
+    const auto num_on_host = std::ranges::count_if(experts, [&](int32_t expert) {
+      return weights.down.places[static_cast<size_t>(expert)] == MatrixPlace::kHost;
+    });
+    host_bytes_ += static_cast<double>(num_on_host) * bytes_of_expert(weights);
   }
   DecodeWork work() const {
     double total = 0.0;
@@ -65,13 +80,15 @@ class ExpertCensus {
     return {.mean_experts = total / static_cast<double>(counts_.size()),
             .min_experts = *std::ranges::min_element(counts_),
             .max_experts = *std::ranges::max_element(counts_),
-            .num_bytes = bytes_of_dense_weights(weights_) + expert_bytes_ / num_steps};
+            .num_bytes = bytes_of_dense_weights(weights_) + expert_bytes_ / num_steps,
+            .num_host_bytes = host_bytes_ / num_steps};
   }
 
  private:
   const DecoderWeights& weights_;
   std::vector<int64_t> counts_;
   double expert_bytes_ = 0.0;
+  double host_bytes_ = 0.0;
 };
 
 // The pair rule with the same alpha everywhere.
@@ -104,7 +121,8 @@ std::set<int64_t> largest_logits(const Tensor& logits) {
 GpuDecoderBenchmark::GpuDecoderBenchmark(const GpuDecoderConfig& config, Stream& stream)
     : config_(config),
       stream_(stream),
-      weights_(random_decoder_weights(config.model, config.formats, 7, stream)),
+      weights_(random_decoder_weights(config.model, config.formats, 7, stream,
+                                      tiers_of_share(config.model, config.device_expert_share))),
       placement_(ExpertPlacement::contiguous({.num_moe_layers = config.model.num_moe_layers(),
                                               .num_experts = static_cast<int>(config.model.moe.num_experts),
                                               .world_size = 1})),
@@ -112,7 +130,8 @@ GpuDecoderBenchmark::GpuDecoderBenchmark(const GpuDecoderConfig& config, Stream&
       levels_(three_levels(config.model.num_moe_layers())),
       pairs_(config.model.num_moe_layers()) {
   const StepLimits most = limits();
-  decoder_ = std::make_unique<Decoder>(config_.model, weights_, DecoderConfig{.limits = most, .graphs = config.graphs},
+  const DecoderConfig decoder{.limits = most, .graphs = config.graphs, .staging = StagingUse::kPrompts};
+  decoder_ = std::make_unique<Decoder>(config_.model, weights_, decoder,
                                        DecoderContext{placement_, topology_, levels_, pairs_, traffic_}, stream);
   written_out_ = std::make_unique<WrittenOutDecoder>(config_.model, weights_, most, stream);
   make_streams();
@@ -236,6 +255,10 @@ double GpuDecoderBenchmark::prefill_seconds(const PromptShape& prompts, uint8_t 
     seconds.push_back(seconds_of([&] { forward(batch); }));
   }
   return median(seconds);
+}
+
+double GpuDecoderBenchmark::staged_bytes() const {
+  return static_cast<double>(weights_.host_expert_bytes() - weights_.layers.back().host_expert_bytes());
 }
 
 PartSeconds GpuDecoderBenchmark::prefill_part_seconds(const PromptShape& prompts, uint8_t level) {

@@ -33,6 +33,8 @@ struct GpuDecoderConfig {
   int64_t context = 0;       // tokens of a stream before it decodes
   int64_t decode_steps = 0;  // that are timed
   GraphUse graphs = GraphUse::kDecodeSteps;
+  // Of the experts of each layer; the others rest in host memory, and prompts stage them.
+  double device_expert_share = 1.0;
 };
 
 // What a decode step reads: counted layer by layer on the experts that its tokens were routed to.
@@ -40,7 +42,8 @@ struct DecodeWork {
   double mean_experts = 0.0;  // different ones of a layer
   int64_t min_experts = 0;
   int64_t max_experts = 0;
-  double num_bytes = 0.0;  // dense weights, head, and those experts
+  double num_bytes = 0.0;       // dense weights, head, and those experts, wherever they rest
+  double num_host_bytes = 0.0;  // of them over the bus
 };
 
 // Levels of the thresholds: 0 skips nothing, 1 decides over every pair and skips none, 2 has the threshold chosen last.
@@ -68,6 +71,8 @@ class GpuDecoderBenchmark {
   // The same checks of a prefill, at a level; level kDecidesOnly must give the bits of kUnskipped.
   void verify_prefill(const PromptShape& prompts, uint8_t level);
   double prefill_seconds(const PromptShape& prompts, uint8_t level);
+  // That a prefill stages: the last layer, which computes few rows, is read in place.
+  double staged_bytes() const;
   // Median time of each part, on the GPU's clock, between kernels that wait for one another.
   PartSeconds prefill_part_seconds(const PromptShape& prompts, uint8_t level);
 

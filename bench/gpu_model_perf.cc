@@ -18,6 +18,7 @@ DEFINE_string(streams, "1,8,32,128", "numbers of streams of the decode steps; em
 DEFINE_string(prompts, "1x2048,4x2048", "prompts x tokens of the prefills; empty: none");
 DEFINE_string(skip, "0.75,0.88", "shares of pairs to skip in each prefill; empty: none");
 DEFINE_string(graphs, "decode", "decode: decode steps are CUDA graphs; none: every kernel is launched on its own");
+DEFINE_string(device_expert_share, "1", "shares of experts in GPU memory, the others are read from the host; by commas");
 DEFINE_int64(context, 128, "tokens of a stream before it decodes");
 DEFINE_int64(steps, 32, "decode steps that are timed");
 
@@ -28,7 +29,8 @@ constexpr char kIntroduction[] =
     "Measures decode and prefill on one GPU. Every case is verified before it is timed: finite logits that are, bit by bit,\n"
     "those of the same kernels launched one by one; and different tokens lead to different next tokens. Medians.\n\n"
     "  gpu_model_perf --formats bf16,mixed,int4 --skip \"\"\n"
-    "  gpu_model_perf --streams \"\" --prompts 4x2048 --skip 0.75,0.88\n\n";
+    "  gpu_model_perf --streams \"\" --prompts 4x2048 --skip 0.75,0.88\n"
+    "  gpu_model_perf --formats mixed --device_expert_share 1,0.9,0.5,0\n\n";
 
 std::vector<std::string> parts_of(const std::string& text, char separator = ',') {
   std::vector<std::string> parts;
@@ -61,16 +63,28 @@ std::vector<PromptShape> parse_prompts() {
   return prompts;
 }
 
-std::vector<double> parse_shares() {
+double parse_share(const char* flag, const std::string& text) {
+  double share = 0.0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), share);
+  if (error != std::errc() || end != text.data() + text.size() || !(share >= 0.0 && share <= 1.0)) {
+    throw UsageError(std::string("flag --") + flag + ": '" + text + "' is not a share from 0 to 1");
+  }
+  return share;
+}
+
+std::vector<double> parse_skipped_shares() {
   std::vector<double> shares;
   for (const std::string& part : parts_of(FLAGS_skip)) {
-    double share = 0.0;
-    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), share);
-    if (error != std::errc() || end != part.data() + part.size() || !(share >= 0.0 && share < 1.0)) {
-      throw UsageError("flag --skip: '" + part + "' is not a share from 0 to less than 1");
-    }
+    const double share = parse_share("skip", part);
+    if (share == 1.0) throw UsageError("flag --skip: without any pair there is nothing to measure");
     if (share > 0.0) shares.push_back(share);  // without skipping is always measured
   }
+  return shares;
+}
+
+std::vector<double> parse_device_expert_shares() {
+  std::vector<double> shares;
+  for (const std::string& part : parts_of(FLAGS_device_expert_share)) shares.push_back(parse_share("device_expert_share", part));
   return shares;
 }
 
@@ -90,7 +104,7 @@ ModelConfig qwen3_30b_a3b(int num_layers) {
   return model;
 }
 
-GpuDecoderConfig read_flags(const std::string& formats) {
+GpuDecoderConfig read_flags(const std::string& formats, double device_expert_share) {
   const std::pair<const char*, int64_t> counts[] = {
       {"layers", FLAGS_layers}, {"context", FLAGS_context}, {"steps", FLAGS_steps}};
   for (const auto& [name, value] : counts) {
@@ -102,7 +116,8 @@ GpuDecoderConfig read_flags(const std::string& formats) {
           .prompts = parse_prompts(),
           .context = FLAGS_context,
           .decode_steps = FLAGS_steps,
-          .graphs = parse_graphs()};
+          .graphs = parse_graphs(),
+          .device_expert_share = device_expert_share};
 }
 
 // A product of one row reads its weights once, which is faster than a copy that also writes.
@@ -125,14 +140,28 @@ void print_decision_cost(const GpuDecoderBenchmark& benchmark, int64_t num_token
               with * 1e6, 100.0 * (with - without) * model.num_moe_layers() / step_seconds);
 }
 
-void measure_decode(GpuDecoderBenchmark& benchmark, int64_t num_streams, double bytes_per_second, Stream& stream) {
+// Bytes per second of the GPU's memory, and over the bus.
+struct ReadRates {
+  double memory = 0.0;
+  double bus = 0.0;
+};
+
+void print_bus_bound(double num_bytes, double seconds, const ReadRates& rates) {
+  const double bound = num_bytes / rates.bus;
+  std::printf("  experts from the host: %.2f GB, bound of the bus %.3f ms, %.1f %% reached\n", num_bytes * 1e-9, bound * 1e3,
+              100.0 * bound / seconds);
+}
+
+void measure_decode(GpuDecoderBenchmark& benchmark, int64_t num_streams, const ReadRates& rates, Stream& stream) {
   const DecodeWork work = benchmark.verify_decode(num_streams);
-  const double seconds = benchmark.decode_seconds(num_streams), bound = work.num_bytes / bytes_per_second;
+  const double seconds = benchmark.decode_seconds(num_streams), bound = (work.num_bytes - work.num_host_bytes) / rates.memory;
   std::printf("decode %4lld streams: %8.3f ms %9.1f tok/s | experts of a layer %.1f (%lld to %lld) | %.2f GB, bound %.3f ms, "
               "%.1f %% reached\n",
               static_cast<long long>(num_streams), seconds * 1e3, static_cast<double>(num_streams) / seconds, work.mean_experts,
-              static_cast<long long>(work.min_experts), static_cast<long long>(work.max_experts), work.num_bytes * 1e-9,
+              static_cast<long long>(work.min_experts), static_cast<long long>(work.max_experts),
+              (work.num_bytes - work.num_host_bytes) * 1e-9,
               bound * 1e3, 100.0 * bound / seconds);
+  if (work.num_host_bytes > 0.0) return print_bus_bound(work.num_host_bytes, seconds, rates);
   print_decision_cost(benchmark, num_streams, seconds, stream);
 }
 
@@ -172,33 +201,56 @@ void measure_skipping(GpuDecoderBenchmark& benchmark, const PromptShape& prompts
   print_parts(skipped.parts);
 }
 
-void measure_prefills(GpuDecoderBenchmark& benchmark, const PromptShape& prompts, Stream& stream) {
-  const Prefill unskipped = measure_prefill(benchmark, prompts, kUnskipped);
-  const int64_t num_tokens = prompts.num_prompts * prompts.num_tokens;
+void print_prefill(const PromptShape& prompts, double seconds) {
   std::printf("prefill %lld x %lld: %.2f ms %.0f tok/s\n", static_cast<long long>(prompts.num_prompts),
-              static_cast<long long>(prompts.num_tokens), unskipped.seconds * 1e3,
-              static_cast<double>(num_tokens) / unskipped.seconds);
-  print_parts(unskipped.parts);
-  benchmark.verify_prefill(prompts, kDecidesOnly);
-  print_decision_cost(benchmark, num_tokens, unskipped.seconds, stream);
-  for (const double share : parse_shares()) measure_skipping(benchmark, prompts, share, unskipped);
+              static_cast<long long>(prompts.num_tokens), seconds * 1e3,
+              static_cast<double>(prompts.num_prompts * prompts.num_tokens) / seconds);
+}
+
+// Kernel by kernel nothing is staged, so parts would say nothing.
+void measure_staged_prefill(GpuDecoderBenchmark& benchmark, const PromptShape& prompts, const ReadRates& rates) {
+  benchmark.verify_prefill(prompts, kUnskipped);
+  const double seconds = benchmark.prefill_seconds(prompts, kUnskipped);
+  print_prefill(prompts, seconds);
+  print_bus_bound(benchmark.staged_bytes(), seconds, rates);
   std::fflush(stdout);
 }
 
-void measure_formats(const std::string& formats, double bytes_per_second, Stream& stream) {
-  const GpuDecoderConfig config = read_flags(formats);
+void measure_prefills(GpuDecoderBenchmark& benchmark, const PromptShape& prompts, Stream& stream) {
+  const Prefill unskipped = measure_prefill(benchmark, prompts, kUnskipped);
+  const int64_t num_tokens = prompts.num_prompts * prompts.num_tokens;
+  print_prefill(prompts, unskipped.seconds);
+  print_parts(unskipped.parts);
+  benchmark.verify_prefill(prompts, kDecidesOnly);
+  print_decision_cost(benchmark, num_tokens, unskipped.seconds, stream);
+  for (const double share : parse_skipped_shares()) measure_skipping(benchmark, prompts, share, unskipped);
+  std::fflush(stdout);
+}
+
+void measure_formats(const std::string& formats, double device_expert_share, const ReadRates& rates, Stream& stream) {
+  const GpuDecoderConfig config = read_flags(formats, device_expert_share);
   GpuDecoderBenchmark benchmark(config, stream);
-  std::printf("\n%s: weights %.2f GB\n", formats.c_str(), static_cast<double>(benchmark.weights().num_bytes()) * 1e-9);
+  std::printf("\n%s: weights %.2f GB", formats.c_str(), static_cast<double>(benchmark.weights().num_bytes()) * 1e-9);
+  const auto host_bytes = static_cast<double>(benchmark.weights().host_expert_bytes());
+  if (host_bytes > 0.0) std::printf(", and %.2f GB of experts on the host", host_bytes * 1e-9);
+  std::printf("\n");
   for (const int64_t num_streams : config.streams) {
-    measure_decode(benchmark, num_streams, bytes_per_second, stream);
+    measure_decode(benchmark, num_streams, rates, stream);
     std::fflush(stdout);
   }
-  for (const PromptShape& prompts : config.prompts) measure_prefills(benchmark, prompts, stream);
+  for (const PromptShape& prompts : config.prompts) {
+    if (host_bytes > 0.0) {
+      measure_staged_prefill(benchmark, prompts, rates);
+    } else {
+      measure_prefills(benchmark, prompts, stream);
+    }
+  }
 }
 
 void run() {
-  parse_shares();
-  for (const std::string& formats : parts_of(FLAGS_formats)) read_flags(formats);
+  parse_skipped_shares();
+  parse_device_expert_shares();
+  for (const std::string& formats : parts_of(FLAGS_formats)) read_flags(formats, 1.0);
   if (num_gpus() == 0) throw DeviceError("no GPU in this machine; gpu_model_perf needs one");
   Stream stream(Device::cuda(0));
   const double copied = copy_bytes_per_second(stream), read = read_bytes_per_second(stream);
@@ -206,7 +258,11 @@ void run() {
               "the head; bounds are bytes over the higher rate\n"
               "bytes of a decode step: dense weights, head, and the different experts counted in each layer\n",
               copied * 1e-12, read * 1e-12);
-  for (const std::string& formats : parts_of(FLAGS_formats)) measure_formats(formats, std::max(copied, read), stream);
+  const ReadRates rates{std::max(copied, read), host_copy_bytes_per_second(stream)};
+  std::printf("bus: %.1f GB/s by a copy from page-locked host memory\n", rates.bus * 1e-9);
+  for (const std::string& formats : parts_of(FLAGS_formats)) {
+    for (const double share : parse_device_expert_shares()) measure_formats(formats, share, rates, stream);
+  }
 }
 
 }  // namespace
