@@ -23,6 +23,16 @@ PairScores tail_scores(std::vector<float> shares, float beta) {
   return {std::move(shares), beta};
 }
 
+// Each share, larger the less its expert is like the first; the first's own, and what is like it in nothing, as they are.
+PairScores similar_scores(const PairShares& shares, const TokenRules& rules) {
+  std::vector<float> scores;
+  for (size_t slot = 0; slot < shares.pairs().num_slots(); ++slot) {
+    const float similarity = similarity_to_first(shares, rules, slot);
+    scores.push_back(slot > 0 && similarity > 0.0f ? shares[slot] / similarity : shares[slot]);
+  }
+  return {std::move(scores), rules.beta * shares[0]};
+}
+
 }  // namespace
 
 PairScores pair_scores(const OperatingPoint& point, const RoutedToken& token) {
@@ -36,6 +46,8 @@ PairScores pair_scores(const OperatingPoint& point, const RoutedToken& token) {
       return tail_scores(shares_of(shares), rules.beta);
     case PairRule::kRelative:
       return {shares_of(shares), rules.beta * shares[0]};
+    case PairRule::kSimilar:
+      return similar_scores(shares, rules);
     case PairRule::kTopK:
       break;
   }

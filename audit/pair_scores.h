@@ -22,7 +22,8 @@ struct PairScores {
   float threshold = 0.0f;     // a score under it is skipped, exceptions aside (OperatingPoint::protect_top1 and others)
 };
 
-// kScore: alpha · scale · p and tau. kTailMass: what is left from a slot on, and beta. kRelative: p and beta · p_1. kTopK
+// kScore: alpha · scale · p and tau. kTailMass: what is left from a slot on, and beta. kRelative: p and beta · p_1.
+// kSimilar: p / similarity and beta · p_1. kTopK
 // compares nothing; its threshold is the number of slots kept. A token that no rule may touch has neither.
 PairScores pair_scores(const OperatingPoint& point, const RoutedToken& token);
 

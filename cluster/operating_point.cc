@@ -31,6 +31,10 @@ bool destination_rule_is_off(const OperatingPoint& point) {
   });
 }
 
+bool has_batch_rule(const OperatingPoint& point) {
+  return point.rank_capacity > 0.0f || point.decode_base_k > 0 || point.decode_rank_experts > 0;
+}
+
 bool bypasses_no_layer(const OperatingPoint& point) {
   return std::ranges::all_of(point.identity_bypass, [](const std::vector<uint8_t>& layers) {
     return std::ranges::all_of(layers, [](uint8_t bypass) { return bypass == 0; });
@@ -47,6 +51,7 @@ void visit_fields(Point& point, Visitor& visit) {
   visit(point.kept_k);
   for (auto& values : point.beta) visit(values);
   visit(point.expert_scale);
+  visit(point.expert_similarity);
   visit(point.tau_dst);
   visit(point.destination_score);
   visit(point.exempt_local);
@@ -55,6 +60,7 @@ void visit_fields(Point& point, Visitor& visit) {
   visit(point.decode_rank_experts);
   visit(point.protect_top1);
   visit(point.protect_margin);
+  visit(point.protect_attention);
   visit(point.renormalize);
   for (auto& values : point.identity_bypass) visit(values);
 }
@@ -97,7 +103,7 @@ struct FieldReader {
 };
 
 void check_enumerators(const OperatingPoint& point) {
-  if (point.pair_rule <= PairRule::kRelative && point.destination_score <= DestinationScore::kSum) return;
+  if (point.pair_rule <= PairRule::kSimilar && point.destination_score <= DestinationScore::kSum) return;
   throw CommError("malformed level table: a rule has no such value; do all ranks run the same build?");
 }
 
@@ -110,7 +116,7 @@ nlohmann::json described(const OperatingPoint& point) {
 }  // namespace
 
 bool OperatingPoint::skips_nothing() const {
-  return pair_rule_is_off(*this) && destination_rule_is_off(*this) && !depends_on_batch() && bypasses_no_layer(*this);
+  return pair_rule_is_off(*this) && destination_rule_is_off(*this) && !has_batch_rule(*this) && bypasses_no_layer(*this);
 }
 
 bool OperatingPoint::depends_on_placement() const {
@@ -118,7 +124,7 @@ bool OperatingPoint::depends_on_placement() const {
 }
 
 bool OperatingPoint::depends_on_batch() const {
-  return rank_capacity > 0.0f || decode_base_k > 0 || decode_rank_experts > 0;
+  return has_batch_rule(*this) || (protect_attention > 0.0f && !skips_nothing());
 }
 
 PlacementWorld placement_world(const ClusterTopology& topology) {

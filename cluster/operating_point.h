@@ -22,7 +22,8 @@ enum class PairRule : uint8_t {
   kScore,     // skip iff alpha[class][layer] · scale[layer][expert] · p < tau (MoDES, eq. 3 and 5)
   kTopK,      // keep the first `kept_k`; a fraction keeps one more for that share of the tokens
   kTailMass,  // skip j, j + 1, ... of the smallest j with Σ_{u >= j} p_u < beta[class][layer] (NAEE for k > 2; adaptive k)
-  kRelative,  // skip j iff p_j < beta[class][layer] · p_1 (NAEE for k = 2, AdapMoE; DiEP where experts are alike)
+  kRelative,  // skip j iff p_j < beta[class][layer] · p_1 (NAEE for k = 2, AdapMoE)
+  kSimilar,   // skip j > 1 iff p_j < beta[class][layer] · similarity[layer][expert of 1][expert of j] · p_1 (DiEP)
 };
 
 // What a token's pairs at one destination are worth together.
@@ -42,8 +43,9 @@ struct OperatingPoint {
   std::array<float, kNumSkippableClasses> tau = {0.0f, 0.0f};
   std::optional<float> tau_generated = {};                          // of text that was generated; absent: tau
   std::array<float, kNumSkippableClasses> kept_k = {0.0f, 0.0f};  // kTopK; 0: all
-  std::array<std::vector<float>, kNumSkippableClasses> beta = {};   // [class][MoE layer], kTailMass and kRelative; empty: 0
+  std::array<std::vector<float>, kNumSkippableClasses> beta = {};   // [class][MoE layer]; empty: 0; not kScore, kTopK
   std::vector<float> expert_scale = {};                             // [MoE layer · num_experts], kScore; empty: 1
+  std::vector<float> expert_similarity = {};  // [MoE layer · num_experts · num_experts], kSimilar; 1 is a layer's mean
 
   std::array<std::array<float, kNumHops>, kNumSkippableClasses> tau_dst{};  // destination rule; 0 for the local hop, always
   DestinationScore destination_score = DestinationScore::kSumOfSquares;
@@ -55,6 +57,8 @@ struct OperatingPoint {
 
   bool protect_top1 = false;   // a token keeps its first expert
   float protect_margin = 0.0f;  // a token with p_1 − p_2 under it keeps all (rare cases)
+  // Of a prompt's tokens in a step, this share keeps all: those with the largest |x|_1 · attention received (MC-MoE).
+  float protect_attention = 0.0f;
   bool renormalize = false;    // survivors' weights sum to what they were before
 
   // Layers whose experts return their input instead, for calibration by the released MoDES code's convention; not in files.
@@ -62,7 +66,8 @@ struct OperatingPoint {
 
   bool skips_nothing() const;
   bool depends_on_placement() const;  // destination rule, exempt_local, or a limit for each rank
-  bool depends_on_batch() const;      // a rule of capacities or of decode batches
+  // A rule of capacities or of decode batches, or protect_attention, which sees a prompt as far as one step takes it.
+  bool depends_on_batch() const;
   bool operator==(const OperatingPoint&) const = default;
 };
 
@@ -103,9 +108,10 @@ LevelTable unskipped_levels(int num_moe_layers);
 
 // Reads operating_point.json (becomes level 1) or frontier.json (its "levels" become 0..n; its level 0 must skip nothing).
 // Keys have the names of the fields above; only alpha and, for the rule "score", tau are required:
-//   "pair_rule": "score" | "top_k" | "tail_mass" | "relative"
+//   "pair_rule": "score" | "top_k" | "tail_mass" | "relative" | "similar"
 //   "alpha", "beta": {"text": [MoE layers], "vision": [..]}      "tau", "kept_k": {"text": x, "vision": y}
-//   "expert_scale": [MoE layers · experts]                       "tau_dst": {"text": {"node": a, "network": b}, "vision": ..}
+//   "expert_scale": [MoE layers · experts]                       "expert_similarity": [MoE layers · experts · experts]
+//   "tau_dst": {"text": {"node": a, "network": b}, "vision": ..}
 //   "destination_score": "sum_of_squares" | "sum"                the rest: one number or true / false
 // and in the file beside "version": "model_fingerprint", "placement": {"ranks": R, "ranks_per_node": N}; a level of a frontier
 // may hold "measured", which is for people and for the search.

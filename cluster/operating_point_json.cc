@@ -18,12 +18,13 @@ constexpr double kAlphaSumTolerance = 1e-3;
 constexpr double kMaxTau = 1000.0;  // the score is at most 1, so anything over 1 skips every pair already
 constexpr double kMaxBeta = 1000.0;
 constexpr double kMaxExpertScale = 1e6;
+constexpr double kMaxExpertSimilarity = 1e6;
 constexpr double kMaxRankCapacity = 1e6;
 constexpr int64_t kMaxKeptExperts = 1 << 16;
 constexpr int64_t kMaxRanks = 1 << 16;
 constexpr size_t kMaxLevels = 256;  // a token carries its level in one byte
 
-constexpr std::array<std::string_view, 4> kPairRuleNames = {"score", "top_k", "tail_mass", "relative"};
+constexpr std::array<std::string_view, 5> kPairRuleNames = {"score", "top_k", "tail_mass", "relative", "similar"};
 constexpr std::array<std::string_view, 2> kDestinationScoreNames = {"sum_of_squares", "sum"};
 
 std::string class_name(size_t token_class) { return std::string(kTokenClassNames[token_class]); }
@@ -120,16 +121,29 @@ std::array<std::vector<float>, kNumSkippableClasses> read_betas(const JsonFields
   return betas;
 }
 
+[[noreturn]] void fail_size(const JsonFields& fields, const std::string& key, size_t found, const ModelIdentity& model) {
+  fields.fail(key, "has " + std::to_string(found) + " numbers but the model has " + std::to_string(model.num_moe_layers) +
+                       " MoE layers of " + std::to_string(model.num_experts) + " experts");
+}
+
 std::vector<float> read_expert_scale(const JsonFields& fields, const ModelIdentity& model) {
   const std::vector<double> values = fields.optional_numbers("expert_scale", 0.0, kMaxExpertScale);
   const auto num_layers = static_cast<size_t>(std::max(model.num_moe_layers, 1));
   const size_t expected = num_layers * static_cast<size_t>(model.num_experts);
   const bool fits = model.num_experts > 0 ? values.size() == expected : values.size() % num_layers == 0;
-  if (!values.empty() && !fits) {
-    fields.fail("expert_scale", "has " + std::to_string(values.size()) + " numbers but the model has " +
-                                    std::to_string(model.num_moe_layers) + " MoE layers of " +
-                                    std::to_string(model.num_experts) + " experts");
-  }
+  if (!values.empty() && !fits) fail_size(fields, "expert_scale", values.size(), model);
+  return {values.begin(), values.end()};
+}
+
+size_t side_of_square(size_t area) { return static_cast<size_t>(std::lround(std::sqrt(static_cast<double>(area)))); }
+
+// A square for each layer.
+std::vector<float> read_expert_similarity(const JsonFields& fields, const ModelIdentity& model) {
+  const std::vector<double> values = fields.optional_numbers("expert_similarity", 0.0, kMaxExpertSimilarity);
+  const auto num_layers = static_cast<size_t>(std::max(model.num_moe_layers, 1));
+  const auto side = model.num_experts > 0 ? static_cast<size_t>(model.num_experts) : side_of_square(values.size() / num_layers);
+  if (values.empty()) fields.fail("expert_similarity", "is missing; expected the numbers of 'skipper experts'");
+  if (values.size() != num_layers * side * side) fail_size(fields, "expert_similarity", values.size(), model);
   return {values.begin(), values.end()};
 }
 
@@ -142,7 +156,8 @@ void refuse_keys_of_other_rules(const JsonFields& fields, PairRule rule) {
   refuse("tau", {PairRule::kScore});
   refuse("tau_generated", {PairRule::kScore});
   refuse("kept_k", {PairRule::kTopK});
-  refuse("beta", {PairRule::kTailMass, PairRule::kRelative});
+  refuse("beta", {PairRule::kTailMass, PairRule::kRelative, PairRule::kSimilar});
+  refuse("expert_similarity", {PairRule::kSimilar});
 }
 
 void read_pair_rule(const JsonFields& fields, const ModelIdentity& model, OperatingPoint& point) {
@@ -163,6 +178,10 @@ void read_pair_rule(const JsonFields& fields, const ModelIdentity& model, Operat
     case PairRule::kTailMass:
     case PairRule::kRelative:
       point.beta = read_betas(fields, model.num_moe_layers);
+      break;
+    case PairRule::kSimilar:
+      point.beta = read_betas(fields, model.num_moe_layers);
+      point.expert_similarity = read_expert_similarity(fields, model);
       break;
   }
 }
@@ -204,6 +223,7 @@ OperatingPoint read_point(const JsonFields& fields, const ModelIdentity& model) 
   point.exempt_local = fields.optional_bool("exempt_local", false);
   point.protect_top1 = fields.optional_bool("protect_top1", false);
   point.protect_margin = static_cast<float>(fields.optional_number("protect_margin", 0.0, 0.0, 1.0));
+  point.protect_attention = static_cast<float>(fields.optional_number("protect_attention", 0.0, 0.0, 1.0));
   point.renormalize = fields.optional_bool("renormalize", false);
   return point;
 }
@@ -258,7 +278,8 @@ void write_pair_rule(const OperatingPoint& point, json& fields) {
   if (point.pair_rule == PairRule::kScore) fields["tau"] = by_class(point.tau);
   if (point.pair_rule == PairRule::kScore && point.tau_generated) fields["tau_generated"] = *point.tau_generated;
   if (point.pair_rule == PairRule::kTopK) fields["kept_k"] = by_class(point.kept_k);
-  if (point.pair_rule == PairRule::kTailMass || point.pair_rule == PairRule::kRelative) fields["beta"] = by_class(point.beta);
+  if (point.pair_rule >= PairRule::kTailMass) fields["beta"] = by_class(point.beta);
+  if (point.pair_rule == PairRule::kSimilar) fields["expert_similarity"] = point.expert_similarity;
   if (!point.expert_scale.empty()) fields["expert_scale"] = point.expert_scale;
 }
 
@@ -281,6 +302,7 @@ json to_json(const OperatingPoint& point) {
   write_unless_default("decode_rank_experts", point.decode_rank_experts, defaults.decode_rank_experts);
   write_unless_default("protect_top1", point.protect_top1, defaults.protect_top1);
   write_unless_default("protect_margin", point.protect_margin, defaults.protect_margin);
+  write_unless_default("protect_attention", point.protect_attention, defaults.protect_attention);
   write_unless_default("renormalize", point.renormalize, defaults.renormalize);
   return fields;
 }

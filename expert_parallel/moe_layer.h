@@ -75,6 +75,9 @@ class MoeLayer {
   // Off by default.
   void set_routing_observer(RoutingObserver observer) { observer_ = std::move(observer); }
 
+  // Which levels there are now.
+  const LevelTable& levels() const { return context_.skipping.levels; }
+
   // out = Σ over the experts that run of weight · expert(hidden), exactly 0 for a token without any, plus hidden for a token
   // whose level bypasses the layer by identity.
   // hidden [T, H] f32 · out [T, H] f32, overwritten; may not overlap hidden

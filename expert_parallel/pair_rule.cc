@@ -40,6 +40,11 @@ size_t tail_begin(const PairShares& shares, float beta) {
   return begin;
 }
 
+// Whether the first expert says what this one would, for what little it has to say.
+bool is_like_first(const PairShares& shares, const TokenRules& rules, size_t slot) {
+  return slot > 0 && shares[slot] < rules.beta * similarity_to_first(shares, rules, slot) * shares[0];
+}
+
 }  // namespace
 
 void apply_pair_rule(const PairShares& shares, const TokenRules& rules, const Destinations& destinations,
@@ -64,6 +69,9 @@ void apply_pair_rule(const PairShares& shares, const TokenRules& rules, const De
       break;
     case PairRule::kRelative:
       if (rules.beta > 0.0f) skip_where([&](size_t slot) { return shares[slot] < rules.beta * shares[0]; });
+      break;
+    case PairRule::kSimilar:
+      if (rules.beta > 0.0f) skip_where([&](size_t slot) { return is_like_first(shares, rules, slot); });
       break;
   }
 }

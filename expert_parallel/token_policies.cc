@@ -11,6 +11,7 @@ TokenPolicies TokenPolicies::defaults(int64_t num_tokens) {
                          .level = Tensor::zeros({num_tokens}, DType::kU8),
                          .phase = Tensor::zeros({num_tokens}, DType::kU8),
                          .step_token = Tensor::empty({num_tokens}, DType::kI32),
+                         .keeps_all = {},
                          .usage = Tensor::zeros({num_tokens, kNumUsageColumns}, DType::kI32)};
   const auto tokens = policies.step_token.span<int32_t>();
   std::iota(tokens.begin(), tokens.end(), 0);
@@ -22,6 +23,7 @@ TokenPolicies TokenPolicies::first(int64_t count) const {
           .level = level.first(count),
           .phase = phase.first(count),
           .step_token = step_token.first(count),
+          .keeps_all = keeps_all.defined() ? keeps_all.first(count) : Tensor(),
           .usage = usage};
 }
 

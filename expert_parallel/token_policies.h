@@ -27,9 +27,11 @@ struct TokenPolicies {
   Tensor level;        // [T] u8, index in the LevelTable
   Tensor phase;        // [T] u8, TokenPhase
   Tensor step_token;   // [T] i32, row of `usage`
+  Tensor keeps_all;    // [T] u8, 1 where no rule may take a pair in the layer that runs now; undefined: nowhere
   mutable Tensor usage;  // [tokens of the step, kNumUsageColumns] i32; a tally, to which the layers only add
 
   int64_t num_tokens() const { return token_class.num_elements(); }
+  bool keeps_all_pairs(int64_t row) const { return keeps_all.defined() && keeps_all.data<uint8_t>()[row] != 0; }
   void add_usage(int64_t row, UsageColumn column, int32_t count) const {
     usage.row<int32_t>(step_token.data<int32_t>()[row])[static_cast<size_t>(column)] += count;
   }

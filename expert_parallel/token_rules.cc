@@ -16,10 +16,10 @@ float value_of_layer(const std::vector<float>& values, size_t layer) {
   return values[layer];
 }
 
-std::span<const float> scale_of_layer(const OperatingPoint& point, size_t layer) {
-  if (point.expert_scale.empty()) return {};
-  const size_t num_experts = point.expert_scale.size() / point.alpha[0].size();
-  return std::span(point.expert_scale).subspan(layer * num_experts, num_experts);
+// Of a table with equally many numbers for each layer; empty of an empty one.
+std::span<const float> part_of_layer(const OperatingPoint& point, const std::vector<float>& table, size_t layer) {
+  const size_t per_layer = table.size() / point.alpha[0].size();
+  return std::span(table).subspan(layer * per_layer, per_layer);
 }
 
 float tau_of(const OperatingPoint& point, const TokenKind& kind) {
@@ -78,7 +78,8 @@ TokenRules token_rules(const OperatingPoint& point, const TokenKind& kind) {
           .tau = tau_of(point, kind),
           .kept_k = point.kept_k[c],
           .beta = value_of_layer(point.beta[c], layer),
-          .expert_scale = scale_of_layer(point, layer),
+          .expert_scale = part_of_layer(point, point.expert_scale, layer),
+          .expert_similarity = part_of_layer(point, point.expert_similarity, layer),
           .tau_dst = point.tau_dst[c],
           .destination_score = point.destination_score,
           .rank_capacity = point.rank_capacity,
@@ -99,6 +100,15 @@ float pair_score(const PairShares& shares, const TokenRules& rules, size_t slot)
   return score * rules.expert_scale[expert];
 }
 
+float similarity_to_first(const PairShares& shares, const TokenRules& rules, size_t slot) {
+  const std::span<const int32_t> ids = shares.pairs().ids;
+  const auto num_experts = static_cast<size_t>(std::lround(std::sqrt(static_cast<double>(rules.expert_similarity.size()))));
+  if (ids[0] == kNoExpert || ids[slot] == kNoExpert) return 0.0f;
+  const size_t index = static_cast<size_t>(ids[0]) * num_experts + static_cast<size_t>(ids[slot]);
+  CHECK_LT(index, rules.expert_similarity.size());
+  return rules.expert_similarity[index];
+}
+
 bool keeps_all_pairs(const PairShares& shares, const TokenRules& rules) {
   if (rules.skip_nothing() || !shares.are_numbers()) return true;
   if (rules.protect_margin == 0.0f || shares.pairs().num_slots() == 0) return false;
@@ -117,6 +127,8 @@ BatchRules::BatchRules(const LevelTable& levels, int moe_layer, const TokenPolic
 }
 
 const TokenRules& BatchRules::of(int64_t token) {
+  static const TokenRules kNone;
+  if (policies_.keeps_all_pairs(token)) return kNone;
   const uint32_t level = policies_.level.data<uint8_t>()[token];
   const uint32_t token_class = policies_.token_class.data<uint8_t>()[token];
   const uint32_t phase = policies_.phase.data<uint8_t>()[token];

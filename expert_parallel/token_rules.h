@@ -60,6 +60,7 @@ struct TokenRules {
   float kept_k = 0.0f;
   float beta = 0.0f;
   std::span<const float> expert_scale;  // of the layer, by expert; empty: 1
+  std::span<const float> expert_similarity;  // of the layer, a square; empty unless kSimilar
   std::array<float, kNumHops> tau_dst{};
   DestinationScore destination_score = DestinationScore::kSumOfSquares;
   float rank_capacity = 0.0f;
@@ -85,6 +86,9 @@ TokenRules token_rules(const OperatingPoint& point, const TokenKind& kind);
 
 // alpha · p · scale of a slot: what the pair rule compares with tau, and the order in which full ranks lose pairs.
 float pair_score(const PairShares& shares, const TokenRules& rules, size_t slot);
+
+// How alike the expert of a slot is to the token's first; 0 where there is none.
+float similarity_to_first(const PairShares& shares, const TokenRules& rules, size_t slot);
 
 // Whether the token is out of reach of every rule: nothing to skip, a rare case (protect_margin), or weights that are no numbers.
 bool keeps_all_pairs(const PairShares& shares, const TokenRules& rules);

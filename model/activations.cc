@@ -40,6 +40,7 @@ Activations::Activations(const ModelConfig& config, const StepLimits& limits)
   k = Tensor::empty({rows, kv.kv_heads, kv.key_dim}, DType::kF32);
   v = Tensor::empty({rows, kv.kv_heads, kv.value_dim}, DType::kF32);
   attended = Tensor::empty({rows, config.attention.num_heads, kv.value_dim}, DType::kF32);
+  keeps_all = Tensor::zeros({rows}, DType::kU8);
   sublayer_output = Tensor::empty({rows, config.hidden_size}, DType::kF32);
   const int64_t dense_rows = config.num_moe_layers() < config.num_layers() ? rows : 0;
   activated = Tensor::empty({dense_rows, config.dense_intermediate_size}, DType::kF32);

@@ -39,6 +39,8 @@ struct Activations {
   Tensor v;         // [T, kv_heads, D] f32
   Tensor attended;  // [T, heads, D] f32
 
+  Tensor keeps_all;  // [T] u8, TokenPolicies::keeps_all of the layer that runs
+
   Tensor sublayer_output;  // [T, H] f32, what attention or feed-forward add to the residual stream
 
   // Dense feed-forward layers; no rows when the model has none.

@@ -15,6 +15,8 @@ void project_to_heads(const Tensor& x, const PackedLinear& weights, const Tensor
   linear(x, weights, flat, stream);
 }
 
+float score_scale(const AttentionConfig& config) { return 1.0f / std::sqrt(static_cast<float>(config.kv.key_dim)); }
+
 }  // namespace
 
 AttentionLayer::AttentionLayer(const ModelConfig& config, AttentionWeights weights)
@@ -38,10 +40,16 @@ void AttentionLayer::attend(const DecoderRows& rows, const KvView& view, const P
   rms_norm_rope(q, {weights_.q_norm, norm_epsilon_}, rows.angles, stream);
 
   Tensor attended = activations.attended.first(num_rows);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(config_.kv.key_dim));
-  paged_attention({q, rows.sequence_index, rows.positions, view.block_tables, scale}, cache, attended, stream);
+  paged_attention({q, rows.sequence_index, rows.positions, view.block_tables, score_scale(config_)}, cache, attended, stream);
   Tensor output = activations.sublayer_output.first(num_rows);
   linear(attended.reshaped({num_rows, config_.num_heads * config_.kv.value_dim}), weights_.o, output, stream);
+}
+
+void AttentionLayer::received(const DecoderRows& rows, const RowRange& range, const StepAttention& step,
+                              std::span<float> received) const {
+  const Tensor q = step.activations.q.first(rows.num_rows());
+  attention_received({q, rows.sequence_index, rows.positions, step.view.block_tables, score_scale(config_)}, step.cache, range,
+                     received, step.stream);
 }
 
 }  // namespace skipper

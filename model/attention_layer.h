@@ -1,6 +1,9 @@
 // Grouped-query attention of one decoder layer with normalised queries and keys, over a paged KV cache.
 #pragma once
 
+#include <span>
+
+#include "kernels/attention_received.h"
 #include "model/activations.h"
 #include "model/kv_cache.h"
 #include "model/model_config.h"
@@ -15,6 +18,14 @@ struct KvView {
   const Tensor& block_tables;  // [S, max_blocks_per_sequence] i32
 };
 
+// What attend() had, and left.
+struct StepAttention {
+  const KvView& view;
+  const PagedKv& cache;
+  const Activations& activations;
+  Stream& stream;
+};
+
 // Keys and values are written apart from reading them: in the last layer all tokens write, but only few attend.
 class AttentionLayer {
  public:
@@ -26,6 +37,8 @@ class AttentionLayer {
   // activations.sublayer_output = attention(rows.normed). The rows' own K and V are in the cache.
   void attend(const DecoderRows& rows, const KvView& view, const PagedKv& cache, Activations& activations,
               Stream& stream) const;
+  // After attend(): the attention that some of its rows get from those after them.
+  void received(const DecoderRows& rows, const RowRange& range, const StepAttention& step, std::span<float> received) const;
 
  private:
   AttentionConfig config_;

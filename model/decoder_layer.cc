@@ -2,6 +2,7 @@
 
 #include <glog/logging.h>
 
+#include "expert_parallel/important_tokens.h"
 #include "kernels/elementwise.h"
 #include "kernels/expert_products.h"
 #include "kernels/rms_norm.h"
@@ -27,8 +28,21 @@ void DecoderLayer::update(DecoderRows& rows, const PagedKv& cache, const StepCon
   attention_.attend(rows, step.kv, cache, step.activations, step.stream);
   observe(MatrixInput::kAttentionOutput, step.activations.attended.first(rows.num_rows()), step.stream);
   add_rms_norm(output, {weights_.post_attention_norm, norm_epsilon_}, rows.hidden, rows.normed, step.stream);
+  mark_important(rows, cache, step);
   feed_forward(rows, output, step);
   add(output, rows.hidden, step.stream);
+}
+
+// Costs a look at the levels unless one of them asks for it.
+void DecoderLayer::mark_important(DecoderRows& rows, const PagedKv& cache, const StepContext& step) const {
+  rows.policies.keeps_all = {};
+  if (!moe_ || !any_token_is_protected_by_attention(moe_->levels(), rows.policies)) return;
+  Tensor marks = step.activations.keeps_all.first(rows.num_rows());
+  const auto received = [&](const RowRange& range, std::span<float> out) {
+    attention_.received(rows, range, {step.kv, cache, step.activations, step.stream}, out);
+  };
+  mark_important_tokens({moe_->levels(), rows.policies, rows.sequence_index, rows.normed}, received, marks.span<uint8_t>());
+  rows.policies.keeps_all = marks;
 }
 
 void DecoderLayer::feed_forward(const DecoderRows& rows, Tensor& output, const StepContext& step) const {

@@ -40,6 +40,7 @@ class DecoderLayer {
 
  private:
   void observe(MatrixInput input, const Tensor& rows, Stream& stream) const;
+  void mark_important(DecoderRows& rows, const PagedKv& cache, const StepContext& step) const;
   void feed_forward(const DecoderRows& rows, Tensor& output, const StepContext& step) const;
 
   float norm_epsilon_;

@@ -61,6 +61,8 @@ void write_scale(const OperatingPoint& point, int moe_layer, std::span<float> sc
 void require_rules_of_gpu(const LevelTable& levels) {
   for (size_t level = 0; level < levels.levels.size(); ++level) {
     const OperatingPoint& point = levels.levels[level];
+    refuse(point.pair_rule == PairRule::kSimilar, level, "expert_similarity");
+    refuse(point.protect_attention > 0.0f, level, "protect_attention");
     refuse(point.rank_capacity > 0.0f, level, "rank_capacity");
     refuse(point.decode_base_k > 0, level, "decode_base_k");
     refuse(point.decode_rank_experts > 0, level, "decode_rank_experts");

@@ -13,7 +13,7 @@ namespace skipper::cuda {
 inline constexpr int64_t kMaxDeviceLevels = 256;
 
 // Throws InvalidRequest naming level and key: rules that look at the whole batch (rank_capacity, decode_base_k,
-// decode_rank_experts) and identity_bypass run on the CPU only.
+// decode_rank_experts), protect_attention, the pair rule "similar" and identity_bypass run on the CPU only.
 void require_rules_of_gpu(const LevelTable& levels);
 
 struct SkipTableShape {

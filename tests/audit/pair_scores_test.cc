@@ -63,6 +63,17 @@ TEST(PairScores, RelativeRuleComparesWithTheFirst) {
   EXPECT_FLOAT_EQ(scores.threshold, 0.15f);
 }
 
+TEST(PairScores, SimilarRuleComparesWithTheFirstAsFarAsTheyAreAlike) {
+  OperatingPoint similar = point(PairRule::kSimilar);
+  similar.expert_similarity.assign(2 * 3 * 3, 1.0f);
+  similar.expert_similarity[9 + 2 * 3 + 0] = 0.5f;  // layer 1: expert 2 and expert 0
+  const PairScores scores = pair_scores(similar, token(TokenClass::kText));
+  EXPECT_THAT(scores.scores, ElementsAre(FloatEq(0.75f), FloatEq(0.5f)));
+  EXPECT_FLOAT_EQ(scores.threshold, 0.15f);
+  similar.expert_similarity[9 + 2 * 3 + 0] = 0.0f;
+  EXPECT_THAT(pair_scores(similar, token(TokenClass::kText)).scores, ElementsAre(FloatEq(0.75f), FloatEq(0.25f)));
+}
+
 TEST(PairScores, TopKAndProtectedTokensCompareNothing) {
   EXPECT_THAT(pair_scores(point(PairRule::kTopK), token(TokenClass::kText)).scores, IsEmpty());
   EXPECT_EQ(pair_scores(point(PairRule::kTopK), token(TokenClass::kText)).threshold, 1.5f);

@@ -32,6 +32,12 @@ json point_with(const json& patch) {
   return point;
 }
 
+json similar_point_with(const json& patch) {
+  json point = point_with({{"pair_rule", "similar"}, {"tau", nullptr}, {"beta", json::object()}});
+  point.merge_patch(patch);
+  return point;
+}
+
 json valid_frontier() {
   json unskipped = point_with({{"tau", {{"text", 0}, {"vision", 0}}}});
   json skipping = valid_point();
@@ -170,6 +176,21 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"NegativeTauGenerated", point_with({{"tau_generated", -0.1}}).dump(), "tau_generated: -0.1"},
         BadFile{"ScaleOfOtherExperts", point_with({{"expert_scale", {1, 1, 1, 1, 1}}}).dump(),
                 "expert_scale: has 5 numbers but the model has 4 MoE layers"},
+        BadFile{"NoSimilarity", similar_point_with(json::object()).dump(),
+                "expert_similarity: is missing; expected the numbers of 'skipper experts'"},
+        BadFile{"SimilarityThatIsNoSquare",
+                similar_point_with({{"expert_similarity", {1, 1, 1}}}).dump(),
+                "expert_similarity: has 3 numbers but the model has 4 MoE layers"},
+        BadFile{"NegativeSimilarity",
+                similar_point_with({{"expert_similarity", {1, 1, 1, -1}}}).dump(),
+                "expert_similarity: -1 is not a number from 0"},
+        BadFile{"SimilarityOfOtherRule", point_with({{"expert_similarity", {1, 1, 1, 1}}}).dump(),
+                "expert_similarity: has no meaning for pair_rule 'score'"},
+        BadFile{"BetaOfSimilarOfOtherLayers",
+                similar_point_with({{"beta", {{"vision", {0.1}}}}, {"expert_similarity", {1, 1, 1, 1}}}).dump(),
+                "beta: vision: has 1 numbers but the model has 4 MoE layers"},
+        BadFile{"ProtectedShareOverOne", point_with({{"protect_attention", 1.5}}).dump(), "protect_attention: 1.5"},
+        BadFile{"NegativeProtectedShare", point_with({{"protect_attention", -0.5}}).dump(), "protect_attention: -0.5"},
         BadFile{"CapacityUnderTheMean", point_with({{"rank_capacity", 0.9}}).dump(), "rank_capacity: must be 0"},
         BadFile{"NegativeDecodeK", point_with({{"decode_base_k", -1}}).dump(), "decode_base_k: -1"},
         BadFile{"FractionalRankExperts", point_with({{"decode_rank_experts", 1.5}}).dump(), "decode_rank_experts: expected"},
@@ -198,6 +219,7 @@ OperatingPoint full_point() {
   point.decode_rank_experts = 3;
   point.protect_top1 = true;
   point.protect_margin = 0.03f;
+  point.protect_attention = 0.02f / 3.0f;
   point.renormalize = true;
   return point;
 }
@@ -207,7 +229,8 @@ OperatingPoint with_rule(PairRule rule) {
   point.alpha = {std::vector(4, 0.25f), std::vector(4, 0.25f)};
   point.pair_rule = rule;
   if (rule == PairRule::kTopK) point.kept_k = {2.7f, 0.1f};
-  if (rule == PairRule::kTailMass || rule == PairRule::kRelative) point.beta[1] = {0.1f, 0.2f, 0.0f, 1.0f / 3.0f};
+  if (rule == PairRule::kSimilar) point.expert_similarity = std::vector(16, 1.0f / 3.0f);
+  if (rule >= PairRule::kTailMass) point.beta[1] = {0.1f, 0.2f, 0.0f, 1.0f / 3.0f};
   return point;
 }
 
@@ -219,14 +242,15 @@ json file_of(const OperatingPoint& point) {
 
 TEST(LevelTable, PointsReadBackToTheSameBitsAsTheyWereWritten) {
   const std::vector<OperatingPoint> points = {full_point(), with_rule(PairRule::kScore), with_rule(PairRule::kTopK),
-                                              with_rule(PairRule::kTailMass), with_rule(PairRule::kRelative)};
+                                              with_rule(PairRule::kTailMass), with_rule(PairRule::kRelative),
+                                              with_rule(PairRule::kSimilar)};
   for (const OperatingPoint& point : points) {
     EXPECT_EQ(load_levels(write(file_of(point).dump()), kModel).levels[1], point) << to_json(point).dump();
   }
 }
 
 TEST(LevelTable, MessagesBetweenRanksCarryEveryField) {
-  LevelTable table{.version = 7, .levels = {with_rule(PairRule::kRelative), full_point(), with_rule(PairRule::kTopK)}};
+  LevelTable table{.version = 7, .levels = {with_rule(PairRule::kSimilar), full_point(), with_rule(PairRule::kTopK)}};
   table.levels[2].identity_bypass[1] = {0, 1, 0, 0};
   std::vector<std::byte> bytes;
   encode(table, bytes);
@@ -253,7 +277,7 @@ TEST(LevelTable, DescriptionsTellBypassedLayersApart) {
 }
 
 TEST(OperatingPoint, SkipsNothingUntilARuleHasAThreshold) {
-  for (const PairRule rule : {PairRule::kScore, PairRule::kTopK, PairRule::kTailMass, PairRule::kRelative}) {
+  for (const PairRule rule : {PairRule::kScore, PairRule::kTopK, PairRule::kTailMass, PairRule::kRelative, PairRule::kSimilar}) {
     EXPECT_EQ(with_rule(rule).skips_nothing(), rule == PairRule::kScore);
   }
   OperatingPoint point = with_rule(PairRule::kScore);
@@ -277,6 +301,11 @@ TEST(OperatingPoint, KnowsWhetherOwnersAndNeighboursMatter) {
   OperatingPoint by_destination = with_rule(PairRule::kScore);
   by_destination.tau_dst[1][2] = 0.1f;
   EXPECT_TRUE(by_destination.depends_on_placement() && !by_destination.depends_on_batch());
+  by_destination.protect_attention = 0.02f;
+  EXPECT_TRUE(by_destination.depends_on_batch()) << "a prompt is seen as far as a step takes it";
+  OperatingPoint idle = with_rule(PairRule::kScore);
+  idle.protect_attention = 0.02f;
+  EXPECT_TRUE(idle.skips_nothing() && !idle.depends_on_batch()) << "nothing to protect from";
 }
 
 TEST(PlacementWorld, CountsTheRanksOfTheFullestNode) {

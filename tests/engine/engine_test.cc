@@ -115,6 +115,7 @@ TEST_P(EngineOnRanks, TauZeroIsBitEqualToNoSkippingAndMixedLevelsDoNotTouchLevel
   const std::vector<DrivenResult> unskipped = run_alone(options(), requests);
   DemoEngineOptions with_levels = options();
   with_levels.operating_points = {demo_operating_point(0.0f, 0.0f), demo_operating_point(0.05f, 0.05f)};
+  for (OperatingPoint& point : with_levels.operating_points) point.protect_attention = 0.1f;  // looks at prompts, takes nothing
   std::vector<GenerationRequest> mixed;
   for (const GenerationRequest& request : requests) {
     for (const uint8_t level : {0, 1, 2}) {

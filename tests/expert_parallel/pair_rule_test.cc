@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <random>
 
 #include "tests/expert_parallel/frozen_routing.h"
 
@@ -36,6 +37,20 @@ LevelTable beta_of(PairRule rule, float beta) {
     p.pair_rule = rule;
     p.beta = {std::vector<float>(kNumLayers, beta), std::vector<float>(kNumLayers, beta)};
   })});
+}
+
+// Experts of a layer are alike by 0 to 2, themselves as others.
+std::vector<float> random_similarity(uint32_t seed) {
+  std::mt19937 generator(seed);
+  std::vector<float> similarity(kNumLayers * kNumExperts * kNumExperts);
+  for (float& one : similarity) one = std::uniform_real_distribution<float>(0.0f, 2.0f)(generator);
+  return similarity;
+}
+
+LevelTable similar_of(float beta, const std::vector<float>& similarity) {
+  LevelTable levels = beta_of(PairRule::kSimilar, beta);
+  levels.levels[0].expert_similarity = similarity;
+  return levels;
 }
 
 TEST(PairRule, ScoresAreScaledByTheirExpert) {
@@ -145,11 +160,55 @@ TEST(PairRule, RelativeComparesWithTheFirstPair) {
   }
 }
 
+TEST(PairRule, ExpertsLikeTheFirstAreSkippedAtASmallerDistanceFromIt) {
+  const Frozen frozen = text_routing(200, 29);
+  const std::vector<float> similarity = random_similarity(1);
+  const float* of_layer = similarity.data() + kLayer * kNumExperts * kNumExperts;
+  for (const float beta : {0.2f, 0.7f, 3.0f}) {
+    const Skipped skipped = skip(frozen, similar_of(beta, similarity));
+    for (size_t t = 0; t < frozen.num_tokens(); ++t) {
+      EXPECT_TRUE(kept_slots(skipped, t)[0]);
+      for (size_t j = 1; j < kTopK; ++j) {
+        const auto pair = static_cast<size_t>(frozen.ids(t)[0]) * kNumExperts + static_cast<size_t>(frozen.ids(t)[j]);
+        const double limit = double{beta} * double{of_layer[pair]} * double{frozen.weights(t)[0]};
+        if (std::abs(double{frozen.weights(t)[j]} - limit) < 1e-5) continue;
+        EXPECT_EQ(kept_slots(skipped, t)[j], double{frozen.weights(t)[j]} > limit);
+      }
+    }
+  }
+}
+
+TEST(PairRule, SimilarExpertsAllOfOneMeasureAreTheRelativeRule) {
+  const Frozen frozen = text_routing(100, 31);
+  const std::vector<float> alike(kNumLayers * kNumExperts * kNumExperts, 1.0f);
+  for (const float beta : {0.0f, 0.1f, 0.5f, 0.99f}) {
+    const Skipped similar = skip(frozen, similar_of(beta, alike)), relative = skip(frozen, beta_of(PairRule::kRelative, beta));
+    for (size_t t = 0; t < frozen.num_tokens(); ++t) EXPECT_TRUE(std::ranges::equal(similar.ids(t), relative.ids(t)));
+  }
+}
+
+TEST(PairRule, RaisingBetaOfSimilarExpertsOnlyTakesPairs) {
+  const Frozen frozen = text_routing(100, 33);
+  const std::vector<float> similarity = random_similarity(2);
+  Skipped previous = skip(frozen, similar_of(0.0f, similarity));
+  EXPECT_EQ(total(previous.counters.pairs_skipped), 0);
+  EXPECT_EQ(previous.kept.expert_ids.bytes(), frozen.routing.expert_ids.bytes()) << "nothing to skip: the routing itself";
+  for (float beta = 0.05f; beta < 40.0f; beta *= 1.7f) {
+    const Skipped current = skip(frozen, similar_of(beta, similarity));
+    for (size_t t = 0; t < frozen.num_tokens(); ++t) {
+      for (size_t j = 0; j < kTopK; ++j) EXPECT_GE(kept_slots(previous, t)[j], kept_slots(current, t)[j]);
+    }
+    previous = current;
+  }
+  EXPECT_LT(total(previous.counters.pairs_run), 110) << "hardly more than the first of each";
+}
+
 TEST(PairRule, DecisionsBelongToTheTokenAlone) {
-  const Frozen frozen = random_routing(61, 4, 19);
+  const Frozen frozen = random_routing(61, 5, 19);
   LevelTable levels = kept_k_of(1.5f);
   for (const PairRule rule : {PairRule::kTailMass, PairRule::kRelative}) levels.levels.push_back(beta_of(rule, 0.3f).levels[0]);
   levels.levels.push_back(point({0.5f, 0.5f}, {0.1f, 0.05f}));
+  levels.levels.push_back(similar_of(0.5f, random_similarity(3)).levels[0]);
   const Skipped together = skip(frozen, levels);
   std::vector<size_t> reversed(frozen.num_tokens());
   for (size_t i = 0; i < reversed.size(); ++i) reversed[i] = reversed.size() - 1 - i;
@@ -215,7 +274,11 @@ TEST(PairRule, WeightsThatAreNoNumbersKeepTheirPairsUnderEveryRule) {
   everything.levels[0].decode_rank_experts = 1;
   everything.levels[0].renormalize = true;
   const Skipped skipped = skip(frozen, everything, {0, 1});
-  for (size_t t = 0; t < 3; ++t) EXPECT_TRUE(std::ranges::equal(skipped.ids(t), frozen.ids(t)));
+  const Skipped similar = skip(frozen, similar_of(9.0f, random_similarity(4)));
+  for (size_t t = 0; t < 3; ++t) {
+    EXPECT_TRUE(std::ranges::equal(skipped.ids(t), frozen.ids(t)));
+    EXPECT_TRUE(std::ranges::equal(similar.ids(t), frozen.ids(t)));
+  }
 }
 
 }  // namespace

@@ -54,6 +54,16 @@ TEST(RulesOfGpu, RefusesRulesOfTheBatchNamingLevelAndKey) {
   EXPECT_THAT(refusal(point), HasSubstr("level 1 uses identity_bypass"));
 }
 
+TEST(RulesOfGpu, RefusesSimilarExpertsAndAttentionNamingLevelAndKey) {
+  using testing::HasSubstr;
+  OperatingPoint point = plain_point();
+  point.pair_rule = PairRule::kSimilar;
+  EXPECT_THAT(refusal(point), HasSubstr("level 1 uses expert_similarity"));
+  point = plain_point();
+  point.protect_attention = 0.02f;
+  EXPECT_THAT(refusal(point), HasSubstr("level 1 uses protect_attention"));
+}
+
 class DeviceSkipTableTest : public GpuTest {
  protected:
   SkipRow row_at(const DeviceSkipTable& table, int layer, int64_t index) {
