@@ -4,11 +4,14 @@ import bisect
 import dataclasses
 import json
 import os
+import sys
 import typing
 
 from skipping_proof import expert_scale
 
 CLASSES = ("text", "vision")
+PROTECTED_SHARE = 0.02  # of a prompt's tokens, as MC-MoE
+LARGEST_BETA = 1000.0   # that an operating point may have
 
 
 class ScoreQuantiles:
@@ -68,6 +71,16 @@ def raw_alpha(calibration):
     return {name: [loss / sum(losses) for loss in losses] for name, losses in calibration["bypass_kl"].items()}
 
 
+def load_ratings(model):
+    """What `skipper experts` wrote of the model; without it the methods that need it are left out."""
+    path = os.path.join(model, "experts.json")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    print(f"diep and ace are left out: {path} is missing; 'skipper experts' writes it", file=sys.stderr)
+    return None
+
+
 def document(alpha, ranks=1, **fields):
     """An operating point as `skipper measure` reads it."""
     point = {"version": 1, "alpha": alpha, **fields}
@@ -89,6 +102,7 @@ class Methods:
         self.raw = Scores(calibration, raw_alpha(calibration))
         self.calibrated = Scores(calibration, calibration["alpha"])
         # 7 digits are more than a float32 has: the same text everywhere.
+        self.ratings = load_ratings(model)
         self.expert_scale = [float(f"{scale:.7g}") for scale in expert_scale.expert_scales(model, self.num_layers)]
 
     # Points
@@ -100,6 +114,18 @@ class Methods:
     def single_point(self, scores, share):
         tau = scores.pooled.at(share)
         return document(scores.alpha, tau={"text": tau, "vision": tau})
+
+    def both_views_point(self, shares, quantiles):
+        """Low by capacity and by response: by the larger of the two. The highest threshold takes all but the first."""
+        scale = [max(views) for views in zip(self.ratings["capacity"], self.ratings["response"])]
+        tau = {name: quantiles[name].at(share) * (1 + share * (max(scale) - 1)) for name, share in zip(CLASSES, shares)}
+        return document(self.plain.alpha, tau=tau, expert_scale=scale, protect_top1=True)
+
+    def similar_point(self, share):
+        """At one half DiEP's own threshold: the median of p_2 / p_1."""
+        multiple = share / (1 - share) if share < 1 else LARGEST_BETA
+        beta = {name: [min(multiple * median, LARGEST_BETA) for median in self.ratings["second_share"][name]] for name in CLASSES}
+        return document(self.plain.alpha, pair_rule="similar", beta=beta, expert_similarity=self.ratings["similarity"])
 
     def mass_point(self, rule, shares, **fields):
         beta = {name: [share] * self.num_layers for name, share in zip(CLASSES, shares)}
@@ -129,12 +155,28 @@ class Methods:
     def searched(self):
         return [method for method in self._table() if not self.only or method.name in self.only]
 
+    def _rated(self):
+        """Those that look at single experts."""
+        if not self.ratings:
+            return []
+        pooled = dict.fromkeys(CLASSES, self.plain.pooled)
+        return [
+            Method("diep", "relative to the first and their likeness (DiEP)", lambda t, v: self.similar_point(t)),
+            Method("ace", "one threshold on p by two views of the expert (ACE's kind)",
+                   lambda t, v: self.both_views_point((t, v), pooled)),
+            Method("ace_two", "two thresholds on p by two views of the expert",
+                   lambda t, v: self.both_views_point((t, v), self.plain.by_class), has_two=True),
+        ]
+
     def _table(self):
         two = lambda rule, **fields: lambda t, v: self.mass_point(rule, (t, v), **fields)
         score = lambda scores, **fields: lambda t, v: self.score_point(scores, (t, v), **fields)
         return [
             Method("relative", "relative to the first, renormalised (NAEE for k = 2)", two("relative", renormalize=True)),
             Method("naee", "tail mass, renormalised (NAEE)", two("tail_mass", renormalize=True)),
+            Method("mc_moe", "tail mass, renormalised, 2 % of tokens protected (MC-MoE)",
+                   two("tail_mass", renormalize=True, protect_attention=PROTECTED_SHARE)),
+            *self._rated(),
             Method("tail_mass", "tail mass, one threshold", two("tail_mass")),
             Method("adaptive_k", "tail mass by class (adaptive k)", two("tail_mass"), has_two=True),
             Method("single", "one threshold on p", lambda t, v: self.single_point(self.plain, t)),

@@ -77,7 +77,7 @@ def write_svg(folder, name, text):
 
 def pair_picture(results, y_title, values):
     """One threshold or rule on the left, two on the right; a few on both sides, to compare."""
-    two = ("dmt", "modes", "calibrated", "weights", "adaptive_k", "exempt", "destination")
+    two = ("dmt", "modes", "calibrated", "weights", "ace_two", "adaptive_k", "exempt", "destination")
     curve = lambda title: (title, [(100 * p.skipped, *values(p)) for p in results.of(title)])
     names = {p.title: p.name for p in results.points}
     left = [curve(title) for title in results.titles() if names[title] not in two or names[title] == "calibrated"]
