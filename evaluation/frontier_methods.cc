@@ -9,6 +9,7 @@
 namespace skipper {
 namespace {
 
+constexpr float kProtectedShare = 0.02f;  // of a prompt's tokens, as MC-MoE
 constexpr const char* kLadderMethod = "gmlg_dmt";
 
 // One threshold for both classes, at equal shares of all pairs.
@@ -57,6 +58,43 @@ std::vector<MethodPoint> tail_masses(const MethodInputs& inputs) {
     point.pair_rule = PairRule::kTailMass;
     for (size_t c = 0; c < kNumSkippableClasses; ++c) point.beta[c].assign(point.alpha[c].size(), beta);
     points.push_back({beta, std::move(point)});
+  }
+  return points;
+}
+
+// NAEE's rule, which MC-MoE protects important tokens from.
+std::vector<MethodPoint> tail_masses_with_protection(const MethodInputs& inputs) {
+  std::vector<MethodPoint> points = tail_masses(inputs);
+  for (MethodPoint& one : points) {
+    one.point.renormalize = true;
+    one.point.protect_attention = kProtectedShare;
+  }
+  return points;
+}
+
+// DiEP's threshold is the layer's median of p_2 / p_1, times how alike two experts are; multiples of it reach more and less.
+std::vector<MethodPoint> similar_experts(const MethodInputs& inputs) {
+  std::vector<MethodPoint> points;
+  for (int i = 1; i <= inputs.num_points; ++i) {
+    const float multiple = static_cast<float>(i) / static_cast<float>(inputs.num_points + 1 - i);
+    OperatingPoint point = score_point(inputs.equal.alpha, 0.0f, 0.0f);
+    point.pair_rule = PairRule::kSimilar;
+    point.beta = inputs.ratings->second_share;
+    for (std::vector<float>& betas : point.beta) {
+      for (float& beta : betas) beta *= multiple;
+    }
+    point.expert_similarity = inputs.ratings->similarity;
+    points.push_back({multiple, std::move(point)});
+  }
+  return points;
+}
+
+// Low by both views of the expert, as ACE skips; the first always stays.
+std::vector<MethodPoint> thresholds_of_both_views(const MethodInputs& inputs) {
+  std::vector<MethodPoint> points = plain_thresholds(inputs);
+  for (MethodPoint& one : points) {
+    one.point.expert_scale = inputs.ratings->scale();
+    one.point.protect_top1 = true;
   }
   return points;
 }
@@ -127,6 +165,10 @@ std::vector<FrontierMethod> make_table() {
       {"single", "one threshold on p", "threshold", kFamily, plain_thresholds},
       {"tail_mass", "tail mass (NAEE)", "mass", kFamily, tail_masses},
       {"adaptive_k", "tail mass by class (adaptive k)", "target", kSearched, nullptr, adaptive},
+      {"mc_moe", "tail mass, renormalised, 2 % of tokens protected (MC-MoE)", "mass", kFamily, tail_masses_with_protection},
+      {"diep", "relative to the first and to likeness with it (DiEP)", "multiple", kFamily, similar_experts, {}, 1, true},
+      {"ace", "one threshold on p by two views of the expert (ACE's kind)", "threshold", kFamily, thresholds_of_both_views, {}, 1,
+       true},
       {"gmlg", "GMLG: one threshold on alpha p", "threshold", kFamily, layer_weighted_thresholds},
       {"dmt", "DMT: text and vision thresholds on p", "target", kSearched, nullptr, plain},
       {"local_exempt", "GMLG + DMT, local pairs spared", "target", kSearched, nullptr, local_exempt, 2},
@@ -178,6 +220,15 @@ std::vector<FrontierMethod> parse_methods(const std::string& text) {
 std::vector<FrontierMethod> methods_for_ranks(std::vector<FrontierMethod> methods, int num_ranks) {
   std::erase_if(methods, [num_ranks](const FrontierMethod& method) { return method.least_ranks > num_ranks; });
   return methods;
+}
+
+std::vector<std::string> remove_methods_by_ratings(std::vector<FrontierMethod>& methods) {
+  std::vector<std::string> names;
+  for (const FrontierMethod& method : methods) {
+    if (method.needs_ratings) names.push_back(method.name);
+  }
+  std::erase_if(methods, [](const FrontierMethod& method) { return method.needs_ratings; });
+  return names;
 }
 
 OperatingPoint score_point(const ClassAlpha& alpha, float tau_text, float tau_vision) {

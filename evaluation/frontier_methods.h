@@ -2,10 +2,12 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cluster/operating_point.h"
+#include "evaluation/expert_ratings.h"
 #include "evaluation/threshold_grid.h"
 
 namespace skipper {
@@ -27,6 +29,7 @@ struct MethodInputs {
   SkipScores equal;       // alpha = 1 / layers: scores are plain routing weights
   int top_k = 1;
   int num_points = 8;     // of a family with a continuous parameter
+  std::optional<ExpertRatings> ratings = {};  // what methods with needs_ratings need
 };
 
 enum class MethodKind {
@@ -61,6 +64,7 @@ struct FrontierMethod {
   std::vector<MethodPoint> (*points)(const MethodInputs&) = nullptr;  // kFamily
   SearchedRule rule = {};                                             // kSearched
   int least_ranks = 1;         // what depends on where experts are says nothing on fewer
+  bool needs_ratings = false;
 };
 
 // The table, in the order of a legend. The method whose points become the ladder is "gmlg_dmt".
@@ -73,6 +77,9 @@ std::vector<FrontierMethod> parse_methods(const std::string& text);
 
 // Without the methods that need more ranks than there are.
 std::vector<FrontierMethod> methods_for_ranks(std::vector<FrontierMethod> methods, int num_ranks);
+
+// Takes out the methods that need ratings of experts; returns their names.
+std::vector<std::string> remove_methods_by_ratings(std::vector<FrontierMethod>& methods);
 
 // A point of the pair rule with these thresholds on alpha · p.
 OperatingPoint score_point(const ClassAlpha& alpha, float tau_text, float tau_vision);

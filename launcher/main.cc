@@ -11,6 +11,7 @@
 #include "launcher/commands/doctor_command.h"
 #include "launcher/commands/eval_command.h"
 #include "launcher/commands/frontier_command.h"
+#include "launcher/commands/experts_command.h"
 #include "launcher/commands/measure_command.h"
 #include "launcher/commands/quantize_command.h"
 #include "launcher/commands/replay_command.h"
@@ -29,6 +30,7 @@ int run(const skipper::CommandLine& line) {
   if (line.command == "calibrate") return skipper::run_calibrate(line);
   if (line.command == "eval") return skipper::run_eval(line);
   if (line.command == "frontier") return skipper::run_frontier_command(line);
+  if (line.command == "experts") return skipper::run_experts(line);
   if (line.command == "measure") return skipper::run_measure(line);
   if (line.command == "quantize") return skipper::run_quantize(line);
   if (!skipper::is_first_rank()) return 0;

@@ -13,7 +13,7 @@ import skipper_process
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
-METHODS = 10
+METHODS = 11
 NUM_BUCKETS = 40
 # A few dozen questions and a coarse grid: the search, not its result, is tested.
 SMALL = ["--limit", "50", "--grid", "6"]

@@ -52,6 +52,9 @@ class FakeModel {
     inputs.top_k = kTopK;
     inputs.equal = scores_with({1.0f / 3, 1.0f / 3, 1.0f / 3});
     inputs.calibrated = scores_with({0.5f, 0.25f, 0.25f});
+    inputs.ratings = ExpertRatings{.num_moe_layers = kNumLayers, .num_experts = 1};
+    inputs.ratings->capacity = inputs.ratings->response = inputs.ratings->similarity = std::vector(kNumLayers, 1.0f);
+    inputs.ratings->second_share = {std::vector(kNumLayers, 0.5f), std::vector(kNumLayers, 0.6f)};
     return inputs;
   }
 
@@ -85,6 +88,8 @@ class FakeModel {
       for (size_t u = slot; u < kTopK; ++u) tail += token.p[u];
       return tail < point.beta[c][token.layer];
     }
+    if (point.pair_rule == PairRule::kSimilar) return slot > 0 && token.p[slot] < point.beta[c][token.layer] * token.p[0];
+    if (point.protect_top1 && slot == 0) return false;
     return point.alpha[c][token.layer] * token.p[slot] < point.tau[c];
   }
 
@@ -275,6 +280,33 @@ TEST(FrontierMethods, WhatDependsOnPlacementNeedsSeveralRanks) {
   EXPECT_EQ(on_one + 2, frontier_methods().size());
   EXPECT_EQ(methods_for_ranks(parse_methods("all"), 2).size(), frontier_methods().size());
   EXPECT_EQ(methods_for_ranks(parse_methods("destination"), 1).front().name, "gmlg_dmt");
+}
+
+TEST(FrontierMethods, WhatNeedsRatingsIsLeftOutByNameWithoutThem) {
+  std::vector<FrontierMethod> methods = parse_methods("ace,dmt,diep");
+  EXPECT_EQ(remove_methods_by_ratings(methods), (std::vector<std::string>{"ace", "diep"}));
+  ASSERT_EQ(methods.size(), 2u);
+  EXPECT_EQ(methods[0].name, "dmt");
+  EXPECT_TRUE(remove_methods_by_ratings(methods).empty());
+}
+
+TEST(FrontierMethods, TheRulesOfOthersAreWhatTheirPapersSay) {
+  const MethodInputs inputs = FakeModel(1).inputs();
+  const auto points_of = [&](const std::string& name) { return parse_methods(name).front().points(inputs); };
+  for (const MethodPoint& one : points_of("mc_moe")) {
+    EXPECT_EQ(one.point.protect_attention, 0.02f);
+    EXPECT_TRUE(one.point.renormalize && one.point.depends_on_batch());
+  }
+  bool has_published_threshold = false;
+  for (const MethodPoint& one : points_of("diep")) {
+    has_published_threshold |= one.point.beta == inputs.ratings->second_share;
+    EXPECT_EQ(one.point.expert_similarity, inputs.ratings->similarity);
+  }
+  EXPECT_FALSE(has_published_threshold) << "8 points lie around it";
+  MethodInputs odd = inputs;
+  odd.num_points = 9;
+  EXPECT_EQ(parse_methods("diep").front().points(odd)[4].point.beta, inputs.ratings->second_share);
+  for (const MethodPoint& one : points_of("ace")) EXPECT_TRUE(one.point.protect_top1 && !one.point.expert_scale.empty());
 }
 
 TEST(FrontierMethods, NamesChooseAndTheNearestIsSuggested) {
