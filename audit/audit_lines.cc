@@ -102,6 +102,9 @@ bool fits(const OperatingPoint& point, const AuditHeader& header) {
     if (!point.beta[c].empty() && point.beta[c].size() != num_layers) return false;
     if (!point.identity_bypass[c].empty() && point.identity_bypass[c].size() != num_layers) return false;
   }
+  for (const std::vector<uint8_t>& layers : point.exempt_layers) {
+    if (!layers.empty() && layers.size() != num_layers) return false;
+  }
   return point.expert_scale.empty() || point.expert_scale.size() == num_scales;
 }
 

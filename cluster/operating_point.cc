@@ -63,6 +63,7 @@ void visit_fields(Point& point, Visitor& visit) {
   visit(point.protect_attention);
   visit(point.renormalize);
   for (auto& values : point.identity_bypass) visit(values);
+  for (auto& values : point.exempt_layers) visit(values);
 }
 
 struct FieldWriter {
@@ -110,6 +111,7 @@ void check_enumerators(const OperatingPoint& point) {
 nlohmann::json described(const OperatingPoint& point) {
   nlohmann::json fields = to_json(point);
   if (!bypasses_no_layer(point)) fields["identity_bypass"] = point.identity_bypass;
+  if (point.exempt_layers != ExemptLayers{}) fields["exempt_layers"] = point.exempt_layers;
   return fields;
 }
 

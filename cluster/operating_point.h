@@ -34,6 +34,8 @@ enum class DestinationScore : uint8_t {
 
 inline constexpr size_t kNumSkippableClasses = 2;  // text and vision; protected tokens have no thresholds
 
+using ExemptLayers = std::array<std::vector<uint8_t>, kNumTokenPhases>;  // [phase][MoE layer], empty: none
+
 // One set of thresholds; what they mean stands in expert_parallel/expert_skipping.h. Arrays over classes are text = 0,
 // vision = 1, arrays over hops as in Hop.
 // Goals: the file format of operating_point.json, validated. Non-goals: choosing the numbers (evaluation/ does).
@@ -63,6 +65,9 @@ struct OperatingPoint {
 
   // Layers whose experts return their input instead, for calibration by the released MoDES code's convention; not in files.
   std::array<std::vector<uint8_t>, kNumSkippableClasses> identity_bypass = {};  // [class][MoE layer], empty: none
+
+  // Layers in which tokens of a phase keep all pairs, because deciding there costs more than it saves; not in files.
+  ExemptLayers exempt_layers = {};
 
   bool skips_nothing() const;
   bool depends_on_placement() const;  // destination rule, exempt_local, or a limit for each rank

@@ -58,6 +58,12 @@ void visit_fields(DispatchConfig& config, Visitor& visit) {
 }
 
 template <typename Visitor>
+void visit_fields(SkipGateConfig& config, Visitor& visit) {
+  visit("switch_off", config.switch_off);
+  visit("window_steps", config.window_steps);
+}
+
+template <typename Visitor>
 void visit_fields(FrontendConfig& config, Visitor& visit) {
   visit("host", config.host);
   visit("port", config.port);
@@ -117,6 +123,7 @@ void visit_sections(ServerConfig& config, Visitor& visitor) {
   visitor.section("comm", config.comm);
   visitor.section("cluster", config.cluster);
   visitor.section("dispatch", config.dispatch);
+  visitor.section("skipping", config.skipping);
   visitor.section("frontend", config.frontend);
   visitor.section("images", config.images);
   visitor.section("weights", config.weights);
@@ -235,6 +242,7 @@ void ServerConfig::validate() const {
   comm.validate();
   cluster.validate();
   dispatch.validate();
+  skipping.validate();
   frontend.validate();
   weights.validate();
   // Otherwise an idle group would give itself up between two heartbeats.

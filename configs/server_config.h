@@ -10,6 +10,7 @@
 #include "engine/cpu_config.h"
 #include "engine/engine_config.h"
 #include "engine/gpu_config.h"
+#include "engine/skip_gate_config.h"
 #include "expert_parallel/dispatch_config.h"
 #include "frontend/frontend_config.h"
 #include "model/weight_config.h"
@@ -25,6 +26,7 @@ struct ServerConfig {
   CommConfig comm;
   ClusterConfig cluster;
   DispatchConfig dispatch;
+  SkipGateConfig skipping;
   FrontendConfig frontend;
   ImageLimits images;
   WeightConfig weights;
@@ -34,8 +36,8 @@ struct ServerConfig {
   void validate() const;
 };
 
-// Sections engine, cpu, gpu, comm, cluster, dispatch, frontend, images, weights, kv_cache, service_tiers; each key is optional,
-// an unknown one is refused with the nearest known name. An empty path gives the defaults. Throws InvalidFile.
+// Sections engine, cpu, gpu, comm, cluster, dispatch, skipping, frontend, images, weights, kv_cache, service_tiers; each key is
+// optional, an unknown one is refused with the nearest known name. An empty path gives the defaults. Throws InvalidFile.
 ServerConfig load_server_config(const std::filesystem::path& path);
 
 // Every effective value as one line of JSON, for the log.

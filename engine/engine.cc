@@ -43,7 +43,9 @@ Engine::Engine(const EngineConfig& config, const ClusterConfig& cluster, const E
       scheduler_(config, parts.control.size()),
       step_pairs_(parts.model.pairs()),
       sent_pairs_(parts.model.pairs()),
-      levels_(parts.levels, parts.level) {}
+      levels_(parts.levels, parts.level),
+      slots_(parts.levels),
+      gate_(parts.gate, parts.model.config().num_moe_layers()) {}
 
 void Engine::run() {
   try {
@@ -107,16 +109,68 @@ void Engine::step() {
   gather_results(plan);
   scheduler_.apply(plan, results_);
   levels_.confirm(levels);
+  if (plan.kind == StepKind::kRun && gate_.observe(parts_.model.skip_costs(), levels_of(plan))) switch_layers();
   parts_.health.step_finished();
   report(plan, std::chrono::duration<double>(Clock::now() - start).count());
 }
 
 StepPlan Engine::plan_step(const OperatingLevels::Change& levels) {
-  scheduler_.set_global_level(levels.level);
+  take_levels(levels);
   StepPlan plan = scheduler_.next_plan(admissions_);
-  plan.level_table_version = levels.table ? levels.table->version : parts_.levels.version;
-  if (levels.table) encode(*levels.table, plan.level_table);
+  plan.level_table_version = slots_.table().version;
+  if (plan.level_table_version != parts_.levels.version) encode(slots_.table(), plan.level_table);
   return plan;
+}
+
+// What other levels save is another question: their layers all skip at first.
+void Engine::take_levels(const OperatingLevels::Change& levels) {
+  if (levels.table) slots_.set_levels(*levels.table, levels.places);
+  if (levels.table || levels.level != levels_.level()) {
+    gate_.reset(parts_.model.skip_costs());
+    switch_layers();
+  }
+  scheduler_.set_global_level(levels.level);
+}
+
+LevelSet Engine::levels_of(const StepPlan& plan) const {
+  LevelSet levels;
+  for (const RankPlan& rank : plan.ranks) {
+    for (const SequenceStep& step : rank.sequences) levels.set(slots_.map().level_of_slot[step.level]);
+  }
+  return levels.reset(0);
+}
+
+// The next plan carries the levels without the layers whose skipping is switched off.
+void Engine::switch_layers() {
+  const ExemptLayers exempt = gate_.exempt_layers();
+  if (exempt != slots_.exempt()) {
+    if (!levels_.claim_slots(slots_.slots_missing(exempt))) return give_up_switching();
+    slots_.set_exempt(exempt);
+  }
+  scheduler_.set_levels(slots_.map());
+  levels_.set_switched_off(switched_off_layers());
+}
+
+// Every level has a slot in which all its layers skip.
+void Engine::give_up_switching() {
+  LOG(WARNING) << "no room for more forms of the levels: all layers skip again; restart the server with fewer levels";
+  gate_.stop();
+  slots_.set_exempt({});
+  scheduler_.set_levels(slots_.map());
+  levels_.set_switched_off({});
+}
+
+std::vector<SwitchedOffLayer> Engine::switched_off_layers() const {
+  std::vector<SwitchedOffLayer> layers;
+  for (size_t i = 0; i < gate_.switches().size(); ++i) {
+    const SkipSwitch& one = gate_.switches()[i];
+    if (!one.is_off) continue;
+    layers.push_back({.moe_layer = static_cast<int>(i / kNumTokenPhases),
+                      .phase = static_cast<TokenPhase>(i % kNumTokenPhases),
+                      .cost_seconds = one.cost,
+                      .saving_seconds = one.saving});
+  }
+  return layers;
 }
 
 void Engine::set_levels(LevelTable levels) {
@@ -265,6 +319,8 @@ void Engine::report(const StepPlan& plan, double step_seconds) {
   report.expert_loads = sum_of_loads_;
   report.level = levels_.level();
   report.num_level_changes = levels_.num_changes();
+  report.skip_switches = gate_.switches();
+  report.num_skip_switches = gate_.num_changes();
   observer_(report);
 }
 

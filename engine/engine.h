@@ -13,10 +13,12 @@
 #include "cluster/health_monitor.h"
 #include "cluster/operating_point.h"
 #include "comm/communicator.h"
+#include "engine/level_slots.h"
 #include "engine/model_runner.h"
 #include "engine/operating_levels.h"
 #include "engine/request_queue.h"
 #include "engine/scheduler.h"
+#include "engine/skip_gate.h"
 #include "expert_parallel/traffic_counters.h"
 
 namespace skipper {
@@ -34,6 +36,8 @@ struct StepReport {
   std::span<const int64_t> expert_loads;  // ExpertLoads over all ranks, since start; empty in most steps; valid during the call
   uint8_t level = 0;              // the global one
   int64_t num_level_changes = 0;  // since start
+  std::span<const SkipSwitch> skip_switches = {};  // [MoE layer][phase]; valid during the call
+  int64_t num_skip_switches = 0;  // since start
 };
 using StepObserver = std::function<void(const StepReport&)>;
 
@@ -59,6 +63,7 @@ struct EngineParts {
   ThreadPool& workers = ThreadPool::caller_only();  // of the kernels
   ExpertLoads loads = {};
   uint8_t level = 0;      // the global one at start; used at rank 0
+  SkipGateConfig gate = {.switch_off = false};  // used at rank 0
 };
 
 // Rank 0 plans each step and all ranks step alike; ranks without tokens take part with zero. Engine thread only, except
@@ -68,7 +73,8 @@ class Engine {
   Engine(const EngineConfig& config, const ClusterConfig& cluster, const EngineParts& parts, StepObserver observer);
 
   // Steps until stop() at rank 0, until rank 0 says stop elsewhere. An error ends every request with kError, aborts the group
-  // and is thrown on.
+  // and is thrown on. The other ranks can call it again after it returned: each call follows rank 0, which drives the steps
+  // itself, from one finish() to the next.
   void run();
   // Levels that the model's device cannot run are refused by InvalidRequest.
   // Rank 0, thread-safe: `levels` applies on all ranks from the next step on. Tokens under way keep the number of their level, so
@@ -82,7 +88,8 @@ class Engine {
   const OperatingLevels& operating_levels() const { return levels_; }
   // Rank 0: one step, or a heartbeat when there is nothing to do; for callers that drive the loop themselves.
   void step();
-  // Rank 0: tells the other ranks to leave run(). Requests still there end with kCancelled.
+  // Rank 0: tells the other ranks to leave run(). Requests still there end with kCancelled. More steps may follow, once the
+  // others are in run() again; levels can no longer be waited for.
   void finish();
 
   // Thread-safe; also usable in a signal handler's thread. `grace` is the time running requests get to end by themselves.
@@ -99,6 +106,11 @@ class Engine {
   void take_submissions();
   void scatter_admissions(const StepPlan& plan);
   StepPlan plan_step(const OperatingLevels::Change& levels);
+  void take_levels(const OperatingLevels::Change& levels);
+  LevelSet levels_of(const StepPlan& plan) const;  // but for level 0
+  void switch_layers();
+  void give_up_switching();
+  std::vector<SwitchedOffLayer> switched_off_layers() const;
   void apply_levels(const StepPlan& plan);
   void gather_results(const StepPlan& plan);
   void read_records(const StepPlan& plan);
@@ -118,6 +130,9 @@ class Engine {
   PairCounters sent_pairs_;
   std::vector<int64_t> sum_of_loads_;
   OperatingLevels levels_;
+  // Rank 0: the levels in the forms that the ranks have, and which layers are without skipping.
+  LevelSlots slots_;
+  SkipGate gate_;
 
   std::atomic<bool> stopping_{false};
   std::atomic<int64_t> stop_deadline_ms_{0};

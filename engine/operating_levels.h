@@ -6,14 +6,18 @@
 #include <cstdint>
 #include <mutex>
 #include <optional>
+#include <vector>
 
 #include "cluster/operating_point.h"
+#include "cluster/switched_off_layer.h"
 
 namespace skipper {
 
 struct OperatingState {
   LevelTable table;
   uint8_t level = 0;  // of requests that follow the global one
+  std::vector<uint16_t> places = {};  // of the levels, as places_of() of engine/level_order.h says
+  std::vector<SwitchedOffLayer> switched_off = {};
 };
 
 // Thread-safe. The table only grows by append(), so that tokens under way keep the meaning of their level.
@@ -24,6 +28,7 @@ class OperatingLevels {
 
   // What the engine took over last.
   OperatingState in_force() const;
+  std::vector<uint16_t> places() const;
   int num_levels() const;
   uint8_t level() const;
   // Of the global level since start.
@@ -40,11 +45,17 @@ class OperatingLevels {
   // False when the engine did not take it over within `timeout`, or has ended.
   bool wait_until_in_force(uint64_t change, std::chrono::milliseconds timeout) const;
 
+  // Of the kMaxLevels that tokens can tell apart, `count` more are taken by forms of levels (engine/level_slots.h). False, and
+  // nothing is taken, when there are not so many. Another table gives them back.
+  bool claim_slots(size_t count);
+  void set_switched_off(std::vector<SwitchedOffLayer> layers);
+
   // What a step applies.
   struct Change {
     uint64_t number = 0;
     uint8_t level = 0;
-    std::optional<LevelTable> table;  // when it is another one than before
+    std::optional<LevelTable> table = std::nullopt;  // when it is another one than before
+    std::vector<uint16_t> places = {};               // of its levels
   };
   // Engine thread, before a step; after it, confirm().
   Change take() const;
@@ -58,6 +69,9 @@ class OperatingLevels {
   OperatingState in_force_;
   int64_t num_changes_ = 0;
   LevelTable wanted_table_;
+  std::vector<uint16_t> wanted_places_;
+  size_t num_ladder_levels_;  // of the table before any was appended
+  size_t claimed_slots_ = 0;
   uint8_t wanted_level_ = 0;
   uint64_t last_change_ = 0;
   uint64_t confirmed_change_ = 0;

@@ -12,10 +12,10 @@ namespace {
 // A request travels to its rank in one message, and MPI counts bytes in 31 bits.
 constexpr size_t kMaxPixelBytes = size_t{1} << 30;
 
-void deliver(Sequence& sequence, TokenEvent event) {
+void deliver(Sequence& sequence, const LevelMap& levels, TokenEvent event) {
   event.request_id = sequence.request().id;
   event.num_generated = static_cast<int32_t>(sequence.request().generated_ids.size());
-  event.level = sequence.request().level_history.latest();
+  event.level = levels.level_of_slot[sequence.request().level_history.latest()];
   event.usage = sequence.usage;
   const bool wants_more = sequence.submission.sink(event);
   if (!wants_more && sequence.submission.cancelled) sequence.submission.cancelled->store(true, std::memory_order_relaxed);
@@ -129,7 +129,7 @@ void Scheduler::drop_cancelled() {
   }
   for (size_t i = waiting_.size(); i-- > 0;) {
     if (!waiting_[i]->cancelled()) continue;
-    deliver(*waiting_[i], {.finish_reason = FinishReason::kCancelled, .error = {}});
+    deliver(*waiting_[i], levels_, {.finish_reason = FinishReason::kCancelled, .error = {}});
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
   }
 }
@@ -197,7 +197,7 @@ int32_t Scheduler::chunk_size(const RankState& rank, const Sequence& sequence) c
   const GenerationRequest& request = sequence.request();
   const auto affordable = static_cast<int32_t>(std::min<int64_t>(sequence.num_pending(), rank.tokens_left));
   const int64_t num_tokens =
-      request.level_history.uniform_length(sequence.num_computed, affordable, sequence.current_level(global_level_));
+      request.level_history.uniform_length(sequence.num_computed, affordable, sequence.current_slot(global_level_, levels_));
   if (request.score_prompt) return static_cast<int32_t>(std::min(num_tokens, rank.logit_rows_left));
   // The last chunk samples; without a row for its logits it has to wait.
   const bool is_last = num_tokens == sequence.num_pending();
@@ -229,7 +229,7 @@ void Scheduler::add_to_plan(RankState& rank, Sequence& sequence, int32_t num_tok
   step.start = sequence.num_computed;
   step.num_tokens = num_tokens;
   LevelHistory& levels = sequence.submission.request.level_history;
-  levels.record(step.start + num_tokens, sequence.current_level(global_level_));
+  levels.record(step.start + num_tokens, sequence.current_slot(global_level_, levels_));
   step.level = levels.level_at(step.start, 0);
   step.sample = num_tokens == sequence.num_pending() && !sequence.request().score_prompt;
   const int64_t missing = blocks_missing(sequence, num_tokens);
@@ -259,7 +259,7 @@ void Scheduler::finish(RankState& rank, size_t index, FinishReason reason) {
   const SequencePtr sequence = std::move(rank.running[index]);
   rank.running.erase(rank.running.begin() + static_cast<std::ptrdiff_t>(index));
   release(rank, *sequence);
-  if (reason == FinishReason::kCancelled) deliver(*sequence, {.finish_reason = reason, .error = {}});
+  if (reason == FinishReason::kCancelled) deliver(*sequence, levels_, {.finish_reason = reason, .error = {}});
 }
 
 void Scheduler::apply(const StepPlan& plan, std::span<const std::vector<SequenceResult>> results) {
@@ -290,7 +290,7 @@ void Scheduler::apply_result(RankState& rank, const SequenceStep& step, const Se
     event.distance = {result.kl, result.num_flips};
     event.finish_reason = FinishReason::kStop;
   }
-  if (step.sample || event.finish_reason != FinishReason::kNone) deliver(sequence, event);
+  if (step.sample || event.finish_reason != FinishReason::kNone) deliver(sequence, levels_, event);
   if (event.finish_reason == FinishReason::kNone) return;
   finish(rank, static_cast<size_t>(found - rank.running.begin()), event.finish_reason);
 }
@@ -299,11 +299,11 @@ void Scheduler::end_all(const std::string& error) {
   const FinishReason reason = error.empty() ? FinishReason::kCancelled : FinishReason::kError;
   for (RankState& rank : ranks_) {
     while (!rank.running.empty()) {
-      deliver(*rank.running.back(), {.finish_reason = reason, .error = error});
+      deliver(*rank.running.back(), levels_, {.finish_reason = reason, .error = error});
       finish(rank, rank.running.size() - 1, FinishReason::kError);
     }
   }
-  for (const SequencePtr& sequence : waiting_) deliver(*sequence, {.finish_reason = reason, .error = error});
+  for (const SequencePtr& sequence : waiting_) deliver(*sequence, levels_, {.finish_reason = reason, .error = error});
   waiting_.clear();
 }
 

@@ -11,6 +11,7 @@
 #include "cluster/step_plan.h"
 #include "engine/block_allocator.h"
 #include "engine/engine_config.h"
+#include "engine/level_map.h"
 #include "engine/sequence.h"
 
 namespace skipper {
@@ -30,6 +31,8 @@ class Scheduler {
   void submit(Submission submission);
   // The level of tokens that first run in the next plan, of requests that follow it.
   void set_global_level(uint8_t level) { global_level_ = level; }
+  // In which slots levels run from the next plan on; histories of levels hold slots.
+  void set_levels(const LevelMap& levels) { levels_ = levels; }
   // The next step; kIdle when there is nothing to compute or release. admissions[r] = encoded requests for rank r, one after
   // the other.
   StepPlan next_plan(std::vector<std::vector<std::byte>>& admissions);
@@ -77,6 +80,7 @@ class Scheduler {
   std::vector<RankState> ranks_;
   std::deque<SequencePtr> waiting_;
   uint8_t global_level_ = 0;
+  LevelMap levels_;
   int64_t next_step_ = 0;
   uint64_t next_start_order_ = 0;
   int64_t num_preemptions_ = 0;

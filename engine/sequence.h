@@ -1,11 +1,11 @@
 // One request's progress, as rank 0 sees it.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "engine/generation_request.h"
+#include "engine/level_map.h"
 
 namespace skipper {
 
@@ -24,10 +24,10 @@ struct Sequence {
   int32_t num_pending() const { return num_tokens() - num_computed; }
   // One pending token, and it was sampled: a decode step. Anything else is (re)computing known tokens.
   bool decoding() const { return num_pending() == 1 && num_computed > 0 && !request().score_prompt; }
-  // The level of a token that runs for the first time while the engine is at `global_level`.
-  uint8_t current_level(uint8_t global_level) const {
+  // The slot of a token that runs for the first time while the engine is at `global_level`.
+  uint8_t current_slot(uint8_t global_level, const LevelMap& levels) const {
     const bool follows = request().level_choice == LevelChoice::kGlobal;
-    return follows ? std::min(request().level, global_level) : request().level;
+    return levels.slot_of_level[follows ? levels.level_under(request().level, global_level) : request().level];
   }
   bool cancelled() const { return submission.cancelled && submission.cancelled->load(std::memory_order_relaxed); }
 };

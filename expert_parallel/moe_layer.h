@@ -12,6 +12,7 @@
 #include "expert_parallel/pair_counters.h"
 #include "expert_parallel/router.h"
 #include "expert_parallel/routing.h"
+#include "expert_parallel/skip_meter.h"
 #include "expert_parallel/token_dispatcher.h"
 #include "expert_parallel/traffic_counters.h"
 #include "experts/expert_ffn.h"
@@ -38,6 +39,7 @@ struct MoeContext {
   SkippingContext skipping;
   TrafficCounters& counters;  // the dispatcher's
   PairCounters& pairs;
+  SkipMeter* meter = nullptr;  // null: nothing is timed
 };
 
 // Sizes of a micro-batch's buffers.
@@ -72,7 +74,7 @@ class MoeLayer {
   // router_weight [num_experts, H] as pack_router() makes it.
   MoeLayer(const MoeLayerConfig& config, const PackedMatrix& router_weight, const MoeContext& context);
 
-  // Off by default.
+  // One at a time; off by default.
   void set_routing_observer(RoutingObserver observer) { observer_ = std::move(observer); }
 
   // Which levels there are now.
@@ -85,6 +87,8 @@ class MoeLayer {
                Stream& stream) const;
 
  private:
+  void run_experts(const DispatchInput& input, MoeBuffers& buffers, Tensor& out, Stream& stream) const;
+
   MoeLayerConfig config_;
   MoeContext context_;
   Router router_;

@@ -28,7 +28,7 @@ float tau_of(const OperatingPoint& point, const TokenKind& kind) {
   return point.tau[static_cast<size_t>(kind.token_class)];
 }
 
-bool is_bypassed(const std::vector<uint8_t>& layers, size_t layer) { return layer < layers.size() && layers[layer] != 0; }
+bool is_listed(const std::vector<uint8_t>& layers, size_t layer) { return layer < layers.size() && layers[layer] != 0; }
 
 size_t first_slot(const TokenPairs& pairs) {
   size_t slot = 0;
@@ -71,6 +71,7 @@ TokenRules token_rules(const OperatingPoint& point, const TokenKind& kind) {
   if (kind.token_class == TokenClass::kProtected) return {};
   const auto c = static_cast<size_t>(kind.token_class);
   const auto layer = static_cast<size_t>(kind.moe_layer);
+  if (is_listed(point.exempt_layers[static_cast<size_t>(kind.phase)], layer)) return {};
   const bool is_generated = kind.phase == TokenPhase::kGenerated;
   CHECK_LT(layer, point.alpha[c].size());
   return {.pair_rule = point.pair_rule,
@@ -89,7 +90,7 @@ TokenRules token_rules(const OperatingPoint& point, const TokenKind& kind) {
           .exempt_local = point.exempt_local,
           .protect_top1 = point.protect_top1,
           .renormalize = point.renormalize,
-          .is_bypassed = is_bypassed(point.identity_bypass[c], layer)};
+          .is_bypassed = is_listed(point.identity_bypass[c], layer)};
 }
 
 float pair_score(const PairShares& shares, const TokenRules& rules, size_t slot) {

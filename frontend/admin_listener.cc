@@ -25,10 +25,23 @@ json level_json(const AdminContext& context, const OperatingReport& report, size
   return entry;
 }
 
+json layer_json(const SwitchedOffLayer& layer) {
+  return {{"layer", layer.moe_layer},
+          {"phase", kTokenPhaseNames[static_cast<size_t>(layer.phase)]},
+          {"deciding_ms", 1e3 * layer.cost_seconds},
+          {"saved_ms", 1e3 * layer.saving_seconds}};
+}
+
 HttpResponse report_response(const AdminContext& context, const OperatingReport& report) {
   json levels = json::array();
   for (size_t level = 0; level < report.table.levels.size(); ++level) levels.push_back(level_json(context, report, level));
-  const json body = {{"level", report.level}, {"levels", std::move(levels)}, {"table_version", report.table.version}};
+  json switched_off = json::array();
+  for (const SwitchedOffLayer& layer : report.switched_off) switched_off.push_back(layer_json(layer));
+  const json body = {{"level", report.level},
+                     {"levels", std::move(levels)},
+                     {"places", report.places},
+                     {"switched_off", std::move(switched_off)},
+                     {"table_version", report.table.version}};
   return {.body = body.dump()};
 }
 

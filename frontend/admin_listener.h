@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cluster/operating_point.h"
+#include "cluster/switched_off_layer.h"
 #include "frontend/admin_key.h"
 #include "frontend/endpoints.h"
 #include "frontend/frontend_config.h"
@@ -18,6 +19,8 @@ namespace skipper {
 struct OperatingReport {
   LevelTable table;
   int level = 0;  // the global one
+  std::vector<uint16_t> places = {};  // of the levels, as ceilings compare them
+  std::vector<SwitchedOffLayer> switched_off = {};
 };
 
 // Thread-safe; the changes wait for the step that applies them. Throw InvalidRequest for what cannot be, Cancelled when no step

@@ -72,7 +72,8 @@ HttpError failure(const TokenEvent& event) {
 std::shared_ptr<ChatCompletion> ChatCompletion::start(const HttpRequest& request, std::shared_ptr<const ServingContext> context) {
   const EngineStatus status = context->engine.status();
   check_admission(status);
-  const ChatRequest chat = parse_chat_request(request.body, context->model, context->config, status.highest_level);
+  const ChatRequest chat =
+      parse_chat_request(request.body, context->model, context->config, status.highest_level, status.level_places);
   ProcessedPrompt prompt = context->processor.process(chat.messages);
   GenerationRequest generation = generation_request(chat, std::move(prompt), context->model);
 

@@ -173,7 +173,7 @@ void refuse_unsupported(const RequestFields& fields) {
 }  // namespace
 
 ChatRequest parse_chat_request(std::string_view body, const ServedModel& model, const FrontendConfig& limits,
-                               int highest_level) {
+                               int highest_level, std::span<const uint16_t> level_places) {
   const json document =
       parse_json_document(body, {.max_depth = limits.max_json_depth, .max_values = limits.max_json_values});
   const RequestFields fields(document, "");
@@ -190,7 +190,8 @@ ChatRequest parse_chat_request(std::string_view body, const ServedModel& model, 
   request.stop_token_ids =
       parse_stop_token_ids(fields, {.max_count = limits.max_stop_token_ids, .vocab_size = model.vocab_size});
   request.ignore_end_tokens = fields.boolean("ignore_eos").value_or(false);
-  request.level = parse_requested_level(fields, {.highest_level = highest_level, .service_tiers = model.service_tiers});
+  request.level = parse_requested_level(
+      fields, {.highest_level = highest_level, .service_tiers = model.service_tiers, .places = level_places});
   parse_stream_options(fields, request);
   request.messages = parse_chat_messages(fields.raw("messages"), limits);
   return request;

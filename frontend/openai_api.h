@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -47,9 +48,9 @@ struct ChatRequest {
 };
 
 // Null stands for an absent field, unknown fields are ignored; a known field that would change the answer but is not supported is
-// refused by name. `highest_level` is that of the LevelTable now. Throws InvalidRequest with the field's path as param, code
-// model_not_found for another model's name.
+// refused by name. `highest_level` and `level_places` (LevelLimits::places) are those of the levels now. Throws InvalidRequest
+// with the field's path as param, code model_not_found for another model's name.
 ChatRequest parse_chat_request(std::string_view body, const ServedModel& model, const FrontendConfig& limits,
-                               int highest_level);
+                               int highest_level, std::span<const uint16_t> level_places = {});
 
 }  // namespace skipper

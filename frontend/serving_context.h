@@ -23,6 +23,7 @@ struct EngineStatus {
   bool draining = false;             // takes no new work
   bool queue_full = false;
   int highest_level = 0;             // a request may ask for
+  std::vector<uint16_t> level_places = {};  // of the levels, for ceilings (LevelLimits::places)
   double expert_bits_per_weight = 0.0;  // of the formats that experts are held in
 };
 

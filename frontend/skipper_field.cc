@@ -37,11 +37,11 @@ void reject_unknown_keys(const RequestFields& skipper, const nlohmann::json& obj
   }
 }
 
-uint8_t own_level(const RequestFields& skipper, int64_t level, const Ceiling& ceiling, int highest_level) {
-  if (level > highest_level) {
-    skipper.fail("level", std::to_string(level) + " is above this server's ceiling of " + std::to_string(highest_level));
+uint8_t own_level(const RequestFields& skipper, int64_t level, const Ceiling& ceiling, const LevelLimits& limits) {
+  if (level > limits.highest_level) {
+    skipper.fail("level", std::to_string(level) + " is above this server's ceiling of " + std::to_string(limits.highest_level));
   }
-  if (level > ceiling.level) {
+  if (limits.place_of(level) > limits.place_of(ceiling.level)) {
     skipper.fail("level", std::to_string(level) + " is above " + ceiling.reason + ", which is " + std::to_string(ceiling.level));
   }
   return static_cast<uint8_t>(level);
@@ -61,7 +61,7 @@ RequestedLevel parse_requested_level(const RequestFields& fields, const LevelLim
     return {.level = 0, .choice = LevelChoice::kOwn};
   }
   if (!level) return following;
-  return {.level = own_level(skipper, *level, ceiling, limits.highest_level), .choice = LevelChoice::kOwn};
+  return {.level = own_level(skipper, *level, ceiling, limits), .choice = LevelChoice::kOwn};
 }
 
 }  // namespace skipper

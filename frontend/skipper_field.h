@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 
 #include "engine/generation_request.h"
@@ -14,6 +15,12 @@ namespace skipper {
 struct LevelLimits {
   int highest_level = 0;  // of the table now
   const std::map<std::string, int64_t>& service_tiers;  // tier → highest level of its requests
+  // Of each level, what ceilings compare: a level that was uploaded may stand below others of the file. Missing: its number.
+  std::span<const uint16_t> places = {};
+
+  int64_t place_of(int64_t level) const {
+    return level < static_cast<int64_t>(places.size()) ? places[static_cast<size_t>(level)] : level;
+  }
 };
 
 struct RequestedLevel {

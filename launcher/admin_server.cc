@@ -62,7 +62,10 @@ Engine& AdminServer::engine() const {
 
 OperatingReport AdminServer::report() const {
   OperatingState state = engine().operating_levels().in_force();
-  return {.table = std::move(state.table), .level = state.level};
+  return {.table = std::move(state.table),
+          .level = state.level,
+          .places = std::move(state.places),
+          .switched_off = std::move(state.switched_off)};
 }
 
 OperatingReport AdminServer::report_when_in_force(uint64_t change) const {

@@ -5,6 +5,9 @@
 namespace skipper {
 namespace {
 
+constexpr int64_t kBytesPerMegabyte = 1'000'000;
+constexpr int64_t kDefaultReferenceMegabytes = 2000;
+
 // Its answers would be taken for the model's. `eval` counts bytes with it, and says so in its report.
 void refuse_withheld_payload(const CommandLine& line, const DispatchConfig& dispatch) {
   if (dispatch.rows_travel() || line.command == "eval") return;
@@ -39,11 +42,16 @@ RankOptions rank_options_from(const CommandLine& line) {
   options.level = line.level;
   // The others compute with what only the CPU has: observers, rules over whole batches.
   if (line.command == "serve" || line.command == "eval") options.device = parse_device_choice(line.device);
+  options.switches_layers_off = line.command == "serve";
   options.fits_model_len = line.max_model_len < 0;
   options.audit.file = line.audit_file;
   if (line.audit_rate >= 0.0) options.audit.rate = line.audit_rate;
   if (line.audit_max_bytes >= 0) options.audit.max_bytes = line.audit_max_bytes;
   return options;
+}
+
+int64_t reference_bytes_from(const CommandLine& line) {
+  return (line.reference_memory < 0 ? kDefaultReferenceMegabytes : line.reference_memory) * kBytesPerMegabyte;
 }
 
 }  // namespace skipper

@@ -1,6 +1,8 @@
 // What the commands that run the model read from the command line alike.
 #pragma once
 
+#include <cstdint>
+
 #include "configs/server_config.h"
 #include "launcher/flags.h"
 #include "launcher/rank_process.h"
@@ -14,5 +16,8 @@ ServerConfig server_config_from(const CommandLine& line);
 ServerConfig scoring_config_from(const CommandLine& line);
 
 RankOptions rank_options_from(const CommandLine& line);
+
+// What an evaluator may keep of the unskipped model's predictions on each rank: --reference_memory.
+int64_t reference_bytes_from(const CommandLine& line);
 
 }  // namespace skipper

@@ -204,6 +204,7 @@ void RankProcess::watch_routing() {
       [this, is_on_cpu](const MoeLayerConfig& layer, const TokenPolicies& policies, const Routing& routed, const Routing& kept) {
         if (is_on_cpu) load_->count(layer.moe_layer, policies, kept);
         if (audit_) audit_->observe(layer, policies, routed, kept);
+        for (const RoutingObserver& other : routing_observers_) other(layer, policies, routed, kept);
       };
   if (is_on_cpu) model_->set_routing_observer(observer);
   if (!audit_) return;
@@ -213,11 +214,22 @@ void RankProcess::watch_routing() {
   });
 }
 
+void RankProcess::add_routing_observer(RoutingObserver observer) {
+  CHECK(load_ && device_ == Device::host()) << "decisions of all steps are seen on a CPU alone, and after load()";
+  routing_observers_.push_back(std::move(observer));
+}
+
+void RankProcess::end_audit() {
+  runner_->set_step_observer(nullptr);
+  audit_.reset();
+}
+
 Engine& RankProcess::start_engine(StepObserver observer) {
   ExpertLoads loads{.counts = load_->counts()};
   if (device_ != Device::host()) loads.bring_up_to_date = [this] { load_->set(model_->expert_loads()); };
   const EngineParts parts{*group_.control, *group_.data, *runner_, *model_, *queue_, *health_, levels_, *workers_,
-                          std::move(loads), level_};
+                          std::move(loads), level_,
+                          options_.switches_layers_off ? config_.skipping : SkipGateConfig{.switch_off = false}};
   engine_ = std::make_unique<Engine>(config_.engine, config_.cluster, parts, std::move(observer));
   return *engine_;
 }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "audit/audit_config.h"
 #include "audit/expert_load.h"
@@ -31,6 +32,7 @@ struct RankOptions {
   int level = -1;                         // −1: 1 for operating_point.json, an error for a ladder of several levels
   bool fits_model_len = true;             // lower max_model_len to the checkpoint's; otherwise a larger one is refused
   AuditConfig audit = {};                 // of routing decisions; off without a file
+  bool switches_layers_off = false;       // as config.skipping says; others measure what skipping does, whatever it costs
   DeviceChoice device = DeviceChoice::kCpu;
 };
 
@@ -44,6 +46,10 @@ class RankProcess {
 
   // Loads the weights of this rank and allocates its step buffers and KV cache, on the GPU if the rank computes there.
   void load();
+  // Shows `observer` every routing decision of this rank, beside those who see them already; after load(), on a CPU.
+  void add_routing_observer(RoutingObserver observer);
+  // No further decision is written to the audit, whose file is then whole. Between steps.
+  void end_audit();
   // Builds the engine; after load(). `observer` hears every step at rank 0.
   Engine& start_engine(StepObserver observer);
 
@@ -93,6 +99,7 @@ class RankProcess {
   std::unique_ptr<ModelRunner> runner_;
   std::unique_ptr<ExpertLoad> load_;
   std::unique_ptr<RoutingAudit> audit_;
+  std::vector<RoutingObserver> routing_observers_;
   std::unique_ptr<RequestQueue> queue_;
   std::unique_ptr<HealthMonitor> health_;
   std::unique_ptr<Engine> engine_;

@@ -72,6 +72,7 @@ class MetricsExposition {
     add_traffic_families();
     add_pair_family();
     add_load_families();
+    add_switch_families();
     add_http_family();
     return std::move(families_);
   }
@@ -184,6 +185,26 @@ class MetricsExposition {
     }
   }
 
+  void add_switch_families() {
+    add_switch_gauge("skipper_skipping_switched_off", "1 where tokens of a layer and phase do not skip: it costs too much.",
+                     [](const SkipSwitchGauge& one) { return one.is_off ? 1.0 : 0.0; });
+    add_switch_gauge("skipper_deciding_seconds", "What deciding took rank 0 in the last window of steps that told.",
+                     [](const SkipSwitchGauge& one) { return one.deciding_seconds; });
+    add_switch_gauge("skipper_deciding_saved_seconds", "What running the pairs skipped in that window would have taken.",
+                     [](const SkipSwitchGauge& one) { return one.saved_seconds; });
+    family("skipper_skip_switches_total", "Layers and phases switched off or on.", MetricType::Counter)
+        .metric = {counter({model_}, values_.num_skip_switches_)};
+  }
+
+  void add_switch_gauge(std::string name, std::string help, double (*value)(const SkipSwitchGauge&)) {
+    MetricFamily& result = family(std::move(name), std::move(help), MetricType::Gauge);
+    for (size_t i = 0; i < values_.skip_switches_.size(); ++i) {
+      const std::string layer = std::to_string(i / kPhaseLabels.size());
+      const Label phase{"phase", kPhaseLabels[i % kPhaseLabels.size()]};
+      result.metric.push_back(gauge({model_, {"layer", layer}, phase}, value(values_.skip_switches_[i])));
+    }
+  }
+
   void add_http_family() {
     MetricFamily& http = family("skipper_http_requests_total", "HTTP requests answered.", MetricType::Counter);
     for (const auto& [key, count] : values_.http_requests_) {
@@ -227,6 +248,12 @@ void MetricsRegistry::record_pairs(std::span<const int64_t> counts) {
 void MetricsRegistry::set_loads(LoadGauges loads) {
   const std::lock_guard lock(mutex_);
   loads_ = std::move(loads);
+}
+
+void MetricsRegistry::set_skip_switches(std::span<const SkipSwitchGauge> switches, int64_t num_changes) {
+  const std::lock_guard lock(mutex_);
+  skip_switches_.assign(switches.begin(), switches.end());
+  num_skip_switches_ = num_changes;
 }
 
 void MetricsRegistry::record_prompt(int64_t num_tokens) {

@@ -52,6 +52,13 @@ struct LoadGauges {
   std::vector<Layer> layers;
 };
 
+// One MoE layer and phase: whether its tokens no longer skip because deciding costs more than it saves, and by what figures.
+struct SkipSwitchGauge {
+  bool is_off = false;
+  double deciding_seconds = 0.0;  // in the last window of steps that told
+  double saved_seconds = 0.0;
+};
+
 // Thread-safe. Each call takes one short lock; none allocates on the engine's path.
 class MetricsRegistry {
  public:
@@ -62,6 +69,8 @@ class MetricsRegistry {
   void set_engine_gauges(const EngineGauges& gauges);
   void set_traffic(const TrafficTotals& totals);
   void set_loads(LoadGauges loads);
+  // [MoE layer][prompt, generated], and how often one of them changed since start.
+  void set_skip_switches(std::span<const SkipSwitchGauge> switches, int64_t num_changes);
   // (token, expert) pairs of one step over all ranks: [MoE layer][prompt, generated][token class][run, skipped]. Every step has
   // the same layers.
   void record_pairs(std::span<const int64_t> counts);
@@ -88,6 +97,8 @@ class MetricsRegistry {
   EngineGauges gauges_;
   TrafficTotals traffic_;
   LoadGauges loads_;
+  std::vector<SkipSwitchGauge> skip_switches_;
+  int64_t num_skip_switches_ = 0;
   std::vector<int64_t> pairs_;  // sums of record_pairs()
   int64_t num_steps_ = 0;
   int64_t prompt_tokens_ = 0;

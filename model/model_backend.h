@@ -31,6 +31,7 @@ struct ModelParts {
   const ExpertTiers& tiers;  // on a GPU
   TrafficCounters& traffic;
   PairCounters& pairs;
+  SkipMeter& skip_meter;  // of the CPU
 };
 
 // The methods mean what MultimodalModel says of those of the same name. Engine thread only.

@@ -33,7 +33,8 @@ struct MultimodalModel::State {
         checkpoint(directory),
         placement(place_experts(config, parallel.data.size())),
         store(expert_store_config({checkpoint, config, loading.formats}, placement, parallel.data.rank())),
-        pairs(config.num_moe_layers()) {
+        pairs(config.num_moe_layers()),
+        skip_meter(config.num_moe_layers()) {
     if (is_gpu(device)) choose_tiers(loading);
     backend = make_backend(load(loading), parallel, loading.workers);
   }
@@ -65,7 +66,7 @@ struct MultimodalModel::State {
   }
 
   std::unique_ptr<ModelBackend> make_backend(ModelWeights weights, const ParallelContext& parallel, ThreadPool& workers) {
-    const ModelParts parts{config, limits, placement, store, tiers, traffic, pairs};
+    const ModelParts parts{config, limits, placement, store, tiers, traffic, pairs, skip_meter};
     if constexpr (kBuiltWithCuda) {
       if (is_gpu(device)) {
         auto model = cuda::make_device_model(parts, std::move(weights), parallel, workers);
@@ -89,6 +90,7 @@ struct MultimodalModel::State {
   ExpertTiers tiers;  // on a GPU
   TrafficCounters traffic;
   PairCounters pairs;
+  SkipMeter skip_meter;
   WeightMemory memory;
   std::unique_ptr<ModelBackend> backend;
 };
@@ -140,6 +142,10 @@ const TrafficCounters& MultimodalModel::traffic() const { return state_->traffic
 
 const PairCounters& MultimodalModel::pairs() const { return state_->pairs; }
 
+std::span<const SkipCost> MultimodalModel::skip_costs() const {
+  return is_gpu(state_->device) ? std::span<const SkipCost>() : state_->skip_meter.costs();
+}
+
 double MultimodalModel::expert_bits_per_weight() const {
   double bits = 0.0;
   int64_t num_experts = 0;
@@ -157,7 +163,5 @@ WeightMemory MultimodalModel::weight_memory() const {
   memory.resident_mapping_bytes = state_->checkpoint.resident_bytes();
   return memory;
 }
-
-const ExpertStore& MultimodalModel::expert_store() const { return state_->store; }
 
 }  // namespace skipper

@@ -115,11 +115,11 @@ class MultimodalModel {
   // Sums since start of this rank.
   const TrafficCounters& traffic() const;
   const PairCounters& pairs() const;
+  // [MoE layer][phase] of this rank. Empty on a GPU: there the decision is part of the routing kernel.
+  std::span<const SkipCost> skip_costs() const;
   // Mean over the experts of this rank, scales included; 0 for a rank without experts.
   double expert_bits_per_weight() const;
   WeightMemory weight_memory() const;
-  // The experts of this rank; of a model on a GPU without their weights.
-  const ExpertStore& expert_store() const;
 
  private:
   struct State;

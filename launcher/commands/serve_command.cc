@@ -151,6 +151,7 @@ class Frontend {
             .draining = draining_.load(),
             .queue_full = process_.queue().full(),
             .highest_level = engine == nullptr ? 0 : engine->operating_levels().num_levels() - 1,
+            .level_places = engine == nullptr ? std::vector<uint16_t>() : engine->operating_levels().places(),
             .expert_bits_per_weight = engine == nullptr ? 0.0 : expert_bits_per_weight_};
   }
 
@@ -162,12 +163,20 @@ class Frontend {
     metrics_.set_traffic(totals_of(traffic_));
     loads_->observe(report);
     metrics_.record_pairs(report.pairs->counts());
+    show_switches(report);
+  }
+
+  void show_switches(const StepReport& report) {
+    switches_.clear();
+    for (const SkipSwitch& one : report.skip_switches) switches_.push_back({one.is_off, one.cost, one.saving});
+    metrics_.set_skip_switches(switches_, report.num_skip_switches);
   }
 
   RankProcess& process_;
   MetricsRegistry metrics_;
   const double imbalance_alarm_;
   TrafficCounters traffic_;  // engine thread
+  std::vector<SkipSwitchGauge> switches_;  // engine thread
   std::optional<LoadWatch> loads_;
   std::atomic<bool> draining_{false};
   std::atomic<bool> failed_{false};

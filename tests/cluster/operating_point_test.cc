@@ -252,6 +252,7 @@ TEST(LevelTable, PointsReadBackToTheSameBitsAsTheyWereWritten) {
 TEST(LevelTable, MessagesBetweenRanksCarryEveryField) {
   LevelTable table{.version = 7, .levels = {with_rule(PairRule::kSimilar), full_point(), with_rule(PairRule::kTopK)}};
   table.levels[2].identity_bypass[1] = {0, 1, 0, 0};
+  table.levels[2].exempt_layers[1] = {0, 0, 1, 0};
   std::vector<std::byte> bytes;
   encode(table, bytes);
   const LevelTable decoded = decode_level_table(bytes);

@@ -4,16 +4,13 @@ import argparse
 import http.client
 import json
 import os
-import re
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 
 import skipper_process
+from admin_client import KEY, Admin, check, write_key
 from skipper_process import Server, metric
 
-KEY = "correct-horse-battery"
 NUM_LAYERS = 6
 TOP_K = 4
 EXPERTS_BITS = 16
@@ -22,40 +19,6 @@ EXPERTS_BITS = 16
 def point(tau_text, tau_vision=0.0):
     alpha = [1.0 / NUM_LAYERS] * NUM_LAYERS
     return {"alpha": {"text": alpha, "vision": alpha}, "tau": {"text": tau_text, "vision": tau_vision}}
-
-
-def check(condition, message):
-    if not condition:
-        raise AssertionError(message)
-
-
-class Admin:
-    def __init__(self, server):
-        announcement = re.compile(r"skipper: admin on (http://127\.0\.0\.1:\d+)$", re.MULTILINE)
-        announced = skipper_process.wait_until(lambda: announcement.search(server.log()), timeout=5)
-        check(announced, f"the admin listener is not announced:\n{server.log()}")
-        self.url = announcement.search(server.log()).group(1) + "/admin/operating_point"
-
-    def ask(self, method, body=None, key=KEY, url=None):
-        """Status and parsed JSON."""
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", **({"Authorization": "Bearer " + key} if key else {})}
-        request = urllib.request.Request(url or self.url, data, headers, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                return response.status, json.loads(response.read())
-        except urllib.error.HTTPError as error:
-            return error.code, json.loads(error.read())
-
-    def get(self):
-        status, body = self.ask("GET")
-        check(status == 200, f"GET: {status} {body}")
-        return body
-
-    def set(self, body):
-        status, answer = self.ask("POST", body)
-        check(status == 200, f"POST {body}: {status} {answer}")
-        return answer
 
 
 def chat(server, text="Tell me about the sea.", **fields):
@@ -160,6 +123,38 @@ def test_requests_choose_up_to_their_ceiling(server, admin):
     admin.set({"level": 0})
 
 
+def test_an_uploaded_level_is_under_the_ceilings_that_it_keeps(server, admin):
+    """Silver may go up to level 1, with thresholds of 0.01: a gentler level is under it, a harsher one is not."""
+    gentle, harsh = admin.set(point(0.005))["level"], admin.set(point(0.5))["level"]
+    state = admin.get()
+    check(state["places"][gentle] == 1 and state["places"][harsh] == 2, f"places {state['places']} of {gentle} and {harsh}")
+    check(usage_of(chat(server, service_tier="silver"))["level"] == 1, "silver follows a level above its ceiling")
+    check(usage_of(chat(server, service_tier="silver", skipper={"level": gentle}))["level"] == gentle, "silver is refused")
+    status, body = chat(server, service_tier="silver", skipper={"level": harsh})
+    check(status == 400 and body["error"]["param"] == "skipper.level", f"{status} {body}")
+    admin.set({"level": gentle})
+    check(usage_of(chat(server, service_tier="silver"))["level"] == gentle, "silver does not follow a level under its ceiling")
+    admin.set({"level": 0})
+
+
+def test_skipping_switches_off_where_it_decides_for_nothing(server, admin):
+    nothing = admin.set(point(1e-9, 1e-9))["level"]
+    check(admin.get()["switched_off"] == [], "layers are switched off from the start")
+    exact = usage_of(chat(server, max_tokens=400, min_tokens=400, skipper={"full_quality": True}))
+    idle = usage_of(chat(server, max_tokens=400, min_tokens=400))
+    check(idle["level"] == nothing and idle["pairs_run"] == exact["pairs_run"], f"{idle} {exact}")
+    off = admin.get()["switched_off"]
+    check({entry["layer"] for entry in off if entry["phase"] == "generated"} == set(range(NUM_LAYERS)), f"{off}")
+    check(all(entry["deciding_ms"] > entry["saved_ms"] for entry in off), f"{off}")
+    for layer in range(NUM_LAYERS):
+        is_off = metric(server.url, "skipper_skipping_switched_off", layer=str(layer), phase="generated")
+        check(is_off == 1, f"layer {layer}: gauge {is_off}")
+    check("skipping in MoE layer 0, generated tokens, is switched off" in server.log(), "the log says nothing of it")
+    check(len(admin.get()["levels"]) == nothing + 1, "forms of levels are shown")
+    admin.set({"level": 0})
+    check(admin.get()["switched_off"] == [], "layers stay switched off at another level")
+
+
 def test_strangers_and_bad_bodies_are_refused(server, admin):
     for key in (None, "wrong", KEY[:-1], KEY + "x"):
         status, body = admin.ask("POST", {"level": 2}, key=key)
@@ -211,8 +206,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         levels = {"version": 1, "levels": [point(0.0), point(0.01, 0.01), {**point(2.0, 2.0), "measured": {"kl": 0.5}}]}
         ladder = write(folder, "frontier.json", json.dumps(levels), 0o644)
-        config = write(folder, "config.json", json.dumps({"service_tiers": {"silver": 1}}), 0o644)
-        key_file = write(folder, "key", KEY + "\n", 0o600)
+        config = write(folder, "config.json", json.dumps({"service_tiers": {"silver": 1}, "skipping": {"window_steps": 100}}), 0o644)
+        key_file = write_key(folder)
         check_key_files(arguments, folder)
         options = ["--model", arguments.model, "--config", config, "--operating_point", ladder, "--level", "1",
                    "--admin_port", "0", "--admin_key_file", key_file]

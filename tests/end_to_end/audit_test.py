@@ -1,17 +1,14 @@
 """Routing decisions in audit files: replay agrees with them, finds an edited one, and tells what another point would do."""
 
-import argparse
 import json
 import os
 import re
-import sys
-import tempfile
 
 import skipper_process
+from admin_client import Admin, write_key
+from command_check import EXIT_ERROR, EXIT_USAGE, run_checks
 
 NUM_LAYERS = 6
-EXIT_ERROR = 1
-EXIT_USAGE = 2
 
 
 class AuditTest:
@@ -103,6 +100,50 @@ class AuditTest:
         for name, (flags, pattern) in cases.items():
             self.expect_error(name, skipper_process.run(self.binary, flags, timeout=60), EXIT_USAGE, pattern)
 
+    def check_uploaded_level(self):
+        """A level that comes while the server runs is in the audit before its first decision, on every rank."""
+        audit = self.path("uploaded.jsonl")
+        flags = ["--model", self.model, "--audit_file", audit, "--audit_rate", "1", "--admin_port", "0",
+                 "--admin_key_file", write_key(self.folder)]
+        with skipper_process.Server(self.binary, flags, ranks=2) as server:
+            admin = Admin(server)
+            for tau in (0.05, 0.2):
+                with open(self.operating_point("uploaded.json", tau), encoding="utf-8") as file:
+                    admin.set(json.load(file))
+                for topic in ("rivers", "mountains"):
+                    messages = [{"role": "user", "content": f"Tell me about {topic}."}]
+                    body = {"model": "demo", "messages": messages, "max_tokens": 20}
+                    status, answer = skipper_process.post_json(server.url + "/v1/chat/completions", body)
+                    self.expect(status == 200, f"chat ended with {status}: {answer}")
+        counts = [self.check_replay(f"{audit}.rank{rank}") for rank in (0, 1) if self.has_decisions(f"{audit}.rank{rank}")]
+        self.expect(sum(counts) > 0, "no decision was logged")
+        for rank in (0, 1):
+            with open(f"{audit}.rank{rank}", encoding="utf-8") as file:
+                tables = [len(json.loads(line)["table"]["levels"]) for line in file if '"table"' in line]
+            self.expect(tables == [1, 2, 3], f"rank {rank} has tables of {tables} levels")
+
+    @staticmethod
+    def has_decisions(audit):
+        with open(audit, encoding="utf-8") as file:
+            return any('"experts":[' in line for line in file)
+
+    def check_imbalance_alarm(self):
+        """No load is quite even, so an alarm at 1.0001 rings once a thousand steps were seen, once."""
+        messages = [{"role": "user", "content": "Tell me about rivers."}]
+        body = {"model": "demo", "messages": messages, "max_tokens": 700, "min_tokens": 700}
+        flags = ["--model", self.model, "--imbalance_alarm", "1.0001"]
+        with skipper_process.Server(self.binary, flags, ranks=2) as server:
+            alarms = lambda: skipper_process.metric(server.url, "skipper_imbalance_alarms_total")
+            self.expect(alarms() == 0, "the alarm rings before anything ran")
+            for _ in range(2):
+                status, answer = skipper_process.post_json(server.url + "/v1/chat/completions", body)
+                self.expect(status == 200, f"chat ended with {status}: {answer}")
+            self.expect(skipper_process.wait_until(lambda: alarms() == 1), f"{alarms()} alarms")
+            load = skipper_process.metric(server.url, "skipper_step_load_max_over_mean")
+            self.expect(1.0001 < load <= 2.0, f"the fullest ranks have {load} times the mean")
+            lines = [line for line in server.log().splitlines() if "over 1000 steps the fullest ranks had" in line]
+            self.expect(len(lines) == 1 and "--imbalance_alarm 1.0001" in lines[0], f"the log says {lines}")
+
     def check_load_metrics(self):
         """Sixteen steps are enough for the ranks to report once."""
         messages = [{"role": "user", "content": "Tell me about rivers."}]
@@ -129,19 +170,11 @@ class AuditTest:
         self.check_what_if(audits[0])
         self.check_sampling()
         self.check_usage()
+        self.check_uploaded_level()
         self.check_load_metrics()
+        self.check_imbalance_alarm()
         return self.failures
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--binary", required=True)
-    parser.add_argument("--model", required=True)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        failures = AuditTest(arguments, folder).run()
-    sys.exit("\n".join(failures) if failures else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run_checks(lambda arguments, folder: AuditTest(arguments, folder).run())

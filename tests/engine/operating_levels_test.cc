@@ -45,6 +45,31 @@ TEST(OperatingLevels, AChangeIsInForceOnlyAfterTheStepThatAppliedIt) {
   EXPECT_FALSE(levels.take().table.has_value()) << "the table would travel with every step";
 }
 
+TEST(OperatingLevels, PlacesAnAppendedLevelAmongThoseOfTheStart) {
+  LevelTable table = unskipped_levels(2);
+  table.levels.push_back(point(0.2f));
+  table.levels.push_back(point(0.5f));
+  OperatingLevels levels(table);
+  EXPECT_THAT(levels.places(), testing::ElementsAre(0, 1, 2));
+  levels.append(point(0.1f));
+  levels.append(point(0.9f));
+  EXPECT_EQ(levels.places().size(), 3u) << "not yet in force";
+  EXPECT_THAT(apply(levels).places, testing::ElementsAre(0, 1, 2, 1, 3));
+  EXPECT_THAT(levels.places(), testing::ElementsAre(0, 1, 2, 1, 3));
+}
+
+TEST(OperatingLevels, SharesItsNumbersWithFormsOfLevels) {
+  OperatingLevels levels(unskipped_levels(2));
+  EXPECT_FALSE(levels.claim_slots(256));
+  EXPECT_TRUE(levels.claim_slots(254));
+  levels.append(point(0.1f));
+  EXPECT_THROW(levels.append(point(0.2f)), InvalidRequest);
+  EXPECT_FALSE(levels.claim_slots(1));
+  EXPECT_NO_THROW(levels.append(point(0.1f))) << "it is there already";
+  levels.set_switched_off({{.moe_layer = 1, .phase = TokenPhase::kGenerated}});
+  EXPECT_EQ(levels.in_force().switched_off.size(), 1u);
+}
+
 TEST(OperatingLevels, StartsAtTheLevelItIsGiven) {
   LevelTable table = unskipped_levels(2);
   table.levels.push_back(point(0.5f));

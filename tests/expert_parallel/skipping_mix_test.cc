@@ -120,6 +120,26 @@ TEST(SkippingMix, GoldOutputsAreBitEqualAloneAndMixed) {
   }
 }
 
+TEST(SkippingMix, ExemptLayersGiveTheBitsOfNoSkipping) {
+  const MoeWeights weights = random_moe_weights(kShape, 3);
+  MoeSetup setup{.weights = weights, .world_size = 3};
+  OperatingPoint exempt = one_layer(OperatingPoint{});
+  exempt.tau = {2.0f, 2.0f};
+  exempt.tau_dst[0] = {0.0f, 2.0f, 2.0f};
+  setup.levels.levels.push_back(exempt);
+  setup.levels.levels[1].exempt_layers[0] = {1};
+  setup.levels.levels.push_back(exempt);
+  setup.levels.levels[2].exempt_layers[1] = {1};  // of generated tokens: these are prompts
+  TokenBatch batch = random_batch(20, kShape, 3, 4);
+  const MoeRun whole = run_moe(setup, batch);
+  batch.levels.assign(20, 1);
+  const MoeRun run = run_moe(setup, batch);
+  EXPECT_EQ(run.outputs(), whole.outputs());
+  EXPECT_EQ(run.total().pairs_skipped[0], 0);
+  batch.levels.assign(20, 2);
+  EXPECT_EQ(run_moe(setup, batch).total().pairs_run[0], 0);
+}
+
 TEST(SkippingMix, BypassedTokensGetTheirInputAndSendNothing) {
   const MoeWeights weights = random_moe_weights(kShape, 3);
   MoeSetup setup{.weights = weights, .world_size = 3};

@@ -101,6 +101,18 @@ TEST_F(AdminListener, TellsWhatIsInForce) {
   EXPECT_EQ(body["levels"][0]["measured"], json({{"kl", 0.0}}));
 }
 
+TEST_F(AdminListener, TellsWhereSkippingIsSwitchedOff) {
+  {
+    const std::lock_guard lock(mutex_);
+    state_.places = {0};
+    state_.switched_off = {{.moe_layer = 1, .phase = TokenPhase::kGenerated, .cost_seconds = 0.5, .saving_seconds = 0.25}};
+  }
+  const json body = json::parse(look().body);
+  EXPECT_EQ(body["places"], json::array({0}));
+  EXPECT_EQ(body["switched_off"],
+            json::array({{{"layer", 1}, {"phase", "generated"}, {"deciding_ms", 500.0}, {"saved_ms", 250.0}}}));
+}
+
 TEST_F(AdminListener, RefusesEverybodyWithoutTheKey) {
   for (const char* headers : {"", "Authorization: Bearer wrong\r\n", "Authorization: secret\r\n", "Authorization: Bearer\r\n"}) {
     const RawResponse response = look(headers);

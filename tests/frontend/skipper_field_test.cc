@@ -67,6 +67,18 @@ TEST(SkipperField, AnEntryForAutoIsTheCeilingOfRequestsWithoutATier) {
   EXPECT_THROW(level_of({{"skipper", {{"level", 2}}}}), InvalidRequest);
 }
 
+// Level 5 was uploaded and skips no more than level 2.
+TEST(SkipperField, ATierTakesAnUploadedLevelThatSkipsNoMoreThanItsCeiling) {
+  const std::vector<uint16_t> places = {0, 1, 2, 3, 4, 2};
+  const auto level_of = [&](const json& body) {
+    return parse_requested_level(RequestFields(body, ""), {.highest_level = 5, .service_tiers = kTiers, .places = places});
+  };
+  EXPECT_EQ(level_of({{"service_tier", "silver"}, {"skipper", {{"level", 5}}}}), own(5));
+  EXPECT_EQ(level_of({{"skipper", {{"level", 5}}}}), own(5));
+  EXPECT_THROW(level_of({{"service_tier", "silver"}, {"skipper", {{"level", 3}}}}), InvalidRequest);
+  EXPECT_THROW(level_of({{"service_tier", "gold"}, {"skipper", {{"level", 5}}}}), InvalidRequest);
+}
+
 TEST(SkipperField, TakesALevelUpToTheServersHighest) {
   for (const uint8_t level : {0, 1, 5}) EXPECT_EQ(parse({{"skipper", {{"level", level}}}}), own(level));
   const Refusal above = refusal({{"skipper", {{"level", 6}}}});

@@ -36,7 +36,8 @@ TEST(ServerConfig, ReadsEverySectionAndKeepsOtherDefaults) {
   const ServerConfig config = load(R"({"engine": {"max_tokens_per_step": 99}, "cpu": {"threads": 3},
       "weights": {"experts": "int4a-g32", "activation_dtype": "f32", "residence": "mapped"},
       "comm": {"deadline_ms": 1234}, "frontend": {"port": 0, "host": "0.0.0.0"}, "dispatch": {"payload_dtype": "int8"},
-      "kv_cache": {"dtype": "f32"}, "images": {"max_pixels": 5000}, "service_tiers": {"bronze": 1}})");
+      "kv_cache": {"dtype": "f32"}, "images": {"max_pixels": 5000}, "service_tiers": {"bronze": 1},
+      "skipping": {"switch_off": false, "window_steps": 7}})");
   EXPECT_EQ(config.engine.max_tokens_per_step, 99);
   EXPECT_EQ(config.engine.max_sequences_per_rank, EngineConfig().max_sequences_per_rank);
   EXPECT_EQ(config.cpu.threads, 3);
@@ -51,6 +52,8 @@ TEST(ServerConfig, ReadsEverySectionAndKeepsOtherDefaults) {
   EXPECT_TRUE(config.dispatch.rows_travel());
   EXPECT_EQ(config.kv_dtype, DType::kF32);
   EXPECT_EQ(config.images.max_pixels, 5000);
+  EXPECT_FALSE(config.skipping.switch_off);
+  EXPECT_EQ(config.skipping.window_steps, 7);
   EXPECT_EQ(config.service_tiers, (std::map<std::string, int64_t>{{"bronze", 1}, {"gold", 0}}));
 }
 

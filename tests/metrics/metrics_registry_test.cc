@@ -103,6 +103,19 @@ TEST(MetricsRegistry, SumsPairsByLayerPhaseClassAndOutcome) {
   EXPECT_THAT(text, HasSubstr("layer=\"2\",phase=\"prompt\",token_class=\"protected\",outcome=\"run\"} 0"));
 }
 
+TEST(MetricsRegistry, ReportsWhereSkippingIsSwitchedOff) {
+  MetricsRegistry registry("demo", 2);
+  const std::vector<SkipSwitchGauge> switches = {{}, {}, {true, 0.5, 0.25}, {}};
+  registry.set_skip_switches(switches, 7);
+  const std::string text = registry.text();
+  const auto has = [&](const std::string& line) { return text.find(line + "\n") != std::string::npos; };
+  EXPECT_TRUE(has("skipper_skipping_switched_off{model_name=\"demo\",layer=\"1\",phase=\"prompt\"} 1")) << text;
+  EXPECT_TRUE(has("skipper_skipping_switched_off{model_name=\"demo\",layer=\"1\",phase=\"generated\"} 0"));
+  EXPECT_TRUE(has("skipper_deciding_seconds{model_name=\"demo\",layer=\"1\",phase=\"prompt\"} 0.5"));
+  EXPECT_TRUE(has("skipper_deciding_saved_seconds{model_name=\"demo\",layer=\"1\",phase=\"prompt\"} 0.25"));
+  EXPECT_TRUE(has("skipper_skip_switches_total{model_name=\"demo\"} 7"));
+}
+
 TEST(MetricsRegistry, ReportsTheLevelThatRequestsFollow) {
   MetricsRegistry registry("demo", 1);
   registry.set_engine_gauges({.level = 3, .num_level_changes = 5});

@@ -55,12 +55,18 @@ void run_rank(const DemoEngineOptions& options, Communicator& control, Communica
   ModelRunner runner(model, cache, options.engine, demo_token_classes(config));
   RequestQueue queue(options.engine.queue_capacity);
   HealthMonitor health(std::chrono::seconds(60));
-  Engine engine(options.engine, ClusterConfig(), {control, data, runner, model, queue, health, levels}, nullptr);
-  if (control.rank() != 0) return engine.run();
+  const EngineParts parts{control, data, runner, model, queue, health, levels, ThreadPool::caller_only(), {}, 0, options.gate};
+  Engine engine(options.engine, ClusterConfig(), parts, nullptr);
+  if (control.rank() != 0) {
+    for (int phase = 0; phase < options.num_phases; ++phase) engine.run();
+    return;
+  }
   RequestDriver driver(engine, queue, static_cast<size_t>(options.engine.queue_capacity));
   DemoEngine demo{engine, queue, driver, model};
-  drive(demo);
-  engine.finish();
+  for (int phase = 0; phase < options.num_phases; ++phase) {
+    drive(demo);
+    engine.finish();
+  }
 }
 
 }  // namespace

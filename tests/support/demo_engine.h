@@ -18,6 +18,8 @@ struct DemoEngineOptions {
   std::vector<OperatingPoint> operating_points;
   // Sees every MoE layer's routing after skipping, on the rank's own thread.
   std::function<void(int rank, const Routing& kept)> routing_observer;
+  SkipGateConfig gate = {.switch_off = false};
+  int num_phases = 1;  // `drive` is called so often, each time with the others following
 };
 
 // What the driving body can use; rank 0's.

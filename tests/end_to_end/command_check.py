@@ -1,0 +1,38 @@
+"""What tests of commands that end by themselves share: their main function, and how a refusal looks."""
+
+import argparse
+import os
+import sys
+import tempfile
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+
+
+def run_checks(check):
+    """Ends the process; check(arguments, folder) returns a list of what is wrong, with a folder to write to."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--model", required=True)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        failures = check(arguments, folder)
+    sys.exit("\n".join(failures) if failures else 0)
+
+
+def error_line(result):
+    """The one line that a failed command prints, or what is wrong with its errors."""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("skipper: error:")]
+    return lines[0] if len(lines) == 1 else f"{len(lines)} error lines: {result.stderr}"
+
+
+def check_refusal(name, result, status, expected, out=None):
+    """A refusal has this status and this text in its one line, and makes no file."""
+    line = error_line(result)
+    print(f"{name}: {line}")
+    failures = []
+    if result.returncode != status or expected not in line:
+        failures.append(f"{name}: status {result.returncode}, {line}, expected {status} and {expected!r}")
+    if out and os.path.exists(out):
+        failures.append(f"{name}: something was made")
+    return failures
