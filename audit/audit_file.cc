@@ -18,8 +18,8 @@ std::string text_of(const AuditFile::Line& line) {
 
 }  // namespace
 
-AuditFile::AuditFile(const std::filesystem::path& path, int64_t max_bytes)
-    : name_(path.string()), max_bytes_(max_bytes), file_(path, std::ios::binary | std::ios::trunc) {
+AuditFile::AuditFile(const std::filesystem::path& path, int64_t max_bytes, SlowDisk slow_disk)
+    : name_(path.string()), max_bytes_(max_bytes), slow_disk_(slow_disk), file_(path, std::ios::binary | std::ios::trunc) {
   if (!file_) throw Error(name_ + ": cannot be written; check the folder and its permissions");
   thread_ = std::thread([this] { run(); });
 }
@@ -36,9 +36,10 @@ AuditFile::~AuditFile() {
 
 void AuditFile::append(Line line) {
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
+    if (slow_disk_ == SlowDisk::kWait) emptied_.wait(lock, [this] { return has_ended_ || waiting_.size() < kMaxWaiting; });
     if (has_ended_) return;
-    if (waiting_.size() >= kMaxWaiting) {
+    if (waiting_.size() >= kMaxWaiting && std::holds_alternative<RoutingRecord>(line)) {
       ++num_dropped_;
       return;
     }
@@ -62,6 +63,7 @@ void AuditFile::run() {
       closing = closing_;
       lines.swap(waiting_);
     }
+    emptied_.notify_one();
     write(lines);
     lines.clear();
   }
@@ -86,6 +88,7 @@ void AuditFile::stop_with_warning(const std::string& reason) {
   const std::lock_guard lock(mutex_);
   has_ended_ = true;
   waiting_.clear();
+  emptied_.notify_one();
   LOG(WARNING) << name_ << ": the audit ends here, the file " << reason;
 }
 

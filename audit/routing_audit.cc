@@ -31,7 +31,7 @@ RoutingAudit::RoutingAudit(const AuditConfig& config, const AuditHeader& header,
     : rate_(config.rate),
       levels_(levels),
       placement_(placement),
-      file_(audit_path(config.file, header.rank, header.world_size()), config.max_bytes) {
+      file_(audit_path(config.file, header.rank, header.world_size()), config.max_bytes, config.slow_disk) {
   file_.append(to_line(header));
   write_levels();
 }

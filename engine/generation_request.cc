@@ -38,6 +38,7 @@ void encode(const GenerationRequest& request, std::vector<std::byte>& out) {
   writer.values(request.level_history.runs());
   writer.value<uint8_t>(request.score_prompt ? 1 : 0);
   writer.value(request.score_from);
+  writer.value(request.answer_from);
   writer.value(request.reference);
   writer.value(request.reference_id);
   writer.value(request.rank);
@@ -65,6 +66,7 @@ GenerationRequest decode_generation_request(std::span<const std::byte> bytes) {
   request.level_history = LevelHistory(reader.values<LevelRun>());
   request.score_prompt = reader.value<uint8_t>() != 0;
   request.score_from = reader.value<int32_t>();
+  request.answer_from = reader.value<int32_t>();
   request.reference = reader.value<ReferenceUse>();
   request.reference_id = reader.value<uint64_t>();
   request.rank = reader.value<int32_t>();

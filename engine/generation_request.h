@@ -52,6 +52,7 @@ struct GenerationRequest {
   LevelHistory level_history = {};  // of the tokens that ran before
   bool score_prompt = false;    // report the log-likelihood of the prompt instead of generating
   int32_t score_from = 1;       // score_prompt: the first token that is predicted, 1 to the last
+  int32_t answer_from = INT32_MAX;  // score_prompt: tokens of the prompt from here on run as if they had been generated
   ReferenceUse reference = ReferenceUse::kNone;
   uint64_t reference_id = 0;
   int32_t rank = -1;            // where it must run; −1: anywhere

@@ -27,6 +27,11 @@ struct ModelRunner::LocalSequence {
   bool is_scored(int64_t position) const {
     return request.score_prompt && position + 1 >= request.score_from && position + 1 < num_prompt();
   }
+  // A known answer that is scored is what the model would have generated.
+  TokenPhase phase_of(int64_t position) const {
+    const bool is_answer = request.score_prompt && position >= request.answer_from;
+    return position < num_prompt() && !is_answer ? TokenPhase::kPrompt : TokenPhase::kGenerated;
+  }
   // How the next token is sampled.
   TokenSampling sampling() const {
     return next_token_sampling(request, static_cast<int32_t>(static_cast<int64_t>(tokens.size()) - num_prompt()));
@@ -194,8 +199,7 @@ void ModelRunner::append_tokens(const SequenceStep& step, LocalSequence& sequenc
         static_cast<int32_t>(sequence.blocks[block] * config_.kv_block_size + position % config_.kv_block_size);
     buffers.token_class.data<uint8_t>()[t] = static_cast<uint8_t>(token_classes_[static_cast<size_t>(token)]);
     buffers.level.data<uint8_t>()[t] = step.level;
-    const TokenPhase phase = position < sequence.num_prompt() ? TokenPhase::kPrompt : TokenPhase::kGenerated;
-    buffers.phase.data<uint8_t>()[t] = static_cast<uint8_t>(phase);
+    buffers.phase.data<uint8_t>()[t] = static_cast<uint8_t>(sequence.phase_of(position));
   }
   CHECK_LE(static_cast<int64_t>(sequence.blocks.size()), buffers.block_tables.dim(1)) << "longer than max_model_len";
   std::copy(sequence.blocks.begin(), sequence.blocks.end(), buffers.block_tables.row<int32_t>(sequence_index));

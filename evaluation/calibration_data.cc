@@ -69,6 +69,7 @@ GenerationRequest scoring_request(const CalibrationSample& sample, std::span<con
   request.prompt_ids = std::move(prompt.token_ids);
   request.images = std::move(prompt.images);
   request.score_from = static_cast<int32_t>(request.prompt_ids.size());
+  request.answer_from = request.score_from;
   const std::vector<int32_t> answer = processor.tokenizer().encode(sample.question.answer, SpecialTokens::kAsText);
   request.prompt_ids.insert(request.prompt_ids.end(), answer.begin(), answer.end());
   if (!end_token_ids.empty()) request.prompt_ids.push_back(end_token_ids.front());

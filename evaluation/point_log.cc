@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "evaluation/frontier_file.h"
 
 namespace skipper {
 namespace {
@@ -30,11 +31,11 @@ std::string difference(const std::string& text, const std::string& other) {
 
 PointLog::PointLog(std::filesystem::path path, const std::string& settings) : path_(std::move(path)) {
   take_over(settings);
-  // Written anew: a line that a kill cut short would spoil the next one.
-  file_.open(path_, std::ios::trunc);
-  file_ << settings_line(settings) << "\n";
-  for (const auto& [key, point] : points_) file_ << line_of(key, point) << "\n";
-  file_.flush();
+  // Written anew, as a line that a kill cut short would spoil the next one; at once, so that no kill loses what is there.
+  std::string text = settings_line(settings) + "\n";
+  for (const auto& [key, point] : points_) text += line_of(key, point) + "\n";
+  write_file_atomically(path_, text);
+  file_.open(path_, std::ios::app);
   require_written();
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 #include "expert_parallel/token_rules.h"
@@ -20,20 +21,22 @@ int bucket_of(float share) {
   return static_cast<int>(std::clamp(std::floor(position), 0.0, RoutingTrace::kBuckets - 1.0));
 }
 
+size_t row_of(int moe_layer, TokenPhase phase, TokenClass token_class) {
+  return (static_cast<size_t>(moe_layer) * kNumTokenPhases + static_cast<size_t>(phase)) * kNumTokenClasses +
+         static_cast<size_t>(token_class);
+}
+
 }  // namespace
 
-RoutingTrace::RoutingTrace(const TraceShape& shape) : shape_(shape), counts_(shares_at(shape.num_moe_layers, {}), 0) {}
+RoutingTrace::RoutingTrace(const TraceShape& shape) : shape_(shape), counts_(shares_at(shape.num_moe_layers, {}, {}), 0) {}
 
 size_t RoutingTrace::experts_at(int moe_layer, TokenPhase phase, TokenClass token_class) const {
-  const size_t row = (static_cast<size_t>(moe_layer) * kNumTokenPhases + static_cast<size_t>(phase)) * kNumTokenClasses +
-                     static_cast<size_t>(token_class);
-  return row * static_cast<size_t>(shape_.num_experts);
+  return row_of(moe_layer, phase, token_class) * static_cast<size_t>(shape_.num_experts);
 }
 
 // Behind those of all experts.
-size_t RoutingTrace::shares_at(int moe_layer, TokenClass token_class) const {
-  const size_t row = static_cast<size_t>(moe_layer) * kNumTokenClasses + static_cast<size_t>(token_class);
-  return experts_at(shape_.num_moe_layers, {}, {}) + row * kBuckets;
+size_t RoutingTrace::shares_at(int moe_layer, TokenPhase phase, TokenClass token_class) const {
+  return experts_at(shape_.num_moe_layers, {}, {}) + row_of(moe_layer, phase, token_class) * kBuckets;
 }
 
 void RoutingTrace::count(int moe_layer, const TokenPolicies& policies, const Routing& routed) {
@@ -44,7 +47,7 @@ void RoutingTrace::count(int moe_layer, const TokenPolicies& policies, const Rou
     const PairShares shares(pairs_of(routed, t));
     if (!shares.are_numbers()) continue;
     int64_t* experts = counts_.data() + experts_at(moe_layer, phase, token_class);
-    int64_t* buckets = counts_.data() + shares_at(moe_layer, token_class);
+    int64_t* buckets = counts_.data() + shares_at(moe_layer, phase, token_class);
     for (size_t slot = 0; slot < shares.pairs().num_slots(); ++slot) {
       const int32_t expert = shares.pairs().ids[slot];
       if (expert == kNoExpert) continue;
@@ -58,8 +61,16 @@ std::span<const int64_t> RoutingTrace::experts(int moe_layer, TokenPhase phase, 
   return std::span(counts_).subspan(experts_at(moe_layer, phase, token_class), static_cast<size_t>(shape_.num_experts));
 }
 
-std::span<const int64_t> RoutingTrace::shares(int moe_layer, TokenClass token_class) const {
-  return std::span(counts_).subspan(shares_at(moe_layer, token_class), kBuckets);
+std::span<const int64_t> RoutingTrace::shares(int moe_layer, TokenPhase phase, TokenClass token_class) const {
+  return std::span(counts_).subspan(shares_at(moe_layer, phase, token_class), kBuckets);
+}
+
+std::vector<int64_t> RoutingTrace::shares(int moe_layer, TokenClass token_class) const {
+  const auto prompt = shares(moe_layer, TokenPhase::kPrompt, token_class);
+  const auto generated = shares(moe_layer, TokenPhase::kGenerated, token_class);
+  std::vector<int64_t> sums(kBuckets);
+  std::transform(prompt.begin(), prompt.end(), generated.begin(), sums.begin(), std::plus<>());
+  return sums;
 }
 
 std::vector<double> RoutingTrace::edges() {
@@ -71,7 +82,7 @@ std::vector<double> RoutingTrace::edges() {
 int64_t RoutingTrace::num_pairs(TokenClass token_class) const {
   int64_t sum = 0;
   for (int layer = 0; layer < shape_.num_moe_layers; ++layer) {
-    const auto buckets = shares(layer, token_class);
+    const std::vector<int64_t> buckets = shares(layer, token_class);
     sum = std::accumulate(buckets.begin(), buckets.end(), sum);
   }
   return sum;
@@ -80,7 +91,7 @@ int64_t RoutingTrace::num_pairs(TokenClass token_class) const {
 ScoreDistribution RoutingTrace::scores(TokenClass token_class, std::span<const float> alpha) const {
   std::vector<ScoreCount> scores;
   for (int layer = 0; layer < shape_.num_moe_layers; ++layer) {
-    const auto buckets = shares(layer, token_class);
+    const std::vector<int64_t> buckets = shares(layer, token_class);
     for (int bucket = 0; bucket < kBuckets; ++bucket) {
       for (int step = 1; step <= kStepsPerBucket; ++step) {
         const double share = lower_edge(bucket + static_cast<double>(step) / kStepsPerBucket);

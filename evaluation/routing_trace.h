@@ -33,7 +33,9 @@ class RoutingTrace {
   // Pairs by expert.
   std::span<const int64_t> experts(int moe_layer, TokenPhase phase, TokenClass token_class) const;
   // Pairs by bucket of p.
-  std::span<const int64_t> shares(int moe_layer, TokenClass token_class) const;
+  std::span<const int64_t> shares(int moe_layer, TokenPhase phase, TokenClass token_class) const;
+  // Of both phases.
+  std::vector<int64_t> shares(int moe_layer, TokenClass token_class) const;
   // Where the buckets begin, and where the last one ends.
   static std::vector<double> edges();
   int64_t num_pairs(TokenClass token_class) const;
@@ -47,10 +49,10 @@ class RoutingTrace {
 
  private:
   size_t experts_at(int moe_layer, TokenPhase phase, TokenClass token_class) const;
-  size_t shares_at(int moe_layer, TokenClass token_class) const;
+  size_t shares_at(int moe_layer, TokenPhase phase, TokenClass token_class) const;
 
   TraceShape shape_;
-  std::vector<int64_t> counts_;  // [layers, phases, classes, experts], then [layers, classes, buckets]
+  std::vector<int64_t> counts_;  // [layers, phases, classes, experts], then [layers, phases, classes, buckets]
 };
 
 }  // namespace skipper

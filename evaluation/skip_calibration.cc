@@ -25,7 +25,7 @@ json trials_of(const ClassCalibration& one) {
 json origin_of(const CalibrationOrigin& origin) {
   return {{"data", origin.data}, {"data_hash", origin.data_hash}, {"num_samples", origin.num_samples},
           {"num_vision_samples", origin.num_vision_samples}, {"num_scored", origin.num_scored},
-          {"num_ranks", origin.num_ranks}, {"formats", origin.formats}};
+          {"formats", origin.formats}};
 }
 
 // [layers][experts]
@@ -59,11 +59,15 @@ json use_section(const RoutingTrace& trace) {
 json scores_section(const RoutingTrace& trace) {
   json scores = {{"edges", RoutingTrace::edges()}};
   for (size_t c = 0; c < kNumSkippableClasses; ++c) {
-    json layers = json::array();
+    json& layers = scores[class_name(c)] = json::array();
     for (int layer = 0; layer < trace.shape().num_moe_layers; ++layer) {
       layers.push_back(trace.shares(layer, static_cast<TokenClass>(c)));
     }
-    scores[class_name(c)] = std::move(layers);
+  }
+  if (!occurs(trace, TokenPhase::kGenerated)) return scores;
+  json& generated = scores["generated_text"] = json::array();
+  for (int layer = 0; layer < trace.shape().num_moe_layers; ++layer) {
+    generated.push_back(trace.shares(layer, TokenPhase::kGenerated, TokenClass::kText));
   }
   return scores;
 }

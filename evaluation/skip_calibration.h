@@ -36,7 +36,6 @@ struct CalibrationOrigin {
   int64_t num_samples = 0;         // of the search split
   int64_t num_vision_samples = 0;  // those among them with pictures
   int64_t num_scored = 0;          // their tokens with a loss
-  int num_ranks = 1;
   std::string formats;             // of weights, activations and messages, and the instruction set
 
   bool operator==(const CalibrationOrigin&) const = default;
@@ -55,10 +54,11 @@ struct SkipCalibration {
 //  "alpha": {"text": [MoE layers], "vision": [..]}, "exponent": {"text": x, "vision": y},
 //  "bypass_kl": {"text": [MoE layers], ..},
 //  "trials": {"text": [{"exponent", "target_ratio", "tau", "skip_ratio", "kl"}], ..},
-//  "origin": {"data", "data_hash", "num_samples", "num_vision_samples", "num_scored", "num_ranks", "formats"},
-//  "use": {"prompt": {"text": [MoE layers][experts] pairs, "vision", "protected"}},      phases that occurred
-//  "scores": {"edges": [129], "text": [MoE layers][128] pairs with edges[b] <= p < edges[b + 1], "vision": ..}}
-// evaluation/calibration_scores.h reads it.
+//  "origin": {"data", "data_hash", "num_samples", "num_vision_samples", "num_scored", "formats"},
+//  "use": {"prompt": {"text": [MoE layers][experts] pairs, "vision", "protected"}, "generated": {..}},   phases that occurred
+//  "scores": {"edges": [129], "text": [MoE layers][128] pairs with edges[b] <= p < edges[b + 1], "vision": ..,
+//             "generated_text": those of text that was generated}}
+// Answers of questions count as generated. evaluation/calibration_scores.h reads it.
 std::string to_json(const SkipCalibration& calibration);
 
 }  // namespace skipper

@@ -78,7 +78,8 @@ struct EvaluatorSettings {
 
 // Rank 0, engine thread only; drives the engine itself. Sample i runs on rank i mod num_ranks, where its reference is kept, each
 // token of the vocabulary as 4 bytes for each scored token. What a sample gives depends neither on the samples and points beside
-// it nor on how many run at once; another number of ranks changes the last bits (the order of the combine sums).
+// it nor on how many run at once; another number of ranks changes the last bits (the order of the combine sums), but where the
+// dispatch adds at the source (SumPlace::kSource).
 class SkipEvaluator {
  public:
   // Throws ResourceExhausted when the references of one rank would take more than they may.

@@ -8,10 +8,11 @@ DispatchBuffers::DispatchBuffers(const DispatchShape& dispatch_shape, const Disp
     : shape(dispatch_shape), config(dispatch_config) {
   config.validate();
   const auto world_size = static_cast<size_t>(shape.world_size);
-  const int64_t max_sent = shape.max_tokens * std::min<int64_t>(shape.world_size, shape.top_k);
+  const int64_t rows_per_token = sends_row_per_pair() ? shape.top_k : std::min<int64_t>(shape.world_size, shape.top_k);
+  const int64_t max_sent = shape.max_tokens * rows_per_token;
   const int64_t max_sent_pairs = shape.max_tokens * shape.top_k;
-  const int64_t max_received = shape.max_tokens * shape.world_size;
-  const int64_t max_pairs = max_received * shape.top_k;
+  const int64_t max_received = capacity().max_rows * shape.world_size;
+  const int64_t max_pairs = max_sent_pairs * shape.world_size;
   const auto message_bytes = [&](int64_t num_tokens, int64_t num_pairs) {
     return PayloadLayout{num_tokens, num_pairs, payload_row_bytes()}.num_bytes();
   };

@@ -20,7 +20,8 @@ struct DispatchShape {
 
 // Several micro-batches may be in flight, each with buffers of its own. Sized for the worst case, all tokens of all ranks
 // coming here; memory that no batch ever reaches is never touched and so costs no page.
-// S = max_tokens · min(world_size, top_k) rows can be sent, N = world_size · max_tokens received, P = N · top_k pairs.
+// S = max_tokens · min(world_size, top_k) rows can be sent, N = world_size · max_tokens received, P = N · top_k pairs; with a row
+// per pair S = max_tokens · top_k, N = P = world_size · S.
 struct DispatchBuffers {
   DispatchBuffers(const DispatchShape& shape, const DispatchConfig& config);
 
@@ -28,6 +29,12 @@ struct DispatchBuffers {
   int64_t payload_row_bytes() const { return config.rows_travel() ? row_bytes(config.payload_format, shape.hidden_size) : 0; }
   int64_t combine_row_bytes() const {
     return config.rows_travel() ? shape.hidden_size * static_cast<int64_t>(size_of(config.combine_dtype)) : 0;
+  }
+  // One row of the token for each of its experts, however many of them a rank has.
+  bool sends_row_per_pair() const { return config.sum_place == SumPlace::kSource; }
+  // What each rank may announce.
+  DispatchCapacity capacity() const {
+    return {.max_rows = shape.max_tokens * (sends_row_per_pair() ? shape.top_k : 1), .top_k = shape.top_k};
   }
   bool is_own(size_t rank) const { return static_cast<int>(rank) == own_rank; }
 
@@ -58,7 +65,7 @@ struct DispatchBuffers {
   Tensor send_message;                      // bytes of the payload messages to the other ranks
   Tensor returned_sums;                     // [S, H] combine format, in the order of sent_tokens
   Tensor returned_offsets;                  // [max_tokens + 1] i32, returned rows of each token
-  Tensor returned_index;                    // [S] i32, those rows in the order of their ranks
+  Tensor returned_index;                    // [S] i32, those rows in the order of their ranks; of the router with a row per pair
 
   // At the destination.
   std::vector<DispatchCounts> received_counts;  // [world_size]

@@ -23,8 +23,8 @@ void check_counts(const DispatchCounts& counts, const DispatchCapacity& capacity
     }
   }
   const int64_t num_tokens = counts.num_tokens();
-  if (num_tokens > capacity.max_tokens) {
-    refuse(source, std::to_string(num_tokens) + " tokens, room for " + std::to_string(capacity.max_tokens));
+  if (num_tokens > capacity.max_rows) {
+    refuse(source, std::to_string(num_tokens) + " tokens, room for " + std::to_string(capacity.max_rows));
   }
   if (counts.pairs < num_tokens || counts.pairs > num_tokens * capacity.top_k) {
     refuse(source, std::to_string(counts.pairs) + " experts for " + std::to_string(num_tokens) + " tokens with top_k " +

@@ -60,7 +60,7 @@ inline PayloadLayout layout_of(const DispatchCounts& counts, int64_t row_bytes) 
 
 // What a rank may announce.
 struct DispatchCapacity {
-  int64_t max_tokens = 0;  // of one rank
+  int64_t max_rows = 0;  // of one rank
   int64_t top_k = 0;
 };
 

@@ -212,9 +212,8 @@ std::unique_ptr<PendingOperation> TokenDispatcher::start_exchange(const Tensor& 
 }
 
 void TokenDispatcher::check_received_counts(const DispatchBuffers& buffers) const {
-  const DispatchCapacity capacity{.max_tokens = buffers.shape.max_tokens, .top_k = buffers.shape.top_k};
   for (size_t rank = 0; rank < buffers.received_counts.size(); ++rank) {
-    check_counts(buffers.received_counts[rank], capacity, static_cast<int>(rank));
+    check_counts(buffers.received_counts[rank], buffers.capacity(), static_cast<int>(rank));
   }
 }
 

@@ -54,6 +54,8 @@ class DispatchHandle {
 // A token's hidden row goes once to each rank that owns one of its experts, with its list of (local expert, weight); that rank
 // returns one weighted partial sum, and the source adds the partial sums in rank order. The rank's own tokens stay in its
 // buffers but are rounded and added like the others, so a token's result does not depend on which rank holds it.
+// (With SumPlace::kSource a row travels for each expert instead, and a token's result does not depend on how many ranks there
+// are either.)
 //
 //   DispatchHandle handle = dispatcher.start_dispatch(input, buffers, stream);
 //   ExpertBatch batch = dispatcher.finish_dispatch(handle, stream);

@@ -37,9 +37,7 @@ DEFINE_bool(kl, false, "true: also how far predictions are from level 0's, KL an
 DEFINE_string(objective, "pairs", "what each level saves a share of: pairs, bytes (of at least 2 ranks), or time (modelled)");
 DEFINE_string(methods, "",
               "measured beside the searched ladder: all, or some of reduced_k, reduced_k_renormalized, single, tail_mass, "
-              "adaptive_k, mc_moe, diep, ace, gmlg, dmt, and from 2 ranks local_exempt, destination, with commas between "
-              "(default: none)");
-DEFINE_string(ratings, "", "file of 'skipper experts', which the methods diep and ace need");
+              "adaptive_k, gmlg, dmt, and from 2 ranks local_exempt, destination, with commas between (default: none)");
 DEFINE_string(html, "", "file for a page with the curves of all methods that were measured");
 DEFINE_int32(grid, -1,
              "thresholds of each class that the search tries, besides 0; 100 is finest, each costs about two passes over the "
@@ -55,7 +53,7 @@ DEFINE_bool(answers, false, "true: also whether each question is answered right 
 DEFINE_string(save_reference, "", "keep the unskipped model's predictions in this file, .rankN for each rank");
 DEFINE_string(reference, "", "compare with the predictions that --save_reference kept there, not with this run's own");
 DEFINE_string(audit_file, "", "file for the routing decisions of some requests, one JSON line each; .rankN for several ranks");
-DEFINE_double(audit_rate, -1.0, "share of the requests that are audited, 0 to 1 (default 0.01)");
+DEFINE_double(audit_rate, -1.0, "share of the requests that are audited, 0 to 1 (default 0.01; calibrate: 1, all samples)");
 DEFINE_int64(audit_max_bytes, -1, "an audit file of this size takes no more lines (default 1073741824)");
 DEFINE_double(imbalance_alarm, 0.0, "warn when the fullest ranks have more than this times the mean load; 0 never (default 0)");
 DEFINE_string(audit, "", "audit file to read (required)");
@@ -89,24 +87,21 @@ const std::map<std::string, Command>& commands() {
       {"calibrate",
        {"measure how much the experts of each layer matter to text and vision tokens, before 'skipper frontier'",
         {"model", "data", "out", "bypass", "limit", "text_windows", "reference_memory", "config", "max_model_len", "experts",
-         "dense", "threads"},
+         "dense", "threads", "audit_file", "audit_rate", "audit_max_bytes"},
         "  skipper calibrate --model models/demo --data models/demo/calibration --out calibration.json\n"
-        "  mpirun -n 4 skipper calibrate --model models/demo --data models/demo/calibration --out calibration.json\n"
-        "\nKilled, it goes on from FILE.partial when it is started again with the same flags and ranks.\n"}},
+        "  mpirun -n 4 skipper calibrate --model models/demo --data models/demo/calibration --out calibration.json \\\n"
+        "    --audit_file routes.jsonl\n"
+        "\nKilled, it goes on from FILE.partial when it is started again with the same flags, on any number of ranks. The audit\n"
+        "is of the unskipped pass: what 'skipper replay' decides otherwise.\n"}},
       {"frontier",
        {"search a ladder of operating points: the least loss of answers for each share of skipped pairs, saved bytes or time",
-        {"model", "data", "calibration", "out", "objective", "grid", "destination_grid", "limit", "methods", "ratings", "html",
-         "config", "max_model_len", "experts", "dense", "threads"},
+        {"model", "data", "calibration", "out", "objective", "grid", "destination_grid", "limit", "methods", "html", "config",
+         "max_model_len", "experts", "dense", "threads", "reference_memory"},
         "  skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
         "    --out frontier.json\n"
         "  mpirun -n 4 skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
         "    --out frontier.json --objective bytes --methods all --html frontier.html\n"
         "  skipper serve --model models/demo --operating_point frontier.json --level 3\n"}},
-      {"experts",
-       {"compare the experts of each layer with one another, for the methods diep and ace of 'skipper frontier'; on one rank",
-        {"model", "data", "out", "limit", "config", "max_model_len", "experts", "dense", "threads"},
-        "  skipper experts --model models/demo --data models/demo/calibration --out experts.json\n"
-        "\nBy 96 samples unless --limit says otherwise.\n"}},
       {"measure",
        {"measure operating points sample by sample: KL, flips, likelihood, pairs and bytes, as lines of JSON on standard output",
         {"model", "data", "points", "answers", "limit", "text_windows", "reference", "save_reference", "reference_memory",
@@ -266,7 +261,6 @@ CommandLine read_flags() {
   line.objective = FLAGS_objective;
   line.methods = FLAGS_methods;
   line.html = FLAGS_html;
-  line.ratings = FLAGS_ratings;
   line.grid = FLAGS_grid;
   line.destination_grid = FLAGS_destination_grid;
   line.limit = FLAGS_limit;

@@ -30,13 +30,12 @@ struct CommandLine {
   std::string objective;   // frontier
   std::string methods;     // frontier
   std::string html;        // frontier
-  std::string ratings;     // frontier
   int32_t grid = -1;       // frontier
   int32_t destination_grid = -1;  // frontier
   int64_t limit = -1;      // frontier, calibrate: of samples
   int64_t text_windows = -1;      // calibrate
   std::string bypass;             // calibrate
-  int64_t reference_memory = -1;  // calibrate: MB
+  int64_t reference_memory = -1;  // calibrate, frontier, measure: MB
   std::string data;
   std::string json;
   bool kl = false;         // eval
@@ -48,7 +47,7 @@ struct CommandLine {
   std::string reference;       // measure
   std::string audit;       // replay: the file to read
   int32_t ranks = -1;
-  std::string audit_file;  // serve, eval: the file to write
+  std::string audit_file;  // serve, eval, calibrate: the file to write
   double audit_rate = -1.0;
   int64_t audit_max_bytes = -1;
   double imbalance_alarm = 0.0;  // 0: off

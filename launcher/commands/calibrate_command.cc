@@ -20,9 +20,6 @@
 namespace skipper {
 namespace {
 
-constexpr int64_t kBytesPerMegabyte = 1'000'000;
-constexpr int64_t kDefaultReferenceMegabytes = 2000;
-
 BypassOutput bypass_from(const CommandLine& line) {
   try {
     return line.bypass.empty() ? BypassOutput::kZero : parse_bypass_output(line.bypass, "flag --bypass");
@@ -52,11 +49,27 @@ std::string formats_of(const ServerConfig& config) {
          std::string(name_of(config.dispatch.combine_dtype)) + ", " + std::string(name_of(cpu::best_isa()));
 }
 
+// The file must be the same over any number of ranks: sums in the order of the router, and exact but for their rounding to FP32.
+ServerConfig calibration_config_from(const CommandLine& line) {
+  ServerConfig config = scoring_config_from(line);
+  config.dispatch.sum_place = SumPlace::kSource;
+  config.dispatch.combine_dtype = DType::kF32;
+  return config;
+}
+
+// Traces are of all samples unless asked otherwise, and nobody waits for answers meanwhile.
+RankOptions calibration_options_from(const CommandLine& line) {
+  RankOptions options = rank_options_from(line);
+  if (line.audit_rate < 0.0) options.audit.rate = 1.0;
+  options.audit.slow_disk = SlowDisk::kWait;
+  return options;
+}
+
 // Everything that a measurement depends on besides its point.
 std::string settings_of(const CommandLine& line, const ScoredSamples& samples, const RankProcess& process) {
-  return "model " + process.model_config().fingerprint + "; data " + samples.hash + "; ranks " +
-         std::to_string(process.world_size()) + "; bypass " + std::string(name_of(bypass_from(line))) + "; context " +
-         std::to_string(process.config().engine.max_model_len) + "; " + formats_of(process.config());
+  return "model " + process.model_config().fingerprint + "; data " + samples.hash + "; bypass " +
+         std::string(name_of(bypass_from(line))) + "; context " + std::to_string(process.config().engine.max_model_len) + "; " +
+         formats_of(process.config());
 }
 
 // Both parts of the data need every kind of token that the model takes.
@@ -95,8 +108,7 @@ void add_over_ranks(RoutingTrace& trace, Communicator& control) {
 
 SkipEvaluator make_evaluator(const CommandLine& line, const CalibrationFiles& files, RankProcess& process, Engine& engine) {
   EvaluatorSettings settings{.num_ranks = process.world_size(), .vocab_size = process.model_config().vocab_size};
-  settings.reference_bytes_per_rank =
-      (line.reference_memory < 0 ? kDefaultReferenceMegabytes : line.reference_memory) * kBytesPerMegabyte;
+  settings.reference_bytes_per_rank = reference_bytes_from(line);
   return SkipEvaluator({engine, process.queue(), process.processor(), files.samples}, settings);
 }
 
@@ -114,7 +126,6 @@ CalibrationOrigin origin_of(const Measurement& reference, const CalibrationFiles
     if (files.samples.samples[one.sample].kind == SampleKind::kVisionQuestion) ++origin.num_vision_samples;
   }
   origin.num_scored = reference.num_scored();
-  origin.num_ranks = process.world_size();
   origin.formats = formats_of(process.config());
   return origin;
 }
@@ -142,7 +153,7 @@ void print_report(const SkipCalibration& calibration) {
 
 int run_calibrate(const CommandLine& line) {
   const BypassOutput bypass = bypass_from(line);
-  RankProcess process([&] { return scoring_config_from(line); }, rank_options_from(line));
+  RankProcess process([&] { return calibration_config_from(line); }, calibration_options_from(line));
   CalibrationFiles files;
   run_together(process.startup(), [&] {
     if (process.is_leader()) files = open_files(line, process);
@@ -151,7 +162,7 @@ int run_calibrate(const CommandLine& line) {
   const ModelConfig& model = process.model_config();
   SkipCalibration calibration{.model_fingerprint = model.fingerprint, .bypass = bypass};
   calibration.trace = RoutingTrace({model.num_moe_layers(), static_cast<int>(model.moe.num_experts)});
-  process.model().set_routing_observer(
+  process.add_routing_observer(
       [&](const MoeLayerConfig& layer, const TokenPolicies& policies, const Routing& routed, const Routing&) {
         calibration.trace.count(layer.moe_layer, policies, routed);
       });
@@ -162,6 +173,7 @@ int run_calibrate(const CommandLine& line) {
     const Measurement reference = evaluator->measure_reference(DataSplit::kSearch, ProgressLine("unskipped, samples"));
     calibration.origin = origin_of(reference, files, process);
   });
+  process.end_audit();
   add_over_ranks(calibration.trace, process.control());
   run_phase(process, engine, [&] {
     const CalibratorSettings settings{model.num_moe_layers(), bypass, model.vision.has_value()};

@@ -21,8 +21,6 @@
 namespace skipper {
 namespace {
 
-constexpr int64_t kBytesPerMegabyte = 1'000'000;
-constexpr int64_t kDefaultReferenceMegabytes = 2000;
 constexpr size_t kInFlightPerRank = 32;
 constexpr const char* kStandardInput = "-";
 
@@ -71,8 +69,7 @@ class PointMeasurer {
   EvaluatorSettings evaluator_settings() const {
     EvaluatorSettings settings{.num_ranks = process_.world_size(), .vocab_size = process_.model_config().vocab_size};
     settings.in_flight_per_rank = kInFlightPerRank;
-    settings.reference_bytes_per_rank =
-        (line_.reference_memory < 0 ? kDefaultReferenceMegabytes : line_.reference_memory) * kBytesPerMegabyte;
+    settings.reference_bytes_per_rank = reference_bytes_from(line_);
     return settings;
   }
 

@@ -1,20 +1,17 @@
-"""`skipper calibrate` on the demo model: on 1 and 2 ranks, killed and gone on, on a layer without effect, and what it refuses."""
+"""`skipper calibrate` on the demo model: on 1 to 3 ranks, killed and gone on, traces, a dead layer, and what it refuses."""
 
-import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import struct
 import subprocess
 import sys
-import tempfile
-import time
 
 import skipper_process
+from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, error_line, run_checks
 
-EXIT_ERROR = 1
-EXIT_USAGE = 2
 NUM_LAYERS = 6
 DEAD_LAYER = 2
 SMALL = ["--limit", "15", "--text_windows", "0"]
@@ -55,50 +52,82 @@ def check_numbers(found):
             failures.append(f"alpha of {name} is {alpha}, not the normalised {found['exponent'][name]}th power of {losses}")
     if found["bypass_kl"]["vision"][-1] != 0 or min(found["bypass_kl"]["vision"][:-1]) <= 0:
         failures.append(f"KL of vision is {found['bypass_kl']['vision']}; only its last layer is read by nobody")
-    used = sum(map(sum, found["use"]["prompt"]["text"]))
-    if used == 0 or used != sum(map(sum, found["scores"]["text"])):
-        failures.append(f"{used} text pairs by expert, {sum(map(sum, found['scores']['text']))} by score")
+    total = lambda layers: sum(map(sum, layers))
+    prompt, generated = found["use"]["prompt"], found["use"]["generated"]
+    if total(prompt["text"]) == 0 or total(prompt["text"]) + total(generated["text"]) != total(found["scores"]["text"]):
+        failures.append(f"{total(prompt['text'])} + {total(generated['text'])} text pairs by expert, "
+                        f"{total(found['scores']['text'])} by score")
+    if total(generated["text"]) == 0 or total(generated["text"]) != total(found["scores"]["generated_text"]):
+        failures.append(f"{total(generated['text'])} pairs of answers by expert, "
+                        f"{total(found['scores']['generated_text'])} by score")
+    if total(generated["vision"]) != 0 or total(prompt["vision"]) == 0:
+        failures.append("answers have no vision tokens, questions have")
     return failures
 
 
 def check_ranks(arguments, folder):
-    """Two ranks differ from one by the rounding of partial sums; two runs alike not at all."""
+    """The same file, bit by bit, over any number of ranks and threads and with steps of any size."""
     one = calibrated(arguments, os.path.join(folder, "one.json"))
-    again = calibrated(arguments, os.path.join(folder, "again.json"), "--threads", "1")
-    two = json.loads(calibrated(arguments, os.path.join(folder, "two.json"), ranks=2))
-    failures = check_numbers(json.loads(one)) + check_numbers(two)
-    if one != again:
-        failures.append("the same calibration with one thread gives another file")
-    for name in ("text", "vision"):
-        for left, right in zip(json.loads(one)["bypass_kl"][name], two["bypass_kl"][name]):
-            if abs(left - right) > 0.05 * max(left, right) + 1e-5:
-                failures.append(f"KL of {name}: {left} on one rank, {right} on two")
+    failures = check_numbers(json.loads(one))
+    config = os.path.join(folder, "small_steps.json")
+    with open(config, "w", encoding="utf-8") as file:
+        json.dump({"engine": {"max_tokens_per_step": 193, "max_sequences_per_rank": 3}}, file)
+    for name, ranks, more in (("one thread", 0, ["--threads", "1"]), ("two ranks", 2, []), ("three ranks", 3, []),
+                              ("two ranks, small steps", 2, ["--config", config])):
+        if calibrated(arguments, os.path.join(folder, "other.json"), *more, ranks=ranks) != one:
+            failures.append(f"{name}: another file than on one rank")
     return failures, one
 
 
+def kill_at_work(arguments, out):
+    """Killed after its first measurements; False when it was not caught."""
+    partial = out + ".partial"
+    with subprocess.Popen([arguments.binary, *flags(arguments, out)], stderr=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL) as process:
+        measured = lambda: os.path.exists(partial) and read(partial).count(b"\n") > 4
+        skipper_process.wait_until(lambda: measured() or process.poll() is not None, timeout=120)
+        process.send_signal(signal.SIGKILL)
+    return os.path.exists(partial) and not os.path.exists(out)
+
+
 def check_resume(arguments, folder, expected):
-    """Killed after its first measurements."""
+    """Begun on one rank, killed, and gone on with one and with two."""
     out = os.path.join(folder, "killed.json")
     partial = out + ".partial"
-    process = subprocess.Popen([arguments.binary, *flags(arguments, out)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if os.path.exists(partial) and read(partial).count(b"\n") > 4:
-            break
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    if os.path.exists(out) or not os.path.exists(partial):
+    if not kill_at_work(arguments, out):
         return ["calibrate was not caught at work; it left its result, or no record"]
     with open(partial, "ab") as file:
         file.write(b'{"point": "text wi')  # as if the kill had cut a line short
     refusal = error_line(calibrate(arguments, out, "--bypass", "identity"))
     failures = [] if "begun with 'bypass zero" in refusal and "remove it" in refusal else [f"other settings: {refusal}"]
-    result = calibrate(arguments, out)
-    if "going on with" not in result.stderr:
-        failures.append(f"does not say that it goes on: {result.stderr}")
-    if read(out) != expected:
-        failures.append("killed and gone on, calibrate makes another file")
+    for ranks in (0, 2):
+        copy = os.path.join(folder, f"resumed_on_{ranks}.json")
+        shutil.copy(partial, copy + ".partial")
+        result = calibrate(arguments, copy, ranks=ranks)
+        if "going on with" not in result.stderr:
+            failures.append(f"does not say that it goes on: {result.stderr}")
+        if read(copy) != expected:
+            failures.append(f"killed and gone on with {ranks or 1} ranks, calibrate makes another file")
+    return failures
+
+
+def check_traces(arguments, folder, expected):
+    """The routes of the unskipped pass: replay agrees with them, and they are those that the file counts."""
+    audit, out = os.path.join(folder, "routes.jsonl"), os.path.join(folder, "traced.json")
+    failures = []
+    if calibrated(arguments, out, "--audit_file", audit, ranks=2) != expected:
+        failures.append("writing traces changes the calibration")
+    pairs = 0
+    for rank in (0, 1):
+        result = skipper_process.run(arguments.binary, ["replay", "--audit", f"{audit}.rank{rank}"], timeout=60)
+        counts = re.match(r"decisions (\d+), pairs (\d+), skipped 0 .*different 0\n", result.stdout)
+        if result.returncode != 0 or not counts:
+            return failures + [f"replay of the traces of rank {rank}: {result.stdout}{result.stderr}"]
+        pairs += int(counts[2])
+    use = json.loads(expected)["use"]
+    counted = sum(sum(map(sum, layers)) for phase in use.values() for layers in phase.values())
+    if pairs != counted:
+        failures.append(f"{pairs} pairs in the traces, {counted} in the file")
     return failures
 
 
@@ -131,11 +160,6 @@ def check_dead_layer(arguments, folder):
     return []
 
 
-def error_line(result):
-    lines = [line for line in result.stderr.splitlines() if line.startswith("skipper: error:")]
-    return lines[0] if len(lines) == 1 else f"{len(lines)} error lines: {result.stderr}"
-
-
 def check_refusals(arguments, folder):
     empty = os.path.join(folder, "empty")
     texts = os.path.join(folder, "texts")
@@ -156,30 +180,20 @@ def check_refusals(arguments, folder):
         ("foreign flag", ["--port", "1"], None, 0, EXIT_USAGE, "flag --port belongs to 'skipper serve'"),
     ):
         result = calibrate(arguments, out, *more, data=data, ranks=ranks)
-        line = error_line(result)
-        print(f"{name}: {line}")
-        if result.returncode != status or expected not in line:
-            failures.append(f"{name}: status {result.returncode}, {line}, expected {status} and {expected!r}")
-        if os.path.exists(out):
-            failures.append(f"{name}: something was made")
+        failures += check_refusal(name, result, status, expected, out)
     unwritable = calibrate(arguments, os.path.join(folder, "gone", "out.json"))
     if unwritable.returncode != EXIT_ERROR or "gone" not in error_line(unwritable):
         failures.append(f"folder that is missing: {error_line(unwritable)}")
     return failures
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--binary", required=True)
-    parser.add_argument("--model", required=True)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        failures, one = check_ranks(arguments, folder)
-        failures += check_resume(arguments, folder, one)
-        failures += check_dead_layer(arguments, folder)
-        failures += check_refusals(arguments, folder)
-    sys.exit("\n".join(failures) if failures else 0)
+def check(arguments, folder):
+    failures, one = check_ranks(arguments, folder)
+    failures += check_resume(arguments, folder, one)
+    failures += check_traces(arguments, folder, one)
+    failures += check_dead_layer(arguments, folder)
+    return failures + check_refusals(arguments, folder)
 
 
 if __name__ == "__main__":
-    main()
+    run_checks(check)

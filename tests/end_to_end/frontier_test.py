@@ -1,27 +1,18 @@
 """`skipper frontier` on the demo model: a ladder that eval loads, a page with all curves, and what it refuses."""
 
-import argparse
 import json
 import os
 import signal
 import subprocess
-import sys
-import tempfile
 import xml.etree.ElementTree
 
 import skipper_process
+from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, run_checks
 
-EXIT_ERROR = 1
-EXIT_USAGE = 2
-METHODS = 11
+METHODS = 10
 NUM_BUCKETS = 40
 # A few dozen questions and a coarse grid: the search, not its result, is tested.
 SMALL = ["--limit", "50", "--grid", "6"]
-
-
-def error_line(result):
-    lines = [line for line in result.stderr.splitlines() if line.startswith("skipper: error:")]
-    return lines[0] if len(lines) == 1 else f"{len(lines)} error lines: {result.stderr}"
 
 
 def fingerprint_of(arguments, folder):
@@ -190,42 +181,33 @@ def check_refusals(arguments, calibration, folder):
         ("unwritable output", calibration, "/nonexistent/f.json", [], EXIT_ERROR, "/nonexistent/f.json: cannot be written"),
         ("output is a folder", calibration, folder, [], EXIT_ERROR, "is a folder"),
         ("unwritable page", calibration, out, ["--html", "/nonexistent/p.html"], EXIT_ERROR, "/nonexistent/p.html: cannot be"),
+        ("little memory", calibration, out, ["--reference_memory", "0"], EXIT_ERROR, "of --reference_memory; raise it"),
         ("bytes of one rank", calibration, out, ["--objective", "bytes", "--limit", "10"], EXIT_ERROR, "start at least 2 ranks"),
         ("unknown objective", calibration, out, ["--objective", "byte"], EXIT_USAGE, "did you mean 'bytes'?"),
         ("unknown method", calibration, out, ["--methods", "dmtt"], EXIT_USAGE, "did you mean 'dmt'?"),
         ("empty grid", calibration, out, ["--grid", "0"], EXIT_USAGE, "--grid: 0 thresholds"),
     ):
         result = skipper_process.run(arguments.binary, flags(arguments, file, target, extra), timeout=120)
-        line = error_line(result)
-        print(f"{name}: {line}")
-        if result.returncode != status or expected not in line:
-            failures.append(f"{name}: status {result.returncode}, {line}, expected {status} and {expected!r}")
-        if os.path.exists(out):
-            failures.append(f"{name}: there was a result")
+        failures += check_refusal(name, result, status, expected, out)
     return failures
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--binary", required=True)
-    parser.add_argument("--model", required=True)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        calibration = write_json(os.path.join(folder, "calibration.json"), make_calibration(arguments, folder))
-        out = os.path.join(folder, "frontier.json")
-        result = skipper_process.run(arguments.binary, flags(arguments, calibration, out), timeout=300)
-        if result.returncode != 0:
-            sys.exit(f"frontier: status {result.returncode}\n{result.stderr}")
-        print(result.stdout, end="")
-        whole = read_json(out)
-        failures = check_ladder("one rank", whole)
-        failures += [] if "frontier, passes over the data: " in result.stderr else ["there is no progress"]
-        failures += check_eval(arguments, folder, out)
-        failures += check_resume(arguments, calibration, folder, whole)
-        failures += check_two_ranks(arguments, calibration, folder)
-        failures += check_refusals(arguments, calibration, folder)
-    sys.exit("\n".join(failures) if failures else 0)
+def check(arguments, folder):
+    calibration = write_json(os.path.join(folder, "calibration.json"), make_calibration(arguments, folder))
+    out = os.path.join(folder, "frontier.json")
+    result = skipper_process.run(arguments.binary, flags(arguments, calibration, out), timeout=300)
+    if result.returncode != 0:
+        return [f"frontier: status {result.returncode}\n{result.stderr}"]
+    print(result.stdout, end="")
+    whole = read_json(out)
+    failures = check_ladder("one rank", whole)
+    failures += [] if "frontier, passes over the data: " in result.stderr else ["there is no progress"]
+    failures += check_eval(arguments, folder, out)
+    failures += check_resume(arguments, calibration, folder, whole)
+    failures += check_two_ranks(arguments, calibration, folder)
+    failures += check_refusals(arguments, calibration, folder)
+    return failures
 
 
 if __name__ == "__main__":
-    main()
+    run_checks(check)

@@ -1,15 +1,12 @@
 """`skipper measure` on the demo model: lines of samples, predictions kept for another run, and what it refuses."""
 
-import argparse
 import json
 import os
 import sys
-import tempfile
 
 import skipper_process
+from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, run_checks
 
-EXIT_ERROR = 1
-EXIT_USAGE = 2
 NUM_LAYERS = 6
 SMALL = ["--limit", "20", "--text_windows", "1"]
 KINDS = {"texts", "questions", "visual_questions"}
@@ -94,25 +91,16 @@ def check_refusals(arguments, folder, points):
         ("both references", points, ["--reference", "a", "--save_reference", "b"], EXIT_USAGE, "exclude each other"),
     ):
         result = measure(arguments, file, *extra)
-        lines = [line for line in result.stderr.splitlines() if line.startswith("skipper: error:")]
-        print(f"{name}: {lines}")
-        if result.returncode != status or len(lines) != 1 or expected not in lines[0]:
-            failures.append(f"{name}: status {result.returncode}, {lines}, expected {status} and {expected!r}")
+        failures += check_refusal(name, result, status, expected)
     return failures
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--binary", required=True)
-    parser.add_argument("--model", required=True)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        points = write_points(folder, "points", point(0.03), point(0.08))
-        failures = check_points(*measured(arguments, points, "--answers", "true"))
-        failures += check_references(arguments, folder, points)
-        failures += check_refusals(arguments, folder, points)
-    sys.exit("\n".join(failures) if failures else 0)
+def check(arguments, folder):
+    points = write_points(folder, "points", point(0.03), point(0.08))
+    failures = check_points(*measured(arguments, points, "--answers", "true"))
+    failures += check_references(arguments, folder, points)
+    return failures + check_refusals(arguments, folder, points)
 
 
 if __name__ == "__main__":
-    main()
+    run_checks(check)

@@ -1,6 +1,5 @@
 """`skipper quantize` on the demo model: what it makes is evaluated, what it refuses leaves nothing behind."""
 
-import argparse
 import json
 import os
 import resource
@@ -8,12 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 
 import skipper_process
+from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, error_line, run_checks
 
-EXIT_ERROR = 1
-EXIT_USAGE = 2
 # Bytes of held-out text: a few windows of 512 tokens.
 TEXT_BYTES = 20000
 
@@ -85,11 +82,6 @@ def check_quality(arguments, folder):
     return failures
 
 
-def error_line(result):
-    lines = [line for line in result.stderr.splitlines() if line.startswith("skipper: error:")]
-    return lines[0] if len(lines) == 1 else f"{len(lines)} error lines: {result.stderr}"
-
-
 def check_refusals(arguments, folder):
     full = os.path.join(folder, "full")
     os.mkdir(full)
@@ -112,10 +104,7 @@ def check_refusals(arguments, folder):
         *((name, new, flags, None, None, status, part) for name, flags, status, part in calibration_refusals(folder)),
     ):
         result = quantize(arguments, out, flags, model, limit)
-        line = error_line(result)
-        print(f"{name}: {line}")
-        if result.returncode != status or expected not in line:
-            failures.append(f"{name}: status {result.returncode}, {line}, expected {status} and {expected!r}")
+        failures += check_refusal(name, result, status, expected)
         if os.path.exists(new) or os.path.exists(new + ".partial"):
             failures.append(f"{name}: something was left of the output")
             shutil.rmtree(new, ignore_errors=True)
@@ -211,17 +200,11 @@ def check_signal(arguments, folder):
     return []
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--binary", required=True)
-    parser.add_argument("--model", required=True)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        failures = check_refusals(arguments, folder) + check_operating_point(arguments, folder)
-        failures += check_signal(arguments, folder) + check_calibration(arguments, folder)
-        failures += check_quality(arguments, folder)
-    sys.exit("\n".join(failures) if failures else 0)
+def check(arguments, folder):
+    failures = check_refusals(arguments, folder) + check_operating_point(arguments, folder)
+    failures += check_signal(arguments, folder) + check_calibration(arguments, folder)
+    return failures + check_quality(arguments, folder)
 
 
 if __name__ == "__main__":
-    main()
+    run_checks(check)

@@ -25,6 +25,8 @@ GenerationRequest full_request() {
   request.level_choice = LevelChoice::kGlobal;
   request.level_history = LevelHistory({{2, 1}, {4, 0}});
   request.score_prompt = true;
+  request.score_from = 2;
+  request.answer_from = 2;
   return request;
 }
 
@@ -47,6 +49,8 @@ TEST(GenerationRequest, SurvivesTheWayBetweenRanks) {
   EXPECT_EQ(copy.level_choice, LevelChoice::kGlobal);
   EXPECT_EQ(copy.level_history, request.level_history);
   EXPECT_TRUE(copy.score_prompt);
+  EXPECT_EQ(copy.score_from, 2);
+  EXPECT_EQ(copy.answer_from, 2);
 }
 
 TEST(GenerationRequest, EveryTruncationIsRefused) {

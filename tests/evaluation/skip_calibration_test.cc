@@ -119,6 +119,19 @@ TEST(RoutingTrace, CountsExpertsAndSharesOfUnskippedTokensByClass) {
   EXPECT_EQ(trace.num_pairs(TokenClass::kText), 2);
 }
 
+TEST(RoutingTrace, KeepsPhasesApartAndAddsThemUpForScores) {
+  SmallRouting small;
+  small.policies.phase.data<uint8_t>()[1] = static_cast<uint8_t>(TokenPhase::kGenerated);
+  RoutingTrace trace({1, 2});
+  trace.count(0, small.policies, small.routing);
+  EXPECT_THAT(trace.experts(0, TokenPhase::kPrompt, TokenClass::kText), ElementsAre(1, 1));
+  EXPECT_THAT(trace.experts(0, TokenPhase::kGenerated, TokenClass::kText), ElementsAre(0, 1));
+  EXPECT_EQ(trace.shares(0, TokenPhase::kGenerated, TokenClass::kText)[RoutingTrace::kBuckets - 1], 1);
+  EXPECT_EQ(trace.shares(0, TokenPhase::kPrompt, TokenClass::kText)[RoutingTrace::kBuckets - 1], 0);
+  EXPECT_EQ(trace.shares(0, TokenClass::kText)[RoutingTrace::kBuckets - 1], 1);
+  EXPECT_EQ(trace.num_pairs(TokenClass::kText), 3);
+}
+
 TEST(RoutingTrace, HasNoScoreAboveItsHighest) {
   SmallRouting small;
   RoutingTrace trace({1, 2});

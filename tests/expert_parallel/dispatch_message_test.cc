@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 using ::testing::Property;
 using ::testing::Throws;
 
-constexpr DispatchCapacity kCapacity{.max_tokens = 4, .top_k = 2};
+constexpr DispatchCapacity kCapacity{.max_rows = 4, .top_k = 2};
 
 TEST(PayloadLayout, PutsRowsThenPairCountsThenSlotsThenWeights) {
   const PayloadLayout layout{.num_tokens = 3, .num_pairs = 5, .row_bytes = 10};

@@ -367,6 +367,44 @@ TEST(MoeLayer, EqualsItselfOnOneRankUpToTheOrderOfSums) {
   }
 }
 
+// Formats, then the threshold of level 1.
+class MoeLayerSourceSums : public testing::TestWithParam<std::tuple<PayloadFormat, DType, float>> {};
+
+TEST_P(MoeLayerSourceSums, GiveTheSameBitsOverAnyNumberOfRanks) {
+  const MoeWeights weights = random_moe_weights(kShape, 26);
+  const auto [payload, combine, tau] = GetParam();
+  MoeSetup setup{.weights = weights,
+                 .formats = {.payload_format = payload, .combine_dtype = combine, .sum_place = SumPlace::kSource},
+                 .levels = levels_with({{tau, tau}})};
+  TokenBatch batch = random_batch(29, kShape, 1, 27);
+  for (size_t t = 0; t < batch.size(); t += 2) batch.levels[t] = 1;
+  const MoeRun one = run_moe(setup, batch);
+  expect_reference(setup, batch, one);
+  for (const int world_size : {2, 3, 5, 13}) {
+    setup.world_size = world_size;
+    for (size_t t = 0; t < batch.size(); ++t) batch.owners[t] = static_cast<int>(t * t) % world_size;
+    EXPECT_EQ(run_moe(setup, batch).outputs(), one.outputs()) << world_size << " ranks";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, MoeLayerSourceSums,
+                         testing::Values(std::tuple(PayloadFormat::kBF16, DType::kF32, 0.2f),
+                                         std::tuple(PayloadFormat::kF32, DType::kF32, 0.0f),
+                                         std::tuple(PayloadFormat::kF32, DType::kF32, 2.0f),
+                                         std::tuple(PayloadFormat::kBF16, DType::kBF16, 0.2f)));
+
+TEST(MoeLayer, SendsARowForEachPairWhereTheSourceAddsUp) {
+  const MoeWeights weights = random_moe_weights(kShape, 28);
+  const MoeSetup setup{.weights = weights,
+                       .world_size = 2,
+                       .formats = {.payload_format = PayloadFormat::kF32,
+                                   .combine_dtype = DType::kF32,
+                                   .sum_place = SumPlace::kSource}};
+  const TokenBatch batch = random_batch(11, kShape, 2, 29);
+  const int64_t row_bytes = 2 * 4 * kShape.hidden_size;  // there and back
+  EXPECT_EQ(payload_bytes(run_moe(setup, batch).total()), 11 * kShape.top_k * row_bytes);
+}
+
 TEST(MoeLayer, CountsBytesByHopOnTwoNodes) {
   const MoeWeights weights = random_moe_weights(kShape, 24);
   TokenBatch batch = random_batch(37, kShape, 4, 25);
