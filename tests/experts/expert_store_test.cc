@@ -105,6 +105,37 @@ TEST(ExpertStore, TellsBF16WeightsWhatActivationsBecome) {
   EXPECT_EQ(ExpertStore(config).matrices(0, 1).down.activations, ActivationFormat::kInt8);
 }
 
+// The host's part of a layer whose other experts lie in GPU memory.
+TEST(ExpertStore, ReleasesALayerButForTheSlotsToBeKept) {
+  ExpertStore store(host_and_mapped());
+  store.place(0, 1, matrices_elsewhere());
+  ExpertMatrices own = store.matrices(0, 0);
+  std::ranges::fill(own.gate_up.codes.span<uint8_t>(), uint8_t{0x5a});
+  std::ranges::fill(own.down.codes.span<uint8_t>(), uint8_t{0x17});
+  const std::byte* before = own.down.codes.bytes();
+  store.freeze();
+  const auto is_filled_with = [](const PackedMatrix& matrix, uint8_t value) {
+    return std::ranges::all_of(matrix.codes.span<uint8_t>(), [&](uint8_t code) { return code == value; });
+  };
+  store.release(0, std::vector<int32_t>{0});
+  ASSERT_TRUE(store.down(0)[0].defined());
+  EXPECT_NE(store.down(0)[0].codes.bytes(), before);
+  EXPECT_TRUE(is_filled_with(store.gate_up(0)[0], 0x5a));
+  EXPECT_TRUE(is_filled_with(store.down(0)[0], 0x17));
+  EXPECT_FALSE(store.down(0)[1].defined());
+  EXPECT_EQ(store.slots(0).size(), store.down(0).size());
+}
+
+TEST(ExpertStore, KeepsSlotsOfTheMappingWhereTheyAre) {
+  ExpertStore store(host_and_mapped());
+  const ExpertMatrices elsewhere = matrices_elsewhere();
+  store.place(0, 1, elsewhere);
+  store.freeze();
+  store.release(0, std::vector<int32_t>{1});
+  EXPECT_EQ(store.down(0)[1].codes.bytes(), elsewhere.down.codes.bytes());
+  EXPECT_FALSE(store.down(0)[0].defined());
+}
+
 TEST(GateUpPanels, JoinsPackedHalvesAsIfPackedTogether) {
   for (const WeightFormat& format : {kBF16, kInt4, kInt8}) {
     Tensor gate = constant({21, 70}, 0.0f);
