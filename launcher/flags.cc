@@ -37,7 +37,9 @@ DEFINE_bool(kl, false, "true: also how far predictions are from level 0's, KL an
 DEFINE_string(objective, "pairs", "what each level saves a share of: pairs, bytes (of at least 2 ranks), or time (modelled)");
 DEFINE_string(methods, "",
               "measured beside the searched ladder: all, or some of reduced_k, reduced_k_renormalized, single, tail_mass, "
-              "adaptive_k, gmlg, dmt, and from 2 ranks local_exempt, destination, with commas between (default: none)");
+              "adaptive_k, mc_moe, diep, ace, gmlg, dmt, and from 2 ranks local_exempt, destination, with commas between "
+              "(default: none)");
+DEFINE_string(ratings, "", "file of 'skipper experts', which the methods diep and ace need");
 DEFINE_string(html, "", "file for a page with the curves of all methods that were measured");
 DEFINE_int32(grid, -1,
              "thresholds of each class that the search tries, besides 0; 100 is finest, each costs about two passes over the "
@@ -95,13 +97,18 @@ const std::map<std::string, Command>& commands() {
         "is of the unskipped pass: what 'skipper replay' decides otherwise.\n"}},
       {"frontier",
        {"search a ladder of operating points: the least loss of answers for each share of skipped pairs, saved bytes or time",
-        {"model", "data", "calibration", "out", "objective", "grid", "destination_grid", "limit", "methods", "html", "config",
-         "max_model_len", "experts", "dense", "threads", "reference_memory"},
+        {"model", "data", "calibration", "out", "objective", "grid", "destination_grid", "limit", "methods", "ratings", "html",
+         "config", "max_model_len", "experts", "dense", "threads", "reference_memory"},
         "  skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
         "    --out frontier.json\n"
         "  mpirun -n 4 skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
         "    --out frontier.json --objective bytes --methods all --html frontier.html\n"
         "  skipper serve --model models/demo --operating_point frontier.json --level 3\n"}},
+      {"experts",
+       {"compare the experts of each layer with one another, for the methods diep and ace of 'skipper frontier'; on one rank",
+        {"model", "data", "out", "limit", "config", "max_model_len", "experts", "dense", "threads"},
+        "  skipper experts --model models/demo --data models/demo/calibration --out experts.json\n"
+        "\nBy 96 samples unless --limit says otherwise.\n"}},
       {"measure",
        {"measure operating points sample by sample: KL, flips, likelihood, pairs and bytes, as lines of JSON on standard output",
         {"model", "data", "points", "answers", "limit", "text_windows", "reference", "save_reference", "reference_memory",
@@ -261,6 +268,7 @@ CommandLine read_flags() {
   line.objective = FLAGS_objective;
   line.methods = FLAGS_methods;
   line.html = FLAGS_html;
+  line.ratings = FLAGS_ratings;
   line.grid = FLAGS_grid;
   line.destination_grid = FLAGS_destination_grid;
   line.limit = FLAGS_limit;

@@ -30,6 +30,7 @@ struct CommandLine {
   std::string objective;   // frontier
   std::string methods;     // frontier
   std::string html;        // frontier
+  std::string ratings;     // frontier
   int32_t grid = -1;       // frontier
   int32_t destination_grid = -1;  // frontier
   int64_t limit = -1;      // frontier, calibrate: of samples

@@ -164,4 +164,6 @@ WeightMemory MultimodalModel::weight_memory() const {
   return memory;
 }
 
+const ExpertStore& MultimodalModel::expert_store() const { return state_->store; }
+
 }  // namespace skipper

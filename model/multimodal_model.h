@@ -120,6 +120,8 @@ class MultimodalModel {
   // Mean over the experts of this rank, scales included; 0 for a rank without experts.
   double expert_bits_per_weight() const;
   WeightMemory weight_memory() const;
+  // The experts of this rank; of a model on a GPU without their weights.
+  const ExpertStore& expert_store() const;
 
  private:
   struct State;

@@ -43,6 +43,7 @@ FrontierSettings settings_from(const CommandLine& line) {
 struct FrontierFiles {
   ScoredSamples samples;
   CalibrationScores calibration;
+  std::optional<ExpertRatings> ratings;
   std::optional<MeasurementCache> cache;
 };
 
@@ -63,6 +64,10 @@ FrontierFiles open_files(const CommandLine& line, const RankProcess& process) {
   const ModelConfig& model = process.model_config();
   FrontierFiles files;
   files.calibration = load_calibration_scores(line.calibration, {model.fingerprint, model.num_moe_layers()});
+  if (!line.ratings.empty()) {
+    const auto num_experts = static_cast<int>(model.moe.num_experts);
+    files.ratings = load_expert_ratings(line.ratings, {model.fingerprint, model.num_moe_layers(), num_experts});
+  }
   files.samples = load_scored_samples(line.data, sample_limits(line), model.eos_token_ids, process.processor().tokenizer());
   if (num_samples_of(files.samples, DataSplit::kHeldOut) == 0) {
     throw InvalidFile(line.data + ": " + std::to_string(files.samples.samples.size()) +
@@ -77,10 +82,11 @@ FrontierFiles open_files(const CommandLine& line, const RankProcess& process) {
   return files;
 }
 
-MethodInputs method_inputs(const CalibrationScores& calibration, const ModelConfig& model) {
+MethodInputs method_inputs(const FrontierFiles& files, const ModelConfig& model) {
   MethodInputs inputs;
-  inputs.calibrated = calibration.calibrated;
-  inputs.equal = calibration.equal;
+  inputs.calibrated = files.calibration.calibrated;
+  inputs.equal = files.calibration.equal;
+  inputs.ratings = files.ratings;
   inputs.top_k = static_cast<int>(model.moe.top_k);
   return inputs;
 }
@@ -101,16 +107,23 @@ PointEvaluator cached_evaluator(MeasurementCache& cache, SkipEvaluator& evaluato
   };
 }
 
+void leave_out_methods_by_ratings(FrontierSettings& frontier) {
+  for (const std::string& name : remove_methods_by_ratings(frontier.methods)) {
+    std::fprintf(stderr, "method %s is left out: it needs --ratings FILE of 'skipper experts'\n", name.c_str());
+  }
+}
+
 FrontierResult search(const CommandLine& line, FrontierFiles& files, RankProcess& process, const LedEngine& led) {
   EvaluatorSettings settings{.num_ranks = process.world_size(), .vocab_size = process.model_config().vocab_size};
   settings.reference_bytes_per_rank = reference_bytes_from(line);
   SkipEvaluator evaluator({led.engine, process.queue(), process.processor(), files.samples}, settings);
   FrontierSettings frontier = settings_from(line);
   frontier.methods = methods_for_ranks(std::move(frontier.methods), process.world_size());
+  if (!files.ratings) leave_out_methods_by_ratings(frontier);
   std::fprintf(stderr, "searching on %zu samples, measuring on %zu held out\n",
                num_samples_of(files.samples, DataSplit::kSearch), num_samples_of(files.samples, DataSplit::kHeldOut));
   ProgressLine progress("frontier, passes over the data");
-  return run_frontier(method_inputs(files.calibration, process.model_config()), frontier,
+  return run_frontier(method_inputs(files, process.model_config()), frontier,
                       cached_evaluator(*files.cache, evaluator, led.totals), std::ref(progress));
 }
 

@@ -9,7 +9,7 @@ import xml.etree.ElementTree
 import skipper_process
 from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, run_checks
 
-METHODS = 10
+METHODS = 11
 NUM_BUCKETS = 40
 # A few dozen questions and a coarse grid: the search, not its result, is tested.
 SMALL = ["--limit", "50", "--grid", "6"]
