@@ -3,9 +3,25 @@
 namespace skipper {
 namespace {
 
-constexpr uint32_t kPlanMagic = 0x334e4c50;  // "PLN3": changes with the layout below
+constexpr uint32_t kPlanMagic = 0x344e4c50;  // "PLN4": changes with the layout below
 constexpr size_t kMinRankBytes = 3 * sizeof(uint64_t);
 constexpr size_t kMinSequenceBytes = sizeof(uint64_t) + 2 * sizeof(int32_t) + 2 * sizeof(uint8_t) + sizeof(uint64_t);
+
+void encode(const ForwardShape& shape, ByteWriter& writer) {
+  writer.value(shape.most_rows);
+  writer.value(shape.most_logit_rows);
+  writer.value<uint8_t>(shape.is_decode ? 1 : 0);
+  writer.value(shape.slot_rows);
+}
+
+ForwardShape decode_shape(ByteReader& reader) {
+  ForwardShape shape;
+  shape.most_rows = reader.value<int32_t>();
+  shape.most_logit_rows = reader.value<int32_t>();
+  shape.is_decode = reader.value<uint8_t>() != 0;
+  shape.slot_rows = reader.value<int32_t>();
+  return shape;
+}
 
 void encode(const SequenceStep& sequence, ByteWriter& writer) {
   writer.value(sequence.sequence_id);
@@ -43,6 +59,7 @@ void encode(const StepPlan& plan, std::vector<std::byte>& out) {
   writer.value(plan.level_table_version);
   writer.values(plan.level_table);
   writer.value(plan.placement_version);
+  encode(plan.shape, writer);
   writer.value<uint64_t>(plan.ranks.size());
   for (const RankPlan& rank : plan.ranks) {
     writer.values(rank.released);
@@ -63,6 +80,7 @@ StepPlan decode_step_plan(std::span<const std::byte> bytes) {
   plan.level_table_version = reader.value<uint32_t>();
   plan.level_table = reader.values<std::byte>();
   plan.placement_version = reader.value<uint32_t>();
+  plan.shape = decode_shape(reader);
   plan.ranks.resize(reader.count(kMinRankBytes));
   for (RankPlan& rank : plan.ranks) {
     rank.released = reader.values<uint64_t>();

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/byte_codec.h"
+#include "cluster/forward_shape.h"
 
 namespace skipper {
 
@@ -43,6 +44,7 @@ struct StepPlan {
   uint32_t level_table_version = 1;
   std::vector<std::byte> level_table;  // encoded LevelTable that applies from this step on; empty: the old one stays
   uint32_t placement_version = 1;
+  ForwardShape shape;  // of kRun
   std::vector<RankPlan> ranks;
 };
 

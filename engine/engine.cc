@@ -108,6 +108,7 @@ void Engine::step() {
   execute(plan, admissions_[0]);
   gather_results(plan);
   scheduler_.apply(plan, results_);
+  dispatch_room_.observe(plan.shape, parts_.model.dispatch_demand().most_rows);
   levels_.confirm(levels);
   if (plan.kind == StepKind::kRun && gate_.observe(parts_.model.skip_costs(), levels_of(plan))) switch_layers();
   parts_.health.step_finished();
@@ -117,6 +118,7 @@ void Engine::step() {
 StepPlan Engine::plan_step(const OperatingLevels::Change& levels) {
   take_levels(levels);
   StepPlan plan = scheduler_.next_plan(admissions_);
+  plan.shape.slot_rows = dispatch_room_.rows_for(plan.shape);
   plan.level_table_version = slots_.table().version;
   if (plan.level_table_version != parts_.levels.version) encode(slots_.table(), plan.level_table);
   return plan;
@@ -127,6 +129,7 @@ void Engine::take_levels(const OperatingLevels::Change& levels) {
   if (levels.table) slots_.set_levels(*levels.table, levels.places);
   if (levels.table || levels.level != levels_.level()) {
     gate_.reset(parts_.model.skip_costs());
+    dispatch_room_.forget();
     switch_layers();
   }
   scheduler_.set_global_level(levels.level);
@@ -234,7 +237,7 @@ void Engine::execute(const StepPlan& plan, std::span<const std::byte> admissions
     return;
   }
   parts_.model.set_step(plan.step);
-  parts_.runner.run(plan.ranks[static_cast<size_t>(parts_.control.rank())], admissions, stream_, local_results_);
+  parts_.runner.run(plan.ranks[static_cast<size_t>(parts_.control.rank())], plan.shape, admissions, stream_, local_results_);
 }
 
 // What a rank answers to a step: traffic and pairs since its last answer, now and then its expert loads, then one result per
@@ -321,6 +324,7 @@ void Engine::report(const StepPlan& plan, double step_seconds) {
   report.num_level_changes = levels_.num_changes();
   report.skip_switches = gate_.switches();
   report.num_skip_switches = gate_.num_changes();
+  report.num_dispatch_reruns = parts_.model.dispatch_demand().num_reruns;
   observer_(report);
 }
 

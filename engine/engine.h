@@ -13,6 +13,7 @@
 #include "cluster/health_monitor.h"
 #include "cluster/operating_point.h"
 #include "comm/communicator.h"
+#include "engine/dispatch_room.h"
 #include "engine/level_slots.h"
 #include "engine/model_runner.h"
 #include "engine/operating_levels.h"
@@ -38,6 +39,7 @@ struct StepReport {
   int64_t num_level_changes = 0;  // since start
   std::span<const SkipSwitch> skip_switches = {};  // [MoE layer][phase]; valid during the call
   int64_t num_skip_switches = 0;  // since start
+  int64_t num_dispatch_reruns = 0;  // since start: DispatchDemand
 };
 using StepObserver = std::function<void(const StepReport&)>;
 
@@ -133,6 +135,7 @@ class Engine {
   // Rank 0: the levels in the forms that the ranks have, and which layers are without skipping.
   LevelSlots slots_;
   SkipGate gate_;
+  DispatchRoom dispatch_room_;
 
   std::atomic<bool> stopping_{false};
   std::atomic<int64_t> stop_deadline_ms_{0};

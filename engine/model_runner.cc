@@ -114,7 +114,7 @@ void ModelRunner::release(std::span<const uint64_t> sequence_ids) {
   for (const uint64_t id : sequence_ids) sequences_.erase(id);
 }
 
-void ModelRunner::run(const RankPlan& plan, std::span<const std::byte> admissions, Stream& stream,
+void ModelRunner::run(const RankPlan& plan, const ForwardShape& shape, std::span<const std::byte> admissions, Stream& stream,
                       std::vector<SequenceResult>& results) {
   release(plan.released);
   for (const uint64_t num_bytes : plan.admission_bytes) {
@@ -123,7 +123,10 @@ void ModelRunner::run(const RankPlan& plan, std::span<const std::byte> admission
     admissions = admissions.subspan(num_bytes);
   }
   if (step_observer_) step_observer_(plan);
-  const BatchInput batch = build_batch(plan);
+  BatchInput batch = build_batch(plan);
+  CHECK_LE(batch.num_tokens(), shape.most_rows);
+  CHECK_LE(batch.logit_rows.num_elements(), shape.most_logit_rows);
+  batch.shape_of_all = shape;
   StepOutput output = model_.forward(batch, cache_, stream);
   results.clear();
   int64_t row = 0, token = 0;

@@ -29,7 +29,8 @@ class ModelRunner {
 
   // Forgets released sequences, takes the admitted ones (encoded, one after the other), runs the forward pass that all ranks
   // make together, and samples. results = one entry per sequence of the plan, in its order.
-  void run(const RankPlan& plan, std::span<const std::byte> admissions, Stream& stream, std::vector<SequenceResult>& results);
+  void run(const RankPlan& plan, const ForwardShape& shape, std::span<const std::byte> admissions, Stream& stream,
+           std::vector<SequenceResult>& results);
 
   // Sees the plan of each step before its forward pass; off by default.
   void set_step_observer(std::function<void(const RankPlan&)> observer) { step_observer_ = std::move(observer); }

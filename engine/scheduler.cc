@@ -107,6 +107,7 @@ StepPlan Scheduler::next_plan(std::vector<std::vector<std::byte>>& admissions) {
     ranks_[r].tokens_left = config_.max_tokens_per_step;
     ranks_[r].logit_rows_left = config_.max_logit_rows;
     ranks_[r].short_of_blocks = false;
+    ranks_[r].only_decodes = true;
     plan_decodes(static_cast<int>(r), plan.ranks[r]);
     plan_prefills(static_cast<int>(r), plan.ranks[r]);
   }
@@ -118,7 +119,20 @@ StepPlan Scheduler::next_plan(std::vector<std::vector<std::byte>>& admissions) {
     anything = anything || !plan.ranks[r].sequences.empty();
   }
   plan.kind = anything ? StepKind::kRun : StepKind::kIdle;
+  plan.shape = planned_shape();
   return plan;
+}
+
+ForwardShape Scheduler::planned_shape() const {
+  ForwardShape shape{.is_decode = true};
+  for (const RankState& rank : ranks_) {
+    const int64_t num_rows = config_.max_tokens_per_step - rank.tokens_left;
+    const int64_t num_logit_rows = config_.max_logit_rows - rank.logit_rows_left;
+    shape.most_rows = std::max(shape.most_rows, static_cast<int32_t>(num_rows));
+    shape.most_logit_rows = std::max(shape.most_logit_rows, static_cast<int32_t>(num_logit_rows));
+    shape.is_decode = shape.is_decode && rank.only_decodes;
+  }
+  return shape;
 }
 
 void Scheduler::drop_cancelled() {
@@ -232,6 +246,7 @@ void Scheduler::add_to_plan(RankState& rank, Sequence& sequence, int32_t num_tok
   levels.record(step.start + num_tokens, sequence.current_slot(global_level_, levels_));
   step.level = levels.level_at(step.start, 0);
   step.sample = num_tokens == sequence.num_pending() && !sequence.request().score_prompt;
+  rank.only_decodes = rank.only_decodes && num_tokens == 1 && step.sample && !sequence.may_be_image(step.start);
   const int64_t missing = blocks_missing(sequence, num_tokens);
   if (missing > 0) rank.blocks.allocate(missing, step.new_blocks);
   sequence.blocks.insert(sequence.blocks.end(), step.new_blocks.begin(), step.new_blocks.end());

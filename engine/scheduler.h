@@ -59,9 +59,11 @@ class Scheduler {
     int64_t tokens_left = 0;
     int64_t logit_rows_left = 0;
     bool short_of_blocks = false;
+    bool only_decodes = true;
   };
 
   bool has_releases() const;
+  ForwardShape planned_shape() const;
   void drop_cancelled();
   void plan_decodes(int rank, RankPlan& plan);
   void plan_prefills(int rank, RankPlan& plan);

@@ -29,6 +29,10 @@ struct Sequence {
     const bool follows = request().level_choice == LevelChoice::kGlobal;
     return levels.slot_of_level[follows ? levels.level_under(request().level, global_level) : request().level];
   }
+  // Whether an image's features may take the place of the token at `position`.
+  bool may_be_image(int32_t position) const {
+    return !request().images.empty() && position < static_cast<int32_t>(request().prompt_ids.size());
+  }
   bool cancelled() const { return submission.cancelled && submission.cancelled->load(std::memory_order_relaxed); }
 };
 

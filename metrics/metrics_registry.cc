@@ -96,6 +96,9 @@ class MetricsExposition {
         .metric = {gauge({model_}, static_cast<double>(gauges.level))};
     family("skipper_level_changes_total", "Changes of that level.", MetricType::Counter)
         .metric = {counter({model_}, gauges.num_level_changes)};
+    family("skipper_dispatch_reruns_total", "Decode steps run once more because rows between GPUs had found no room.",
+           MetricType::Counter)
+        .metric = {counter({model_}, gauges.num_dispatch_reruns)};
     family("skipper_rank_count", "Ranks of this job.", MetricType::Gauge)
         .metric = {gauge({model_}, static_cast<double>(values_.rank_count_))};
     family("skipper_steps_total", "Forward passes that all ranks made together.", MetricType::Counter)

@@ -36,6 +36,7 @@ struct EngineGauges {
   double kv_cache_usage = 0.0;  // 0 to 1
   int64_t level = 0;            // the global one
   int64_t num_level_changes = 0;  // since start
+  int64_t num_dispatch_reruns = 0;  // since start
 };
 
 // How evenly the last steps fell on experts and ranks, over all ranks.

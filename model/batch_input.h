@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "cluster/forward_shape.h"
 #include "kernels/token_sampling.h"
 #include "model/image_patches.h"
 #include "model/step_output.h"
@@ -44,6 +46,8 @@ struct BatchInput {
   LogitUse logit_use = LogitUse::kLogits;
   // [L], for kTokens: what each logit row is sampled by, each one that a PackedTokenSampling can hold. None: all are greedy.
   std::span<const TokenSampling> samplings;
+  // What all ranks were told of the step. Without it the ranks of GPUs ask one another.
+  std::optional<ForwardShape> shape_of_all;
 
   int64_t num_tokens() const { return token_ids.num_elements(); }
 };

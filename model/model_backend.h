@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "expert_parallel/dispatch_demand.h"
 #include "expert_parallel/expert_placement.h"
 #include "expert_parallel/moe_layer.h"
 #include "expert_parallel/pair_counters.h"
@@ -44,6 +45,8 @@ class ModelBackend {
   virtual Tensor token_usage() const = 0;
   virtual std::chrono::nanoseconds expert_time() const = 0;
   virtual int64_t bytes_per_sent_row() const = 0;
+  // None on the host, whose ranks always send as many rows as there are.
+  virtual DispatchDemand dispatch_demand() const { return {}; }
   virtual void set_step(int64_t step) = 0;
   virtual void set_routing_observer(const RoutingObserver& observer) = 0;
   virtual std::vector<int64_t> expert_loads() = 0;

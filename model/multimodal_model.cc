@@ -119,6 +119,8 @@ std::chrono::nanoseconds MultimodalModel::expert_time() const { return state_->b
 
 int64_t MultimodalModel::bytes_per_sent_row() const { return state_->backend->bytes_per_sent_row(); }
 
+DispatchDemand MultimodalModel::dispatch_demand() const { return state_->backend->dispatch_demand(); }
+
 void MultimodalModel::set_step(int64_t step) { state_->backend->set_step(step); }
 
 void MultimodalModel::set_routing_observer(const RoutingObserver& observer) { state_->backend->set_routing_observer(observer); }

@@ -12,6 +12,7 @@
 #include "cluster/operating_point.h"
 #include "comm/communicator.h"
 #include "expert_parallel/dispatch_config.h"
+#include "expert_parallel/dispatch_demand.h"
 #include "expert_parallel/expert_placement.h"
 #include "expert_parallel/moe_layer.h"
 #include "expert_parallel/pair_counters.h"
@@ -94,6 +95,8 @@ class MultimodalModel {
   std::chrono::nanoseconds expert_time() const;
   // Bytes that one hidden row costs on its way to another rank and back.
   int64_t bytes_per_sent_row() const;
+  // What the last forward() asked of the room that BatchInput::shape_of_all gave it.
+  DispatchDemand dispatch_demand() const;
 
   // Throws InvalidRequest naming level and key where the device cannot run a rule. Thread-safe.
   void check_levels(const LevelTable& levels) const;

@@ -15,6 +15,7 @@
 //   their weights          sent_weights               arrived_weights       C / n(s → d)
 //   count n(s → d)         num_sent[d]                num_arrived[s]        in the same exchange / before, read by the host
 //   partial sums, back     partial_sums (row s · C)   returned_sums         C / n(s → d)
+//   SlotDemand, with it    demand                     demand_of_ranks[s]    once per step
 //
 // Slots have the same places in both modes, so that kernels do not know which of them ran.
 
@@ -52,11 +53,22 @@ PeerTransfer slot_transfer(const SlotMessage& message, int peer, const DispatchP
           .receive = {message.receive.bytes() + slot, static_cast<size_t>(receive_bytes)}};
 }
 
+PeerTransfer demand_transfer(int peer, DeviceDispatchBuffers& buffers) {
+  return {.peer = peer,
+          .send = {buffers.demand.bytes(), sizeof(SlotDemand)},
+          .receive = {buffers.demand_of_ranks.bytes() + static_cast<size_t>(peer) * sizeof(SlotDemand), sizeof(SlotDemand)}};
+}
+
 }  // namespace
 
 // Zeros, because fixed slots are sent also where no row was written.
 DeviceDispatchBuffers::DeviceDispatchBuffers(const DeviceDispatchShape& s, Device device)
-    : shape(s), overflow(Tensor::zeros({1}, DType::kI32, device)) {
+    : shape(s),
+      demand(Tensor::zeros({2}, DType::kI32, device)),
+      overflow(demand.slice(0, 1)),
+      most_rows(demand.slice(1, 2)),
+      demand_of_ranks(Tensor::zeros({s.world_size, 2}, DType::kI32, device)),
+      no_demand(Tensor::zeros({2}, DType::kI32, device)) {
   if (s.payload_format == PayloadFormat::kF32) {
     throw InvalidFile("dispatch.payload_dtype is f32, which no GPU sends: their experts multiply BF16; take bf16, int8 or fp8");
   }
@@ -81,6 +93,10 @@ DeviceDispatchBuffers::DeviceDispatchBuffers(const DeviceDispatchShape& s, Devic
   arrived_payload = codes ? zeros(sent_rows.shape(), DType::kU8) : arrived_rows;
   partial_sums = zeros({slots, s.hidden_size}, s.combine_dtype);
   if (s.world_size > 1) host_counts = PinnedTensor({2, s.world_size}, DType::kI32);
+}
+
+void DeviceDispatchBuffers::clear_demand(Stream& stream) {
+  copy_bytes({no_demand.bytes(), no_demand.device(), demand.bytes(), demand.device(), demand.num_bytes()}, stream);
 }
 
 DeviceDispatcher::DeviceDispatcher(NcclCommunicator& data, const ClusterTopology& topology) : data_(data), topology_(topology) {
@@ -111,6 +127,7 @@ void DeviceDispatcher::combine(int layer, const DispatchPlan& plan, DeviceDispat
   for (int peer = 0; peer < world_size(); ++peer) {
     const SlotMessage back{buffers.partial_sums, buffers.returned_sums, Way::kArrived, Way::kSent};
     transfers_.push_back(slot_transfer(back, peer, plan, buffers));
+    if (plan.tells_demand) transfers_.push_back(demand_transfer(peer, buffers));
   }
   data_.exchange(transfers_, stream);
 }
@@ -147,7 +164,8 @@ WireBytes DeviceDispatcher::wire_bytes(const DispatchPlan& plan, const DeviceDis
       bytes.by_direction_and_hop[static_cast<size_t>(direction)][hop] += num_bytes;
     };
     add(Direction::kDispatch, num_rows(plan, buffers, Way::kSent, peer) * row_bytes + int64_t{sizeof(int32_t)});
-    add(Direction::kCombine, num_rows(plan, buffers, Way::kArrived, peer) * bytes_of_row(buffers.partial_sums));
+    const int64_t demand_bytes = plan.tells_demand ? int64_t{sizeof(SlotDemand)} : 0;
+    add(Direction::kCombine, num_rows(plan, buffers, Way::kArrived, peer) * bytes_of_row(buffers.partial_sums) + demand_bytes);
   }
   return bytes;
 }

@@ -28,6 +28,15 @@ struct DispatchPlan {
   // Rows that have room on their way from one rank to another. A token goes to a rank once, so the rows of the step's largest
   // rank always suffice; with fewer, rows that find no room are lost and DeviceDispatchBuffers::overflow becomes 1.
   int64_t capacity = 0;
+  // The way back also tells every rank what each rank's rows have asked for since clear_demand(), in
+  // DeviceDispatchBuffers::demand_of_ranks. For the last layer of a step.
+  bool tells_demand = false;
+};
+
+// What the rows of one rank asked for in the layers of a step.
+struct SlotDemand {
+  int32_t has_overflown = 0;  // 1: some found no room
+  int32_t most_rows = 0;      // largest number of rows for one rank in one layer, those without room included
 };
 
 struct DeviceDispatchShape {
@@ -45,7 +54,12 @@ struct DeviceDispatchBuffers {
   DeviceDispatchBuffers(const DeviceDispatchShape& shape, Device device);
 
   DeviceDispatchShape shape;
-  Tensor overflow;  // [1] i32, sticky: the caller looks once per step and sets it to 0 again
+  Tensor demand;           // [2] i32: SlotDemand of this rank, sticky
+  Tensor overflow;         // [1] i32: its first number
+  Tensor most_rows;        // [1] i32: its second
+  Tensor demand_of_ranks;  // [W, 2] i32: of all ranks, after a combine with DispatchPlan::tells_demand
+  // Before the first layer of a step, in stream order; can be captured.
+  void clear_demand(Stream& stream);
 
   // At the source.
   Tensor num_sent;       // [W] i32
@@ -65,6 +79,7 @@ struct DeviceDispatchBuffers {
   Tensor partial_sums;      // [W · C, H] combine type
 
   PinnedTensor host_counts;  // [2, W] i32: sent and arrived, of exact counts
+  Tensor no_demand;          // [2] i32: zeros
 };
 
 // Engine thread only; all ranks make the same calls.

@@ -351,7 +351,8 @@ void DeviceMoeLayer::send_rows(const DeviceMoeInput& input, DeviceMoeBuffers& bu
 
   Tensor tallies = context_.tallies.traffic();
   const Tensor routed_ids = buffers.routed_ids.first(num_tokens);
-  tally_traffic({routed_ids, expert_ids, input.tokens.token_class, rank_of_expert_, hop_of_rank_}, wire_bytes, tallies, stream);
+  tally_traffic({routed_ids, expert_ids, input.tokens.token_class, rank_of_expert_, hop_of_rank_, dispatch.num_sent}, wire_bytes,
+                {tallies, dispatch.most_rows}, stream);
 }
 
 }  // namespace skipper::cuda

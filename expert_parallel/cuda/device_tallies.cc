@@ -23,6 +23,14 @@ std::vector<int64_t> take_news(const Tensor& fetched, std::vector<int64_t>& know
   return news;
 }
 
+void add_wire_bytes(const std::vector<int64_t>& news, TrafficCounters& traffic) {
+  for (size_t direction = 0; direction < kNumDirections; ++direction) {
+    for (size_t hop = 0; hop < kNumHops; ++hop) {
+      traffic.wire_bytes[direction][hop] += news[kWireBytesAt + direction * kNumHops + hop];
+    }
+  }
+}
+
 }  // namespace
 
 DeviceTallies::DeviceTallies(int num_moe_layers, Device device, int64_t num_experts)
@@ -55,6 +63,22 @@ void DeviceTallies::add_news(const RowBytes& row_bytes, PairCounters& pairs, Tra
   add_traffic(row_bytes, traffic);
 }
 
+void DeviceTallies::discard_news(TrafficCounters& traffic) {
+  take_news(fetched_pair_counts_.tensor(), known_pair_counts_);
+  add_wire_bytes(take_news(fetched_traffic_.tensor(), known_traffic_), traffic);
+}
+
+void DeviceTallies::keep_expert_loads(Stream& stream) {
+  if (expert_loads_.num_elements() == 0) return;
+  const Device device = expert_loads_.device();
+  if (!kept_expert_loads_.defined()) kept_expert_loads_ = Tensor::zeros(expert_loads_.shape(), DType::kI64, device);
+  copy(expert_loads_, kept_expert_loads_, stream);
+}
+
+void DeviceTallies::restore_expert_loads(Stream& stream) {
+  if (kept_expert_loads_.defined()) copy(kept_expert_loads_, expert_loads_, stream);
+}
+
 void DeviceTallies::add_pairs(PairCounters& pairs, TrafficCounters& traffic) {
   const std::vector<int64_t> news = take_news(fetched_pair_counts_.tensor(), known_pair_counts_);
   CHECK_EQ(pairs.counts().size(), news.size());
@@ -76,9 +100,9 @@ void DeviceTallies::add_traffic(const RowBytes& row_bytes, TrafficCounters& traf
         traffic.payload_bytes[direction][hop][c] += news[kSentRowsAt + at] * bytes_of_row[direction];
         traffic.saved_bytes[direction][hop][c] += news[kSavedRowsAt + at] * bytes_of_row[direction];
       }
-      traffic.wire_bytes[direction][hop] += news[kWireBytesAt + direction * kNumHops + hop];
     }
   }
+  add_wire_bytes(news, traffic);
 }
 
 }  // namespace skipper::cuda

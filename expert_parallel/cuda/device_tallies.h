@@ -45,6 +45,12 @@ class DeviceTallies {
   // back are counted where they went out, which knows their class.
   void add_news(const RowBytes& row_bytes, PairCounters& pairs, TrafficCounters& traffic);
 
+  // For a step that runs once more: what was counted since the last call is forgotten, but for the bytes on the wire.
+  void discard_news(TrafficCounters& traffic);
+  // Expert loads of now, and back to them, in stream order.
+  void keep_expert_loads(Stream& stream);
+  void restore_expert_loads(Stream& stream);
+
   // The pairs that ran since start: [MoE layers, classes, experts]. Apart from the rest, which is less and wanted more often.
   // Waits.
   std::vector<int64_t> fetch_expert_loads(Stream& stream) const;
@@ -55,6 +61,7 @@ class DeviceTallies {
 
   Tensor pair_counts_;   // [L, 2, 3, 2] i64
   Tensor expert_loads_;  // [L, 3, E] i64
+  Tensor kept_expert_loads_;  // as expert_loads_, once they were kept
   Tensor traffic_;
   PinnedTensor fetched_pair_counts_;
   PinnedTensor fetched_traffic_;

@@ -18,7 +18,9 @@ struct TallyArguments {
   const uint8_t* token_class;
   const int32_t* rank_of_expert;
   const int32_t* hop_of_rank;
+  const int32_t* num_sent;
   int64_t num_rows;
+  int world_size;
   int top_k;
   WireBytes wire_bytes;
 };
@@ -38,7 +40,7 @@ __device__ void for_each_rank(const int32_t* ids, const TallyArguments& a, const
 }
 
 // One thread per row; blocks add up in shared memory first.
-__global__ void tally_traffic_kernel(TallyArguments a, unsigned long long* tallies) {
+__global__ void tally_traffic_kernel(TallyArguments a, unsigned long long* tallies, int32_t* most_rows) {
   __shared__ int sums[kNumRowTallies];
   if (threadIdx.x < kNumRowTallies) sums[threadIdx.x] = 0;
   __syncthreads();
@@ -60,7 +62,9 @@ __global__ void tally_traffic_kernel(TallyArguments a, unsigned long long* talli
   // Sums may be negative for a moment only as parts: two's complement adds up all the same.
   const int i = threadIdx.x;
   if (i < kNumRowTallies && sums[i] != 0) atomicAdd(tallies + i, static_cast<unsigned long long>(int64_t{sums[i]}));
-  if (blockIdx.x == 0 && i < 2 * kNumHopsOnGpu) {
+  if (blockIdx.x > 0) return;
+  for (int rank = i; rank < a.world_size; rank += kThreads) atomicMax(most_rows, a.num_sent[rank]);
+  if (i < 2 * kNumHopsOnGpu) {
     const int64_t bytes = a.wire_bytes.by_direction_and_hop[i / kNumHopsOnGpu][i % kNumHopsOnGpu];
     atomicAdd(tallies + kWireBytesAt + i, static_cast<unsigned long long>(bytes));
   }
@@ -68,8 +72,11 @@ __global__ void tally_traffic_kernel(TallyArguments a, unsigned long long* talli
 
 }  // namespace
 
-void tally_traffic(const TrafficTallyInput& input, const WireBytes& wire_bytes, Tensor& tallies, Stream& stream) {
-  CHECK_EQ(tallies.num_elements(), kNumTrafficTallies);
+void tally_traffic(const TrafficTallyInput& input, const WireBytes& wire_bytes, const TrafficTallyOutput& output,
+                   Stream& stream) {
+  CHECK_EQ(output.tallies.num_elements(), kNumTrafficTallies);
+  CHECK_EQ(output.most_rows.num_elements(), 1);
+  CHECK_EQ(input.num_sent.num_elements(), input.hop_of_rank.num_elements());
   CHECK(input.routed_ids.shape() == input.expert_ids.shape());
   const int64_t num_rows = input.expert_ids.dim(0);
   CHECK_EQ(input.token_class.num_elements(), num_rows);
@@ -78,12 +85,14 @@ void tally_traffic(const TrafficTallyInput& input, const WireBytes& wire_bytes, 
                                  .token_class = input.token_class.data<uint8_t>(),
                                  .rank_of_expert = input.rank_of_expert.data<int32_t>(),
                                  .hop_of_rank = input.hop_of_rank.data<int32_t>(),
+                                 .num_sent = input.num_sent.data<int32_t>(),
                                  .num_rows = num_rows,
+                                 .world_size = static_cast<int>(input.num_sent.num_elements()),
                                  .top_k = static_cast<int>(input.expert_ids.dim(1)),
                                  .wire_bytes = wire_bytes};
   const int64_t num_blocks = std::max<int64_t>(1, (num_rows + kThreads - 1) / kThreads);  // one for the wire bytes
   launch(tally_traffic_kernel, {.blocks = dim3(static_cast<unsigned>(num_blocks)), .threads = dim3(kThreads)}, stream,
-         arguments, reinterpret_cast<unsigned long long*>(tallies.data<int64_t>()));
+         arguments, reinterpret_cast<unsigned long long*>(output.tallies.data<int64_t>()), output.most_rows.data<int32_t>());
 }
 
 }  // namespace skipper::cuda

@@ -21,8 +21,14 @@ struct TrafficTallyInput {
   const Tensor& token_class;     // [T] u8; other rows than those of a TokenClass are not counted
   const Tensor& rank_of_expert;  // [E] i32
   const Tensor& hop_of_rank;     // [W] i32
+  const Tensor& num_sent;        // [W] i32: OutgoingOutput::num_rows
 };
-// Each row once for each rank that owns one of its experts. tallies [kNumTrafficTallies] i64, added to; also without rows.
-void tally_traffic(const TrafficTallyInput& input, const WireBytes& wire_bytes, Tensor& tallies, Stream& stream);
+struct TrafficTallyOutput {
+  Tensor& tallies;    // [kNumTrafficTallies] i64, added to
+  Tensor& most_rows;  // [1] i32: the larger of what it is and the largest of num_sent
+};
+// Each row once for each rank that owns one of its experts; also without rows.
+void tally_traffic(const TrafficTallyInput& input, const WireBytes& wire_bytes, const TrafficTallyOutput& output,
+                   Stream& stream);
 
 }  // namespace skipper::cuda

@@ -158,8 +158,8 @@ class Frontend {
   void observe(const StepReport& report) {
     traffic_ += report.traffic;
     if (report.num_tokens > 0) metrics_.record_step(report.step_seconds);
-    metrics_.set_engine_gauges(
-        {report.num_running, report.num_waiting, report.kv_used_fraction, report.level, report.num_level_changes});
+    metrics_.set_engine_gauges({report.num_running, report.num_waiting, report.kv_used_fraction, report.level,
+                                report.num_level_changes, report.num_dispatch_reruns});
     metrics_.set_traffic(totals_of(traffic_));
     loads_->observe(report);
     metrics_.record_pairs(report.pairs->counts());

@@ -106,6 +106,20 @@ Tensor as_matrix(const Tensor& x, int64_t count) {
   return rows.reshaped({count, x.shape()[1] * x.shape()[2]});
 }
 
+ForwardShape own_shape(const BatchInput& batch, const StepShape& shape) {
+  const bool has_only_decodes = shape.max_queries == 1 && shape.num_logit_rows == shape.num_rows && batch.vision_spans.empty();
+  return {.most_rows = static_cast<int32_t>(shape.num_rows),
+          .most_logit_rows = static_cast<int32_t>(shape.num_logit_rows),
+          .is_decode = has_only_decodes};
+}
+
+// A rank outside of what all were told would make other exchanges than they do.
+void check_within(const ForwardShape& own, const ForwardShape& all) {
+  CHECK_LE(own.most_rows, all.most_rows);
+  CHECK_LE(own.most_logit_rows, all.most_logit_rows);
+  CHECK(own.is_decode || !all.is_decode);
+}
+
 void copy(const Tensor& from, Tensor to, Stream& stream) {
   copy_bytes({from.bytes(), from.device(), to.bytes(), to.device(), from.num_bytes()}, stream);
 }
@@ -190,7 +204,8 @@ Decoder::Decoder(const ModelConfig& model, DecoderWeights weights, const Decoder
       host_usage_({most_rows(config.limits), kNumUsageColumns}, DType::kI32),
       host_tokens_({most_logit_rows(config.limits)}, DType::kI32),
       row_bytes_{row_bytes(config.formats.payload_format, model.hidden_size),
-                 model.hidden_size * static_cast<int64_t>(size_of(config.formats.combine_dtype))} {
+                 model.hidden_size * static_cast<int64_t>(size_of(config.formats.combine_dtype))},
+      host_demand_({context.placement.world_size(), 2}, DType::kI32) {
   CHECK_EQ(weights_.layers.size(), static_cast<size_t>(model.num_layers()));
   if (context.data != nullptr) dispatcher_.emplace(*context.data, context.topology);
   const size_t staged_bytes = config.staging == StagingUse::kPrompts ? weights_.most_host_expert_bytes() : 0;
@@ -229,25 +244,59 @@ void Decoder::set_routing_observer(const RoutingObserver& observer) {
 
 StepOutput Decoder::forward(const BatchInput& batch, KvCache& cache, Stream& stream) {
   skip_table_.upload(context_.levels, stream);
-  const Agreement agreement = agree(batch, cache.block_size(), stream);
+  Agreement agreement = agree(batch, cache.block_size(), stream);
   num_logit_rows_ = batch.logit_rows.num_elements();
-  if (!agreement.is_idle) {
-    const StepTensors inputs = inputs_.upload(batch, agreement.shape, stream);
-    const Step step{agreement, inputs, batch.vision_spans, cache, stream};
-    const int num_steps_like_it = choose_timing(agreement);
-    expert_timer_.begin_step(num_steps_like_it);
-    const bool is_watched = routing_observer_ || num_steps_like_it > 0;
-    // A graph could not wait for the host's experts. Other ranks may run theirs: what all exchange is the same.
-    const bool can_be_graph = agreement.is_decode && !is_watched && !host_experts_;
-    if (can_be_graph && config_.graphs == GraphUse::kDecodeSteps) {
-      run_graph(step);
-    } else {
-      queue_step(step);
-    }
+  if (agreement.may_lose_rows()) tallies_.keep_expert_loads(stream);
+  run(agreement, batch, cache, stream);
+  StepOutput output = fetch(batch.logit_use, stream);
+  if (has_lost_rows(agreement)) {
+    discard_run(stream);
+    agreement.set_capacity(agreement.full_capacity);
+    run(agreement, batch, cache, stream);
+    output = fetch(batch.logit_use, stream);
+    CHECK(!has_lost_rows(agreement));
   }
-  const StepOutput output = fetch(batch.logit_use, stream);
+  tallies_.add_news(row_bytes_, context_.pairs, context_.traffic);
   if (routing_observer_) routing_recorder_->show(routing_observer_, batch, host_usage_.tensor());
   return output;
+}
+
+void Decoder::run(const Agreement& agreement, const BatchInput& batch, KvCache& cache, Stream& stream) {
+  if (agreement.is_idle) return;
+  const StepTensors inputs = inputs_.upload(batch, agreement.shape, stream);
+  const Step step{agreement, inputs, batch.vision_spans, cache, stream};
+  const int num_steps_like_it = choose_timing(agreement);
+  expert_timer_.begin_step(num_steps_like_it);
+  const bool is_watched = routing_observer_ || num_steps_like_it > 0;
+  // A graph could not wait for the host's experts. Other ranks may run theirs: what all exchange is the same.
+  const bool can_be_graph = agreement.is_decode && !is_watched && !host_experts_;
+  if (can_be_graph && config_.graphs == GraphUse::kDecodeSteps) {
+    run_graph(step);
+  } else {
+    queue_step(step);
+  }
+}
+
+// Every rank knows what all ranks' rows asked for, so all decide alike without asking again.
+bool Decoder::has_lost_rows(const Agreement& agreement) {
+  demand_.most_rows = 0;
+  if (!dispatcher_ || agreement.is_idle || !agreement.is_decode) return false;
+  bool has_overflown = false;
+  for (int rank = 0; rank < dispatcher_->world_size(); ++rank) {
+    const auto* demand = reinterpret_cast<const SlotDemand*>(host_demand_.tensor().row<int32_t>(rank));
+    has_overflown = has_overflown || demand->has_overflown != 0;
+    demand_.most_rows = std::max<int64_t>(demand_.most_rows, demand->most_rows);
+  }
+  return has_overflown;
+}
+
+// A lost row spoils what follows it on any rank. The next run writes anew all that is left of it: K and V of the same positions,
+// usage, tokens and logits.
+void Decoder::discard_run(Stream& stream) {
+  tallies_.discard_news(context_.traffic);
+  tallies_.restore_expert_loads(stream);
+  if (routing_recorder_) routing_recorder_->forget();
+  ++demand_.num_reruns;
 }
 
 void Decoder::check_batch(const BatchInput& batch, const StepShape& shape) const {
@@ -260,36 +309,27 @@ void Decoder::check_batch(const BatchInput& batch, const StepShape& shape) const
 
 // Ranks whose steps differ must still make the same exchanges.
 Decoder::Agreement Decoder::agree(const BatchInput& batch, int64_t block_size, Stream& stream) {
-  struct Facts {
-    int64_t num_rows;
-    int64_t num_logit_rows;
-    int64_t is_decode;
-  };
-  StepShape shape = shape_of(batch, block_size);
+  const StepShape shape = shape_of(batch, block_size);
   check_batch(batch, shape);
-  const bool is_decode = shape.max_queries == 1 && shape.num_logit_rows == shape.num_rows && batch.vision_spans.empty();
-  std::vector<Facts> facts{{shape.num_rows, shape.num_logit_rows, is_decode ? 1 : 0}};
-  if (context_.agreement != nullptr) {
-    const Facts own = facts.front();
-    facts.resize(static_cast<size_t>(context_.agreement->size()));
-    context_.agreement->all_gather({reinterpret_cast<const std::byte*>(&own), sizeof(own)},
-                                   {reinterpret_cast<std::byte*>(facts.data()), facts.size() * sizeof(Facts)}, stream);
-  }
-  Agreement result{.is_decode = true, .shape = shape};
-  for (const Facts& rank : facts) {
-    result.is_decode = result.is_decode && rank.is_decode != 0;
-    result.tokens.capacity = std::max(result.tokens.capacity, rank.num_rows);
-    result.logit_rows.capacity = std::max(result.logit_rows.capacity, rank.num_logit_rows);
-  }
-  result.is_idle = result.tokens.capacity == 0;
-  if (!result.is_decode) {
+  const ForwardShape own = own_shape(batch, shape);
+  const ForwardShape all = batch.shape_of_all ? *batch.shape_of_all : ask_others(own, stream);
+  check_within(own, all);
+  Agreement result{.is_decode = all.is_decode, .is_idle = all.most_rows == 0, .shape = shape, .full_capacity = all.most_rows};
+  result.tokens.capacity = all.most_rows;
+  result.logit_rows.capacity = all.most_logit_rows;
+  if (!all.is_decode) {
     // Prompts are worth a wait: sending exactly the rows saves more.
     result.tokens.mode = result.logit_rows.mode = DispatchMode::kExactCounts;
-  } else if (config_.graphs == GraphUse::kDecodeSteps) {
-    const int64_t rows = padded_rows(result.tokens.capacity), positions = padded_positions(shape.max_positions);
-    result.tokens.capacity = result.logit_rows.capacity = rows;
-    result.shape = {rows, rows, rows, (positions + block_size - 1) / block_size, 1, positions};
+    return result;
   }
+  int64_t capacity = all.slot_rows > 0 && dispatcher_ ? all.slot_rows : all.most_rows;
+  if (config_.graphs == GraphUse::kDecodeSteps) {
+    const int64_t rows = padded_rows(all.most_rows), positions = padded_positions(shape.max_positions);
+    result.shape = {rows, rows, rows, (positions + block_size - 1) / block_size, 1, positions};
+    result.full_capacity = rows;
+    capacity = padded_rows(capacity);
+  }
+  result.set_capacity(std::min(capacity, result.full_capacity));
   return result;
 }
 
@@ -301,11 +341,25 @@ int Decoder::choose_timing(const Agreement& agreement) {
   return num_steps++ % apart == apart / 2 ? apart : 0;
 }
 
+ForwardShape Decoder::ask_others(const ForwardShape& own, Stream& stream) const {
+  if (context_.agreement == nullptr) return own;
+  std::vector<ForwardShape> ranks(static_cast<size_t>(context_.agreement->size()));
+  context_.agreement->all_gather({reinterpret_cast<const std::byte*>(&own), sizeof(own)},
+                                 {reinterpret_cast<std::byte*>(ranks.data()), ranks.size() * sizeof(ForwardShape)}, stream);
+  ForwardShape all{.is_decode = true};
+  for (const ForwardShape& rank : ranks) {
+    all.most_rows = std::max(all.most_rows, rank.most_rows);
+    all.most_logit_rows = std::max(all.most_logit_rows, rank.most_logit_rows);
+    all.is_decode = all.is_decode && rank.is_decode;
+  }
+  return all;
+}
+
 // A shape runs once on its own, so that all its kernels are loaded when they are recorded.
 void Decoder::run_graph(const Step& step) {
   forget_graphs_of_other_caches(step.cache);
   const StepShape& shape = step.agreement.shape;
-  const auto [found, is_new] = graphs_.try_emplace({shape.num_rows, shape.max_positions});
+  const auto [found, is_new] = graphs_.try_emplace({shape.num_rows, shape.max_positions, step.agreement.tokens.capacity});
   if (is_new) return queue_step(step);
   if (!found->second) found->second.emplace(step.stream, [&] { queue_step(step); });
   found->second->launch(step.stream);
@@ -336,6 +390,7 @@ void Decoder::begin_staging(const Agreement& agreement) {
 
 void Decoder::queue_step(const Step& step) {
   begin_staging(step.agreement);
+  if (dispatcher_) moe_buffers_.dispatch.clear_demand(step.stream);
   embed(step);
   LayerRows tokens = token_rows(step);
   rms_norm(tokens.hidden, norm(weights_.layers.front().input_norm), tokens.normed, step.stream);
@@ -436,11 +491,20 @@ void Decoder::feed_forward(const Step& step, int64_t layer, LayerRows& rows) {
   }
   const RowTensors& policies = rows.policies;
   const DeviceTokens tokens{policies.token_class, policies.level, policies.phase, policies.step_token, step.inputs.usage};
-  moe->forward_sublayer(tokens, rows.dispatch, {rows.hidden, rows.delta, post_attention, norm_after(layer), rows.normed},
-                        moe_buffers_, step.stream);
+  const MoeSublayer sublayer{rows.hidden, rows.delta, post_attention, norm_after(layer), rows.normed};
+  moe->forward_sublayer(tokens, dispatch_of(layer, rows), sublayer, moe_buffers_, step.stream);
   if (!routing_observer_) return;
   const auto observed = layer + 1 == model_.num_layers() ? RoutingRecorder::Rows::kLogitRows : RoutingRecorder::Rows::kTokens;
   routing_recorder_->queue(moe->config(), observed, rows.hidden.dim(0), moe_buffers_, step.stream);
+}
+
+// Whether rows were lost is known when the last of them have gone out; their way back brings it along.
+DispatchPlan Decoder::dispatch_of(int64_t layer, const LayerRows& rows) const {
+  DispatchPlan plan = rows.dispatch;
+  const auto later = std::span(moe_layers_).subspan(static_cast<size_t>(layer) + 1);
+  const bool is_last = std::ranges::none_of(later, [](const auto& moe) { return moe.has_value(); });
+  plan.tells_demand = plan.mode == DispatchMode::kFixedSlots && is_last;
+  return plan;
 }
 
 // A dense network is one expert to which all rows go.
@@ -485,6 +549,7 @@ void Decoder::queue_copies(const Step& step) {
   copy(buffers_->tokens.first(shape.num_logit_rows), host_tokens_.tensor(), step.stream);
   copy(step.inputs.usage, host_usage_.tensor(), step.stream);
   tallies_.queue_fetch(step.stream);
+  if (dispatcher_) copy(moe_buffers_.dispatch.demand_of_ranks, host_demand_.tensor(), step.stream);
 }
 
 StepOutput Decoder::fetch(LogitUse use, Stream& stream) {
@@ -500,7 +565,6 @@ StepOutput Decoder::fetch(LogitUse use, Stream& stream) {
   } else {
     stream.synchronize();
   }
-  tallies_.add_news(row_bytes_, context_.pairs, context_.traffic);
   expert_time_ += expert_timer_.finish_step();
   return output;
 }

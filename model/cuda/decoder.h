@@ -7,7 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include "cluster/cluster_topology.h"
@@ -16,6 +16,7 @@
 #include "comm/nccl_communicator.h"
 #include "expert_parallel/cuda/device_moe_layer.h"
 #include "expert_parallel/dispatch_config.h"
+#include "expert_parallel/dispatch_demand.h"
 #include "expert_parallel/expert_placement.h"
 #include "expert_parallel/moe_layer.h"
 #include "expert_parallel/pair_counters.h"
@@ -53,7 +54,7 @@ struct DecoderContext {
   const LevelTable& levels;
   PairCounters& pairs;
   TrafficCounters& traffic;
-  // How ranks agree on the shape of a step, and how their GPUs exchange rows. Null in a world of one.
+  // How ranks agree on the shape of a step that nobody told them, and how their GPUs exchange rows. Null in a world of one.
   Communicator* agreement = nullptr;
   NcclCommunicator* data = nullptr;
   // Of the host, for experts that it computes.
@@ -75,13 +76,15 @@ class Decoder {
   Decoder& operator=(const Decoder&) = delete;
 
   // One step; image features of the batch may lie on the host or on the GPU. Returns when the result is on the host. A row's
-  // bits depend neither on the other rows, nor on how its sequence was cut into steps, nor on graphs.
+  // bits depend neither on the other rows, nor on how its sequence was cut into steps, nor on graphs, nor on the room that rows
+  // had between ranks: where it was too little, the step is run once more, and counted once.
   StepOutput forward(const BatchInput& batch, KvCache& cache, Stream& stream);
 
   // Of the last step's rows: logits [L, V] f32 on the GPU.
   Tensor device_logits() const;
   // [>= T, kNumUsageColumns] i32, host: see MultimodalModel.
   Tensor token_usage() const { return host_usage_.tensor(); }
+  DispatchDemand dispatch_demand() const { return demand_; }
   int64_t bytes_per_sent_row() const { return row_bytes_.dispatch + row_bytes_.combine; }
   // The step that the next forward belongs to, for messages.
   void set_step(int64_t step);
@@ -102,6 +105,10 @@ class Decoder {
     StepShape shape;              // padded where a graph runs
     DispatchPlan tokens{};        // of all rows
     DispatchPlan logit_rows{};    // of those whose logits are read
+    int64_t full_capacity = 0;    // at which no row can be lost
+
+    bool may_lose_rows() const { return tokens.capacity < full_capacity; }
+    void set_capacity(int64_t rows) { tokens.capacity = logit_rows.capacity = rows; }
   };
   struct Step {
     const Agreement& agreement;
@@ -121,6 +128,10 @@ class Decoder {
   };
 
   Agreement agree(const BatchInput& batch, int64_t block_size, Stream& stream);
+  ForwardShape ask_others(const ForwardShape& own, Stream& stream) const;
+  void run(const Agreement& agreement, const BatchInput& batch, KvCache& cache, Stream& stream);
+  bool has_lost_rows(const Agreement& agreement);
+  void discard_run(Stream& stream);
   void check_batch(const BatchInput& batch, const StepShape& shape) const;
   // How many steps like it the timing of a step stands for; 0: it is not timed.
   int choose_timing(const Agreement& agreement);
@@ -138,6 +149,7 @@ class Decoder {
   LayerRows wanted_rows(const Step& step, const LayerRows& tokens);
   void attend(const Step& step, int64_t layer, const LayerRows& rows);
   void feed_forward(const Step& step, int64_t layer, LayerRows& rows);
+  DispatchPlan dispatch_of(int64_t layer, const LayerRows& rows) const;
   void feed_forward_dense(const Step& step, int64_t layer, LayerRows& rows);
   NormWeights norm_after(int64_t layer) const;
   void splice_deepstack(const Step& step, int64_t layer, LayerRows& rows);
@@ -169,9 +181,12 @@ class Decoder {
   PinnedTensor host_logits_;  // grows: nobody may ever read them
   DeviceTallies::RowBytes row_bytes_;
   int64_t num_logit_rows_ = 0;
+  PinnedTensor host_demand_;  // [W, 2] i32: SlotDemand of all ranks
+  DispatchDemand demand_;
 
   // A shape is run on its own once, so that all kernels are loaded before one records them.
-  std::map<std::pair<int64_t, int64_t>, std::optional<CapturedGraph>> graphs_;  // by rows and bound of positions
+  // By rows, bound of positions, and rows that may go to a rank.
+  std::map<std::tuple<int64_t, int64_t, int64_t>, std::optional<CapturedGraph>> graphs_;
   std::vector<const std::byte*> recorded_cache_;
 };
 

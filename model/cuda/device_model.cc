@@ -55,6 +55,7 @@ class DeviceModel final : public ModelBackend {
   Tensor token_usage() const override { return decoder_->token_usage(); }
   std::chrono::nanoseconds expert_time() const override { return decoder_->expert_time(); }
   int64_t bytes_per_sent_row() const override { return decoder_->bytes_per_sent_row(); }
+  DispatchDemand dispatch_demand() const override { return decoder_->dispatch_demand(); }
   void set_step(int64_t step) override { decoder_->set_step(step); }
   void set_routing_observer(const RoutingObserver& observer) override { decoder_->set_routing_observer(observer); }
   std::vector<int64_t> expert_loads() override { return decoder_->expert_loads(loading_); }

@@ -30,6 +30,8 @@ class RoutingRecorder {
 
   // Shows each layer queued since the last call. The copies are complete; usage [tokens of the step, kNumUsageColumns] i32.
   void show(const RoutingObserver& observer, const BatchInput& batch, const Tensor& usage);
+  // Of a step that runs once more.
+  void forget() { queued_.clear(); }
 
  private:
   struct Queued {

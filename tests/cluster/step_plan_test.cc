@@ -13,6 +13,7 @@ StepPlan full_plan() {
   plan.kind = StepKind::kRun;
   plan.level_table_version = 3;
   plan.placement_version = 5;
+  plan.shape = {.most_rows = 16, .most_logit_rows = 2, .is_decode = true, .slot_rows = 12};
   plan.ranks.resize(3);
   plan.ranks[0].released = {7, 8};
   plan.ranks[0].admission_bytes = {100};
@@ -34,6 +35,10 @@ TEST(StepPlan, SurvivesTheWayBetweenRanks) {
   EXPECT_EQ(copy.kind, StepKind::kRun);
   EXPECT_EQ(copy.level_table_version, 3u);
   EXPECT_EQ(copy.placement_version, 5u);
+  EXPECT_EQ(copy.shape.most_rows, 16);
+  EXPECT_EQ(copy.shape.most_logit_rows, 2);
+  EXPECT_TRUE(copy.shape.is_decode);
+  EXPECT_EQ(copy.shape.slot_rows, 12);
   ASSERT_EQ(copy.ranks.size(), 3u);
   EXPECT_EQ(copy.ranks[0].released, (std::vector<uint64_t>{7, 8}));
   EXPECT_EQ(copy.ranks[0].admission_bytes, (std::vector<uint64_t>{100}));

@@ -285,5 +285,68 @@ TEST(ValidateRequest, RefusesWhatCanNeverRunAndNamesTheNumbers) {
   EXPECT_THROW(validate_request(request, small_config()), InvalidRequest);
 }
 
+// What every rank is told of a step holds for the ranks' parts of it.
+void expect_shape_of(const StepPlan& plan) {
+  int64_t most_rows = 0, most_samples = 0;
+  bool is_decode = true;
+  for (const RankPlan& rank : plan.ranks) {
+    most_rows = std::max(most_rows, rank.num_tokens());
+    int64_t num_samples = 0;
+    for (const SequenceStep& step : rank.sequences) {
+      num_samples += step.sample ? 1 : 0;
+      is_decode = is_decode && step.sample && step.num_tokens == 1;
+    }
+    most_samples = std::max(most_samples, num_samples);
+  }
+  EXPECT_EQ(plan.shape.most_rows, most_rows);
+  EXPECT_EQ(plan.shape.most_logit_rows, most_samples);
+  EXPECT_EQ(plan.shape.is_decode, is_decode);
+}
+
+TEST(Scheduler, TellsAllRanksTheShapeOfTheStep) {
+  Simulation simulation(small_config(), 2);
+  for (const int32_t num_prompt : {1, 7, 3, 12, 2, 1}) simulation.submit(num_prompt, 4);
+  int num_decodes = 0, num_others = 0;
+  for (StepPlan plan = simulation.step(); plan.kind == StepKind::kRun; plan = simulation.step()) {
+    expect_shape_of(plan);
+    ++(plan.shape.is_decode ? num_decodes : num_others);
+  }
+  EXPECT_GT(num_decodes, 0);
+  EXPECT_GT(num_others, 0);
+}
+
+TEST(Scheduler, CountsEveryTokenOfAScoredPromptAmongTheRowsThatAreRead) {
+  Simulation simulation(small_config(), 2);
+  simulation.submit(3, 2);
+  Submission scored;
+  scored.request.id = 77;
+  scored.request.prompt_ids.assign(4, 1);
+  scored.request.score_prompt = true;
+  scored.sink = [](const TokenEvent&) { return true; };
+  simulation.scheduler.submit(std::move(scored));
+  const ForwardShape shape = simulation.step().shape;
+  EXPECT_EQ(shape.most_rows, 4);
+  EXPECT_EQ(shape.most_logit_rows, 4);
+  EXPECT_FALSE(shape.is_decode);
+}
+
+TEST(Scheduler, DoesNotCallAStepADecodeStepWhoseTokenMayBeAnImage) {
+  EngineConfig config = small_config();
+  config.max_tokens_per_step = 3;
+  Simulation simulation(config, 1);
+  Submission submission;
+  submission.request.id = 78;
+  submission.request.prompt_ids.assign(4, 1);
+  submission.request.images.emplace_back();
+  submission.request.max_new_tokens = 3;
+  submission.sink = [](const TokenEvent&) { return true; };
+  simulation.scheduler.submit(std::move(submission));
+  EXPECT_EQ(simulation.step().shape.most_rows, 3);
+  const ForwardShape rest = simulation.step().shape;
+  EXPECT_EQ(rest.most_rows, 1);
+  EXPECT_FALSE(rest.is_decode);
+  EXPECT_TRUE(simulation.step().shape.is_decode);
+}
+
 }  // namespace
 }  // namespace skipper

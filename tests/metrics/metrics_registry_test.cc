@@ -123,6 +123,12 @@ TEST(MetricsRegistry, ReportsTheLevelThatRequestsFollow) {
   EXPECT_THAT(registry.text(), HasSubstr("skipper_level_changes_total{model_name=\"demo\"} 5"));
 }
 
+TEST(MetricsRegistry, CountsTheStepsThatRanTwice) {
+  MetricsRegistry registry("demo", 1);
+  registry.set_engine_gauges({.num_dispatch_reruns = 7});
+  EXPECT_THAT(registry.text(), HasSubstr("skipper_dispatch_reruns_total{model_name=\"demo\"} 7"));
+}
+
 TEST(MetricsRegistry, EscapesAModelNameThatHoldsQuotes) {
   const MetricsRegistry registry("a\"b\\c", 1);
   EXPECT_THAT(registry.text(), HasSubstr("model_name=\"a\\\"b\\\\c\""));

@@ -68,7 +68,7 @@ SequenceRunner::SequenceRunner(const std::filesystem::path& model, Communicator&
       topology_(one_node(data.size())),
       workers_(formats.num_threads),
       stream_(formats.device == Device::host() ? std::make_unique<Stream>(workers_) : std::make_unique<Stream>(formats.device)) {
-  const ParallelContext parallel{data, topology_, levels, formats.rows, formats.device, nullptr, formats.graphs};
+  const ParallelContext parallel{data, topology_, levels, formats.rows, formats.device, formats.gpu_data, formats.graphs};
   model_ = std::make_unique<MultimodalModel>(model, config_, parallel, StepLimits{kMaxTokens, 512},
                                              WeightLoading{formats.weights, workers_, nullptr, {}, formats.expert_tiers});
   cache_ = std::make_unique<KvCache>(config_, KvCacheConfig{.num_blocks = kNumBlocks, .block_size = 16, .dtype = formats.kv},
@@ -92,7 +92,12 @@ std::vector<std::vector<float>> SequenceRunner::run(const std::vector<TestSequen
   for (int64_t step = 0; step < plan.num_steps; ++step) {
     Batch batch;
     for (size_t i = 0; i < placed.size(); ++i) append_chunk(placed[i], i, plan, step, batch);
-    const Tensor result = model_->forward(batch.input(block_tables), *cache_, *stream_).logits;
+    BatchInput input = batch.input(block_tables);
+    if (plan.slot_rows > 0) {
+      const auto num_rows = static_cast<int32_t>(input.num_tokens());
+      input.shape_of_all = {.most_rows = num_rows, .most_logit_rows = num_rows, .is_decode = true, .slot_rows = plan.slot_rows};
+    }
+    const Tensor result = model_->forward(input, *cache_, *stream_).logits;
     for (size_t row = 0; row < batch.row_owner.size(); ++row) {
       const float* values = result.row<float>(static_cast<int64_t>(row));
       std::vector<float>& target = logits[batch.row_owner[row]];

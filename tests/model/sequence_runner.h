@@ -27,6 +27,8 @@ TestSequence sequence_of(const PromptFixture& prompt);
 struct RunPlan {
   int64_t chunk_size = 0;  // tokens of each sequence in a step
   int64_t num_steps = 0;   // the same on every rank
+  // Above 0: ForwardShape::slot_rows of each step, which every rank takes with the same number of rows, all of them read.
+  int32_t slot_rows = 0;
 };
 
 // Steps that sequences of at most `longest` tokens take.
@@ -41,6 +43,7 @@ struct RunFormats {
   Device device = Device::host();
   GraphUse graphs = GraphUse::kDecodeSteps;
   std::optional<ExpertTiers> expert_tiers = std::nullopt;
+  NcclCommunicator* gpu_data = nullptr;
 };
 
 // A model with a KV cache, alone or as one of several ranks.

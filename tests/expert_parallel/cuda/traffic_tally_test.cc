@@ -63,7 +63,11 @@ TEST_F(TrafficTallyTest, CountsARowOnceForEachRankByHopAndClass) {
     const Tensor hop_of_rank = on_gpu(integers(hops, {4}));
     Tensor tallies = Tensor::zeros({kNumTrafficTallies}, DType::kI64, Device::cuda(0));
     const WireBytes wire{{{1, 2, 3}, {4, 5, 6000000000}}};
-    tally_traffic({routed_ids, expert_ids, token_class, rank_of_expert, hop_of_rank}, wire, tallies, stream());
+    const Tensor num_sent = on_gpu(integers({5, 3, 11, 7}, {4}));
+    Tensor most_rows = on_gpu(integers({9}, {1}));
+    tally_traffic({routed_ids, expert_ids, token_class, rank_of_expert, hop_of_rank, num_sent}, wire, {tallies, most_rows},
+                  stream());
+    EXPECT_EQ(on_host(most_rows).data<int32_t>()[0], 11);
 
     std::vector<int64_t> expected = rows_of(kept, classes);
     const std::vector<int64_t> unskipped = rows_of(routed, classes);
@@ -82,7 +86,9 @@ TEST_F(TrafficTallyTest, OnlyNewsAreAdded) {
   TrafficCounters traffic;
   for (int step = 1; step <= 3; ++step) {
     Tensor sums = tallies.traffic();
-    tally_traffic({none, none, no_class, zeros, zeros}, {{{0, 10, 0}, {0, 0, 7}}}, sums, stream());
+    Tensor most_rows = on_gpu(integers({9}, {1}));
+    tally_traffic({none, none, no_class, zeros, zeros, zeros}, {{{0, 10, 0}, {0, 0, 7}}}, {sums, most_rows}, stream());
+    EXPECT_EQ(on_host(most_rows).data<int32_t>()[0], 9) << "no row was sent";
     tallies.queue_fetch(stream());
     stream().synchronize();
     tallies.add_news({.dispatch = 1, .combine = 1}, pairs, traffic);
