@@ -3,6 +3,7 @@
 #include <gflags/gflags.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -59,7 +60,17 @@ DEFINE_double(audit_rate, -1.0, "share of the requests that are audited, 0 to 1 
 DEFINE_int64(audit_max_bytes, -1, "an audit file of this size takes no more lines (default 1073741824)");
 DEFINE_double(imbalance_alarm, 0.0, "warn when the fullest ranks have more than this times the mean load; 0 never (default 0)");
 DEFINE_string(audit, "", "audit file to read (required)");
-DEFINE_int32(ranks, -1, "ranks over which experts are placed anew, each on a host of its own (default: as in the audit file)");
+DEFINE_int32(ranks, -1,
+             "plan: ranks that will serve (default 1); replay: ranks over which experts are placed anew, each on a host of its "
+             "own (default: as in the audit file)");
+DEFINE_string(memory, "",
+              "memory of each rank's processor for all it holds, as 2G, 24Gi or, for ranks that differ, 80G,80G,40G (required)");
+DEFINE_string(host_memory, "", "with GPUs: host memory of each rank for experts that a GPU reads there (default: none)");
+DEFINE_string(disk, "", "directory on whose disk experts may rest that fit nowhere else (default: none)");
+DEFINE_double(max_loss, -1.0, "the fastest plan whose predicted loss is no more than this");
+DEFINE_string(target, "",
+              "quality: the least loss; throughput: the fastest that loses no more than four bits everywhere (default quality)");
+DEFINE_string(profile, "", "profile.json of 'skipper profile' (default: losses by the model's shape alone)");
 
 namespace skipper {
 namespace {
@@ -70,8 +81,11 @@ struct Command {
   const char* examples;
 };
 
-const std::map<std::string, Command>& commands() {
-  static const std::map<std::string, Command> table = {
+using CommandTable = std::map<std::string, Command>;
+
+// Those that run the model.
+CommandTable running_commands() {
+  return {
       {"serve",
        {"answer OpenAI-style HTTP requests; run it under mpirun to shard the experts over ranks",
         {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level", "experts", "dense",
@@ -116,6 +130,11 @@ const std::map<std::string, Command>& commands() {
         "  skipper measure --model models/demo --data models/demo/calibration --points points.jsonl > measured.jsonl\n"
         "  mpirun -n 4 skipper measure --model models/demo --data models/demo/eval/vqa.jsonl --points - --answers true\n"
         "\nA point is a line of an operating_point.json. Each is measured and answered before the next is read.\n"}},
+  };
+}
+
+CommandTable other_commands() {
+  return {
       {"quantize",
        {"round weights to integers and write a checkpoint that serve and eval load; its operating points are its own",
         {"model", "experts", "dense", "out", "calibration", "calibration_limit", "threads"},
@@ -123,6 +142,13 @@ const std::map<std::string, Command>& commands() {
         "  skipper quantize --model models/demo --experts int4a-g32 --dense int8-g64 --out demo-int4\n"
         "  skipper quantize --model models/demo --experts int3a-g32 --calibration models/demo/calibration --out demo-int3\n"
         "  skipper eval --model demo-int4 --data models/demo/eval\n"}},
+      {"plan",
+       {"choose the format, memory and rank of every expert by the memory of the ranks, without reading weights",
+        {"model", "ranks", "memory", "host_memory", "disk", "max_loss", "target", "profile", "out", "config", "device"},
+        "  skipper plan --model models/demo --memory 210M --out plan.json\n"
+        "  skipper plan --model models/demo --ranks 4 --memory 210M --profile profile.json --out plan.json\n"
+        "  skipper plan --model MODEL --ranks 8 --memory 80G --device cuda --host_memory 100G --max_loss 0.02 --out plan.json\n"
+        "\nExit status 1, and a line that says what would help, where the experts do not fit.\n"}},
       {"replay",
        {"decide the skipping of an audit file again: the same as logged, or what another operating point would do",
         {"audit", "operating_point", "level", "ranks"},
@@ -137,6 +163,14 @@ const std::map<std::string, Command>& commands() {
       {"help", {"show this help, or that of one command", {}, "  skipper help serve\n"}},
       {"version", {"print the version and what the build contains", {}, "  skipper version\n"}},
   };
+}
+
+const CommandTable& commands() {
+  static const CommandTable table = [] {
+    CommandTable all = running_commands();
+    all.merge(other_commands());
+    return all;
+  }();
   return table;
 }
 
@@ -286,6 +320,12 @@ CommandLine read_flags() {
   line.reference = FLAGS_reference;
   line.audit = FLAGS_audit;
   line.ranks = FLAGS_ranks;
+  line.memory = FLAGS_memory;
+  line.host_memory = FLAGS_host_memory;
+  line.disk = FLAGS_disk;
+  line.max_loss = FLAGS_max_loss;
+  line.target = FLAGS_target;
+  line.profile = FLAGS_profile;
   line.audit_file = FLAGS_audit_file;
   line.audit_rate = FLAGS_audit_rate;
   line.audit_max_bytes = FLAGS_audit_max_bytes;
@@ -321,12 +361,23 @@ void check_audit(const CommandLine& line) {
     throw UsageError("flag --imbalance_alarm: " + std::to_string(line.imbalance_alarm) +
                      " is under 1, which an even load has; expected 1 or more, or 0 for none");
   }
-  if (line.ranks >= 0 && line.operating_point.empty()) {
+  if (line.ranks >= 0 && line.operating_point.empty() && !line.audit.empty()) {
     throw UsageError("flag --ranks " + std::to_string(line.ranks) + " needs --operating_point FILE");
   }
   if (line.ranks == 0 || line.ranks > 65536) {
     throw UsageError("flag --ranks: " + std::to_string(line.ranks) + " is out of range; expected 1 to 65536");
   }
+}
+
+void check_plan(const CommandLine& line) {
+  if (line.memory.empty()) throw UsageError("flag --memory is missing; give the memory of each rank, as 2G or 80G,80G,40G");
+  if (!line.target.empty() && line.target != "quality" && line.target != "throughput") {
+    throw UsageError("flag --target: '" + line.target + "' is unknown; expected quality or throughput");
+  }
+  if (!line.target.empty() && line.max_loss >= 0.0) {
+    throw UsageError("flags --target and --max_loss exclude each other; give one");
+  }
+  if (std::isnan(line.max_loss)) throw UsageError("flag --max_loss: nan is no loss; expected a number from 0 up");
 }
 
 void check_admin(const CommandLine& line) {
@@ -356,6 +407,7 @@ void check_required(const CommandLine& line, const Command& command) {
     throw UsageError("flags --reference and --save_reference exclude each other; give one");
   }
   if (takes("out") && line.out.empty()) throw UsageError("flag --out is missing; give the file or directory to make");
+  if (takes("memory")) check_plan(line);
   if (takes("grid") && line.calibration.empty()) {
     throw UsageError("flag --calibration is missing; give calibration.json of 'skipper calibrate'");
   }

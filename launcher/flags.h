@@ -10,7 +10,7 @@ namespace skipper {
 
 // The flags as plain values. An empty string or −1 means "not given": the config file or the default decides.
 struct CommandLine {
-  std::string command;                // "serve", "eval", "quantize", "replay", "doctor", "help", "version"
+  std::string command;                // "serve", "eval", "quantize", "plan", "replay", "doctor", "help", "version"
   std::vector<std::string> arguments; // what follows the command without being a flag
   std::string model;
   std::string config;
@@ -50,6 +50,12 @@ struct CommandLine {
   int32_t ranks = -1;
   std::string audit_file;  // serve, eval, calibrate: the file to write
   double audit_rate = -1.0;
+  std::string memory;         // plan
+  std::string host_memory;    // plan
+  std::string disk;           // plan
+  double max_loss = -1.0;     // plan
+  std::string target;         // plan
+  std::string profile;        // plan
   int64_t audit_max_bytes = -1;
   double imbalance_alarm = 0.0;  // 0: off
 };

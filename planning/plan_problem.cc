@@ -15,14 +15,17 @@ struct TierUse {
   double bytes_per_second;
 };
 
-// Where the ranks have a GPU, it computes all experts, reading those of the host over its bus.
+// Experts of a host with a GPU are read by it over its bus, or computed where they lie.
 std::vector<TierUse> tier_uses(const PlanProblem& problem) {
   const MachineRates& rates = problem.rates;
   const bool has_device = problem.has(MemoryTier::kDevice);
   const ComputePlace place = has_device ? ComputePlace::kDevice : ComputePlace::kHost;
   std::vector<TierUse> uses;
   if (has_device) uses.push_back({MemoryTier::kDevice, place, rates.device});
-  if (problem.has(MemoryTier::kHost)) uses.push_back({MemoryTier::kHost, place, has_device ? rates.link : rates.host});
+  if (problem.has(MemoryTier::kHost)) {
+    uses.push_back({MemoryTier::kHost, ComputePlace::kHost, rates.host});
+    if (has_device) uses.push_back({MemoryTier::kHost, place, rates.link});
+  }
   if (problem.has(MemoryTier::kDisk)) uses.push_back({MemoryTier::kDisk, place, rates.disk});
   return uses;
 }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <sstream>
 
 #include "base/error.h"
 #include "planning/memory_size.h"
@@ -31,6 +32,12 @@ TierRoom sum_of(std::span<const TierRoom> rooms) {
     for (size_t tier = 0; tier < kNumMemoryTiers; ++tier) sum[tier] += room[tier];
   }
   return sum;
+}
+
+std::string number_text(double number) {
+  std::ostringstream text;
+  text << number;
+  return text.str();
 }
 
 class Solver {
@@ -85,8 +92,8 @@ class Solver {
   }
 
   [[noreturn]] void refuse_loss(double least) const {
-    throw ResourceExhausted("a predicted loss of " + std::to_string(problem_.max_loss) + " is out of reach of this memory, " +
-                            "whose least is " + std::to_string(least) + "; raise --max_loss, or give more memory");
+    throw ResourceExhausted("a predicted loss of " + number_text(problem_.max_loss) + " is out of reach of this memory, " +
+                            "whose least is " + number_text(least) + "; raise --max_loss, or give more memory");
   }
 
   // Time depends on formats and tiers alone; what loses least and still fits remains the answer where nothing faster is found.
