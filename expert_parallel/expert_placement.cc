@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace skipper {
 
@@ -29,6 +30,29 @@ ExpertPlacement ExpertPlacement::contiguous(const PlacementShape& shape) {
     }
   }
   return placement;
+}
+
+ExpertPlacement ExpertPlacement::from_homes(const PlacementShape& shape, std::vector<ExpertHome> homes) {
+  ExpertPlacement placement(shape);
+  CHECK_EQ(homes.size(), placement.homes_.size());
+  placement.homes_ = std::move(homes);
+  for (int layer = 0; layer < shape.num_moe_layers; ++layer) placement.list_residents(layer);
+  return placement;
+}
+
+void ExpertPlacement::list_residents(int layer) {
+  const size_t first = static_cast<size_t>(layer) * static_cast<size_t>(shape_.world_size);
+  const std::span<const ExpertHome> layer_homes = homes(layer);
+  for (const ExpertHome& home : layer_homes) {
+    CHECK(home.rank >= 0 && home.rank < shape_.world_size) << "rank " << home.rank << " of " << shape_.world_size;
+    residents_[first + static_cast<size_t>(home.rank)].push_back(-1);
+  }
+  for (size_t expert = 0; expert < layer_homes.size(); ++expert) {
+    std::vector<int32_t>& residents = residents_[first + static_cast<size_t>(layer_homes[expert].rank)];
+    const auto slot = static_cast<size_t>(layer_homes[expert].slot);
+    CHECK(slot < residents.size() && residents[slot] < 0) << "MoE layer " << layer << ", expert " << expert << ": slot " << slot;
+    residents[slot] = static_cast<int32_t>(expert);
+  }
 }
 
 ExpertHome ExpertPlacement::owner(const ExpertId& id) const {

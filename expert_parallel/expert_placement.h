@@ -26,6 +26,8 @@ class ExpertPlacement {
   // Consecutive blocks whose sizes differ by at most one: rank r owns experts [r·E/R, (r+1)·E/R) of every layer. With more
   // ranks than experts some ranks own none.
   static ExpertPlacement contiguous(const PlacementShape& shape);
+  // As somebody else has decided: homes[layer · num_experts + expert], the slots of each layer and rank 0, 1, ... without gaps.
+  static ExpertPlacement from_homes(const PlacementShape& shape, std::vector<ExpertHome> homes);
 
   uint32_t version() const { return version_; }
   int num_moe_layers() const { return shape_.num_moe_layers; }
@@ -44,6 +46,7 @@ class ExpertPlacement {
 
  private:
   explicit ExpertPlacement(const PlacementShape& shape);
+  void list_residents(int layer);
 
   uint32_t version_ = 1;
   PlacementShape shape_;

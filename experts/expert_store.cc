@@ -150,6 +150,16 @@ std::span<const PackedMatrix> ExpertStore::down(int layer) const {
   return layer_at(layer).down;
 }
 
+void ExpertStore::exchange_layer(int layer, ExpertStore& other) {
+  CHECK(frozen_ && other.frozen_) << "experts are exchanged before they are loaded";
+  const std::span<const ExpertSlot> mine = slots(layer), theirs = other.slots(layer);
+  CHECK(std::ranges::equal(mine, theirs, {}, &ExpertSlot::expert, &ExpertSlot::expert))
+      << "MoE layer " << layer << " is exchanged for other experts";
+  const auto l = static_cast<size_t>(layer);
+  std::swap(config_.slots[l], other.config_.slots[l]);
+  std::swap(layers_[l], other.layers_[l]);
+}
+
 void ExpertStore::release(int layer, std::span<const int32_t> kept_slots) {
   CHECK(frozen_) << "expert weights are released before they are loaded";
   const Layer& whole = layer_at(layer);

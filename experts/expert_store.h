@@ -83,6 +83,10 @@ class ExpertStore {
   std::span<const PackedMatrix> gate_up(int layer) const;
   std::span<const PackedMatrix> down(int layer) const;
 
+  // A layer's experts from `other`, which was made for the same layers and sizes and gets those of this store; both are frozen.
+  // Slots may change their formats, not their experts. Between forward passes.
+  void exchange_layer(int layer, ExpertStore& other);
+
   // Frees the matrices of a layer that lie elsewhere by now, in GPU memory; what they were stays known. Those of the slots to be
   // kept stay, in memory of their own.
   void release(int layer, std::span<const int32_t> kept_slots = {});

@@ -3,10 +3,12 @@
 #include <glog/logging.h>
 
 #include "base/build_config.h"
+#include "base/error.h"
 #include "expert_parallel/cuda/device_skip_table.h"
 #include "experts/expert_store.h"
 #include "model/cpu_model.h"
 #include "model/cuda/device_model.h"
+#include "model/expert_hash.h"
 #include "model/model_backend.h"
 #include "model/weight_loader.h"
 #include "tensor/safetensors.h"
@@ -14,10 +16,18 @@
 namespace skipper {
 namespace {
 
-ExpertPlacement place_experts(const ModelConfig& config, int world_size) {
+ExpertPlacement place_experts(const ModelConfig& config, const WeightLoading& loading, int world_size) {
+  if (loading.assignment) return loading.assignment->placement;
   return ExpertPlacement::contiguous({.num_moe_layers = config.num_moe_layers(),
                                       .num_experts = static_cast<int>(config.moe.num_experts),
                                       .world_size = world_size});
+}
+
+ExpertStoreConfig store_config(const WeightSource& source, const ExpertPlacement& placement, const WeightLoading& loading,
+                               int rank) {
+  if (!loading.assignment) return expert_store_config(source, placement, rank);
+  check_formats(source.config, *loading.assignment, rank);
+  return expert_store_config(source, *loading.assignment, rank);
 }
 
 bool is_gpu(Device device) { return device.kind == DeviceKind::kCuda; }
@@ -29,10 +39,11 @@ struct MultimodalModel::State {
         const StepLimits& step_limits, const WeightLoading& loading)
       : config(model_config),
         limits(step_limits),
+        formats(loading.formats),
         device(parallel.device),
         checkpoint(directory),
-        placement(place_experts(config, parallel.data.size())),
-        store(expert_store_config({checkpoint, config, loading.formats}, placement, parallel.data.rank())),
+        placement(place_experts(config, loading, parallel.data.size())),
+        store(store_config({checkpoint, config, loading.formats}, placement, loading, parallel.data.rank())),
         pairs(config.num_moe_layers()),
         skip_meter(config.num_moe_layers()) {
     if (is_gpu(device)) choose_tiers(loading);
@@ -44,7 +55,9 @@ struct MultimodalModel::State {
     if constexpr (kBuiltWithCuda) {
       cuda::check_device_formats(config, loading.formats, store);
       const auto expert_bytes = gpu_expert_bytes(store);
-      tiers = loading.expert_tiers ? *loading.expert_tiers : choose_expert_tiers(expert_bytes, loading.gpu_experts);
+      tiers = loading.assignment     ? loading.assignment->gpu_tiers()
+              : loading.expert_tiers ? *loading.expert_tiers
+                                     : choose_expert_tiers(expert_bytes, loading.gpu_experts);
       cuda::check_device_memory(config, loading.formats, bytes_of(tiers, expert_bytes), device);
     }
     (void)loading;
@@ -58,6 +71,7 @@ struct MultimodalModel::State {
     load_experts(source, store, queue);
     queue.run(loading.workers, loading.progress);
     store.freeze();
+    if (loading.assignment) check_expert_hashes(store, *loading.assignment, loading.workers);
     if (is_gpu(device)) return std::move(dense.weights);
     memory.mapped_bytes = settle_mapping(source, dense.weights.embedding) + dense.mapped_bytes + store.mapped_bytes();
     memory.dense_bytes = dense.packed_bytes;
@@ -83,6 +97,7 @@ struct MultimodalModel::State {
 
   ModelConfig config;
   StepLimits limits;
+  WeightConfig formats;
   Device device;
   Checkpoint checkpoint;
   ExpertPlacement placement;
@@ -136,6 +151,18 @@ void MultimodalModel::check_levels(const LevelTable& levels) const {
     if (is_gpu(state_->device)) cuda::require_rules_of_gpu(levels);
   }
   (void)levels;
+}
+
+void MultimodalModel::set_expert_formats(int moe_layer, std::span<const WeightFormat> formats, ThreadPool& workers) {
+  if (is_gpu(state_->device) || state_->config.quantization) {
+    throw InvalidRequest("formats of experts change on CPUs alone and with the original checkpoint; use --device cpu", "device");
+  }
+  const std::span<const ExpertSlot> now = state_->store.slots(moe_layer);
+  CHECK_EQ(formats.size(), now.size());
+  std::vector<ExpertSlot> slots(now.begin(), now.end());
+  for (size_t slot = 0; slot < slots.size(); ++slot) slots[slot].format = formats[slot];
+  ExpertStore fresh = load_expert_layer({state_->checkpoint, state_->config, state_->formats}, moe_layer, slots, workers);
+  state_->store.exchange_layer(moe_layer, fresh);
 }
 
 const ExpertPlacement& MultimodalModel::placement() const { return state_->placement; }

@@ -19,6 +19,7 @@
 #include "expert_parallel/traffic_counters.h"
 #include "experts/activation_observer.h"
 #include "model/batch_input.h"
+#include "model/expert_assignment.h"
 #include "model/expert_tiers.h"
 #include "model/image_patches.h"
 #include "model/kv_cache.h"
@@ -55,6 +56,9 @@ struct WeightLoading {
   // On a GPU: where its experts rest, by memory or, where a table is given, as it says.
   ExpertTierConfig gpu_experts = {};
   std::optional<ExpertTiers> expert_tiers = std::nullopt;
+  // Where each expert lives and in which format; formats.experts and the two above do not count then. Without it ranks own equal
+  // blocks of experts.
+  std::optional<ExpertAssignment> assignment = std::nullopt;
 };
 
 // Where the weights of this rank lie.
@@ -72,7 +76,8 @@ struct WeightMemory {
 class MultimodalModel {
  public:
   // Reads the weights of this rank from the checkpoint directory: everything dense, and the experts it owns.
-  // Throws InvalidFile naming file and tensor, InvalidRequest for formats that the checkpoint cannot be loaded in.
+  // Throws InvalidFile naming file and tensor, InvalidRequest for formats that the checkpoint cannot be loaded in,
+  // InvalidFile for an expert that is not the one whose hash the assignment holds.
   MultimodalModel(const std::filesystem::path& directory, const ModelConfig& config, const ParallelContext& parallel,
                   const StepLimits& limits, const WeightLoading& loading = {});
   ~MultimodalModel();
@@ -100,6 +105,10 @@ class MultimodalModel {
 
   // Throws InvalidRequest naming level and key where the device cannot run a rule. Thread-safe.
   void check_levels(const LevelTable& levels) const;
+
+  // Rounds the experts of one layer to other formats, formats[slot], from the checkpoint anew. Between steps. Throws
+  // InvalidRequest on a GPU, and for a checkpoint that is quantised already.
+  void set_expert_formats(int moe_layer, std::span<const WeightFormat> formats, ThreadPool& workers);
 
   // Which rank owns which expert.
   const ExpertPlacement& placement() const;

@@ -1,5 +1,8 @@
 #include "model/weight_loader.h"
 
+#include <string>
+#include <vector>
+
 #include "base/error.h"
 #include "experts/gate_up_panels.h"
 #include "model/checkpoint_reader.h"
@@ -110,6 +113,24 @@ ActivationFormat bf16_activations(const WeightConfig& formats) {
 
 bool is_mapped(const WeightConfig& formats) { return formats.residence == WeightResidence::kMapped; }
 
+ExpertTier tier_of(const WeightConfig& formats) { return is_mapped(formats) ? ExpertTier::kMapped : ExpertTier::kHost; }
+
+// Decoder layers with experts, ascending.
+std::vector<int64_t> moe_layers_of(const ModelConfig& config) {
+  std::vector<int64_t> layers;
+  for (int64_t layer = 0; layer < config.num_layers(); ++layer) {
+    if (config.is_moe_layer(layer)) layers.push_back(layer);
+  }
+  return layers;
+}
+
+ExpertStoreConfig store_without_slots(const WeightSource& source) {
+  return {.hidden_size = source.config.hidden_size,
+          .intermediate_size = source.config.moe.intermediate_size,
+          .slots = {},
+          .bf16_activations = bf16_activations(source.formats)};
+}
+
 void refuse(const std::string& what, const WeightFormat& stored, const WeightFormat& asked) {
   throw InvalidRequest("weights." + what + ": " + name_of(asked) + " cannot be made of a checkpoint that is quantised to " +
                            name_of(stored) + " already; leave the setting out, or give the original checkpoint",
@@ -134,6 +155,23 @@ void check_formats(const ModelConfig& config, const WeightConfig& formats) {
   }
 }
 
+void check_formats(const ModelConfig& config, const ExpertAssignment& assignment, int rank) {
+  if (!config.quantization) return;
+  const std::vector<int64_t> layers = moe_layers_of(config);
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    const std::vector<int32_t>& experts = assignment.placement.experts_of(rank, static_cast<int>(layer));
+    for (size_t slot = 0; slot < experts.size(); ++slot) {
+      const WeightFormat& stored = config.quantization->of_expert(layers[layer], experts[slot]);
+      const WeightFormat& asked = assignment.at(static_cast<int>(layer), slot).format;
+      if (stored == asked) continue;
+      throw InvalidRequest("the plan wants expert " + std::to_string(experts[slot]) + " of MoE layer " + std::to_string(layer) +
+                               " in " + name_of(asked) + ", but the checkpoint holds it quantised to " + name_of(stored) +
+                               "; make a plan for this checkpoint, or give the original",
+                           "plan");
+    }
+  }
+}
+
 DenseWeights load_dense_weights(const WeightSource& source, LoadQueue& queue) {
   const ModelConfig& config = source.config;
   CheckpointReader reader(source.checkpoint, queue);
@@ -151,19 +189,38 @@ DenseWeights load_dense_weights(const WeightSource& source, LoadQueue& queue) {
 
 ExpertStoreConfig expert_store_config(const WeightSource& source, const ExpertPlacement& placement, int rank) {
   const ModelConfig& config = source.config;
-  ExpertStoreConfig store{.hidden_size = config.hidden_size,
-                          .intermediate_size = config.moe.intermediate_size,
-                          .slots = {},
-                          .bf16_activations = bf16_activations(source.formats)};
-  const ExpertTier tier = is_mapped(source.formats) ? ExpertTier::kMapped : ExpertTier::kHost;
-  for (int64_t layer = 0; layer < config.num_layers(); ++layer) {
-    if (!config.is_moe_layer(layer)) continue;
+  const WeightFormat asked = source.formats.experts.value_or(WeightFormat{});
+  ExpertStoreConfig store = store_without_slots(source);
+  for (const int64_t layer : moe_layers_of(config)) {
     std::vector<ExpertSlot>& slots = store.slots.emplace_back();
     for (const int32_t expert : placement.experts_of(rank, static_cast<int>(store.slots.size()) - 1)) {
-      const WeightFormat asked = source.formats.experts.value_or(WeightFormat{});
-      slots.push_back({expert, config.quantization ? config.quantization->of_expert(layer, expert) : asked, tier});
+      const WeightFormat format = config.quantization ? config.quantization->of_expert(layer, expert) : asked;
+      slots.push_back({expert, format, tier_of(source.formats)});
     }
   }
+  return store;
+}
+
+ExpertStoreConfig expert_store_config(const WeightSource& source, const ExpertAssignment& assignment, int rank) {
+  ExpertStoreConfig store = store_without_slots(source);
+  for (int layer = 0; layer < source.config.num_moe_layers(); ++layer) {
+    std::vector<ExpertSlot>& slots = store.slots.emplace_back();
+    for (const int32_t expert : assignment.placement.experts_of(rank, layer)) {
+      slots.push_back({expert, assignment.at(layer, slots.size()).format, tier_of(source.formats)});
+    }
+  }
+  return store;
+}
+
+ExpertStore load_expert_layer(const WeightSource& source, int moe_layer, std::span<const ExpertSlot> slots, ThreadPool& workers) {
+  ExpertStoreConfig config = store_without_slots(source);
+  config.slots.resize(static_cast<size_t>(source.config.num_moe_layers()));
+  config.slots[static_cast<size_t>(moe_layer)].assign(slots.begin(), slots.end());
+  ExpertStore store(config);
+  LoadQueue queue;
+  load_experts(source, store, queue);
+  queue.run(workers, nullptr);
+  store.freeze();
   return store;
 }
 

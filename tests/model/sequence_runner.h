@@ -43,6 +43,7 @@ struct RunFormats {
   Device device = Device::host();
   GraphUse graphs = GraphUse::kDecodeSteps;
   std::optional<ExpertTiers> expert_tiers = std::nullopt;
+  std::optional<ExpertAssignment> assignment = std::nullopt;  // of this rank
   NcclCommunicator* gpu_data = nullptr;
 };
 
