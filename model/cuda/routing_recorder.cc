@@ -26,13 +26,13 @@ Tensor gathered(const Tensor& source, const Tensor& index) {
 TokenPolicies policies_of_tokens(const BatchInput& batch, const Tensor& usage) {
   Tensor step_token = Tensor::empty({batch.num_tokens()}, DType::kI32);
   std::iota(step_token.span<int32_t>().begin(), step_token.span<int32_t>().end(), 0);
-  return {batch.token_class, batch.level, batch.phase, step_token, usage};
+  return {batch.token_class, batch.level, batch.phase, step_token, {}, usage};
 }
 
 TokenPolicies policies_of_logit_rows(const BatchInput& batch, const Tensor& usage) {
   const Tensor& rows = batch.logit_rows;
   return {gathered<uint8_t>(batch.token_class, rows), gathered<uint8_t>(batch.level, rows), gathered<uint8_t>(batch.phase, rows),
-          rows, usage};
+          rows, {}, usage};
 }
 
 MoeLayerConfig for_observers(const DeviceMoeConfig& layer) {
