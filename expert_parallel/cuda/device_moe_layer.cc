@@ -111,6 +111,7 @@ struct DeviceMoeLayer::ExpertSource {
 
   void run_sorted(SortedMemory& sorted, int64_t expected_rows, Stream& stream) const {
     if (host_number < 0) return run_on_gpu(sorted, expected_rows, stream);
+    if (sorted.rows.dim(0) == 0) return;  // nor are there offsets that the host could read
     const SortedExpertRows rows{sorted.row_offsets, sorted.rows, sorted.output};
     context.host_experts->collect(host_number, rows, stream);
     // What the rows wait for may be another rank, whose end only the dispatcher notices.

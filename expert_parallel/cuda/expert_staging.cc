@@ -32,9 +32,8 @@ int ExpertStaging::add_layer(const ExpertMatricesOnGpu& experts) {
   const size_t gate_up_bytes = experts.gate_up.num_host_bytes(), down_bytes = experts.down.num_host_bytes();
   CHECK(gate_up_bytes > 0 && down_bytes > 0) << "a layer without experts on the host";
   CHECK_EQ(gate_up_bytes % kAlignment, 0u);
-  layers_.push_back({experts,
-                     {with_copies(experts.gate_up, part_of(memory, 0, gate_up_bytes)),
-                      with_copies(experts.down, part_of(memory, gate_up_bytes, down_bytes))}});
+  layers_.push_back({with_copies(experts.gate_up, part_of(memory, 0, gate_up_bytes)),
+                     with_copies(experts.down, part_of(memory, gate_up_bytes, down_bytes))});
   return number;
 }
 
@@ -50,7 +49,7 @@ const ExpertMatricesOnGpu* ExpertStaging::acquire(int number, Stream& compute) {
   next_ = std::max(next_, number);  // of layers that the step left out nothing is needed any more
   queue_copies_up_to(number);
   slot_of(number).filled.hold(compute);
-  return &layers_[static_cast<size_t>(number)].staged;
+  return &layers_[static_cast<size_t>(number)];
 }
 
 void ExpertStaging::release(int number, Stream& compute) {
@@ -64,7 +63,7 @@ void ExpertStaging::queue_copies_up_to(int number) {
   for (; next_ <= std::min(number, num_staged_ - 1); ++next_) {
     Slot& slot = slot_of(next_);
     slot.released.hold(copies_);
-    const ExpertMatricesOnGpu& staged = layers_[static_cast<size_t>(next_)].staged;
+    const ExpertMatricesOnGpu& staged = layers_[static_cast<size_t>(next_)];
     queue_copy(staged.gate_up);
     queue_copy(staged.down);
     slot.filled.record(copies_);

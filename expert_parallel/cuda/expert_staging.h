@@ -62,18 +62,13 @@ class ExpertStaging {
     StreamEvent filled;
     StreamEvent released;
   };
-  struct Layer {
-    ExpertMatricesOnGpu resting;
-    ExpertMatricesOnGpu staged;
-  };
-
   Slot& slot_of(int number) { return slots_[static_cast<size_t>(number % kNumSlots)]; }
   void queue_copies_up_to(int number);
   void queue_copy(const DeviceMatrices& staged);
 
   Stream copies_;
   std::array<Slot, kNumSlots> slots_;
-  std::vector<Layer> layers_;
+  std::vector<ExpertMatricesOnGpu> layers_;  // as they are read from their slots
   int num_staged_ = 0;  // in this step
   int next_ = 0;        // to be copied
   size_t num_copied_bytes_ = 0;
