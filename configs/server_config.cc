@@ -177,6 +177,9 @@ struct FieldReader {
     const std::string text = fields.optional_string(key, std::string(name_of(value)));
     value = parse_weight_residence(text, fields.path() + ": " + key);
   }
+  void operator()(const char* key, GpuExpertTier& value) {
+    value = parse_host_expert_tier(fields.optional_string(key, std::string(name_of(value))), fields.path() + ": " + key);
+  }
 };
 
 struct SectionReader {
@@ -184,9 +187,6 @@ struct SectionReader {
 
   template <typename Section>
   void section(const char* name, Section& config) {
-  void operator()(const char* key, GpuExpertTier& value) {
-    value = parse_host_expert_tier(fields.optional_string(key, std::string(name_of(value))), fields.path() + ": " + key);
-  }
     const auto fields = root.optional_object(name);
     if (!fields) return;
     FieldReader reader{*fields};
@@ -207,6 +207,7 @@ struct FieldPrinter {
   void operator()(const char* key, const PayloadFormat& value) { object[key] = name_of(value); }
   void operator()(const char* key, const PayloadTravel& value) { object[key] = name_of(value); }
   void operator()(const char* key, const WeightResidence& value) { object[key] = name_of(value); }
+  void operator()(const char* key, const GpuExpertTier& value) { object[key] = name_of(value); }
   void operator()(const char* key, const std::optional<WeightFormat>& value) {
     object[key] = value ? nlohmann::json(name_of(*value)) : nlohmann::json();
   }
@@ -214,7 +215,6 @@ struct FieldPrinter {
 
 struct SectionPrinter {
   nlohmann::json& root;
-  void operator()(const char* key, const GpuExpertTier& value) { object[key] = name_of(value); }
 
   template <typename Section>
   void section(const char* name, Section& config) {
