@@ -377,9 +377,14 @@ __device__ __forceinline__ void sum_tile(const ProductArguments& a, const TileOp
   const StageStep<kind, kWidth> step{a, operands, static_cast<int>(threadIdx.x) % kWarpgroupThreads};
   constexpr int kGroup = kChunksPerStage<kIsWide>;
   const int num_full = a.num_chunks / kGroup;
-  if (num_full > 0) sum_stages<kind, kWidth, kGroup>(step, num_full, true, cursor, sums);
+  // (ptxas: of narrow tiles only sums that begin as zeros, of wide ones only a first product that does not add are not serialised.)
+  if constexpr (!kIsWide) {
+#pragma unroll
+    for (int i = 0; i < kWidth / 2; ++i) sums[i] = 0.0f;
+  }
+  if (num_full > 0) sum_stages<kind, kWidth, kGroup>(step, num_full, kIsWide, cursor, sums);
   if constexpr (kGroup > 1) {
-    if (a.num_chunks % kGroup != 0) sum_stages<kind, kWidth, 1>(step, 1, num_full == 0, cursor, sums);
+    if (a.num_chunks % kGroup != 0) sum_stages<kind, kWidth, 1>(step, 1, kIsWide && num_full == 0, cursor, sums);
   }
 #pragma unroll
   for (int i = 0; i < kWidth / 2; ++i) asm volatile("" : "+f"(sums[i])::"memory");
@@ -402,16 +407,16 @@ __device__ __forceinline__ void compute_tile(const ProductArguments& a, const Ti
   if (row_tile * 64 < a.num_outputs) store_tile<kWidth>(a, tile, row_tile, sums);
 }
 
-// kMaxWidth decides the registers: 64 (narrow tiles) or 256 (wide ones). A tile with few rows takes narrow instructions.
+// kMaxWidth decides the registers: 32 or 64 (narrow tiles) or 256 (wide ones). A tile with few rows takes narrow instructions.
 template <int kMaxWidth>
 __device__ __forceinline__ void dispatch_width(const ProductArguments& a, const Tile& tile, const TileOperands& operands,
                                                StageCursor& cursor, int row_tile, float* sums) {
   const auto compute = [&]<int kWidth>() { compute_tile<kWidth, (kMaxWidth > 64)>(a, tile, operands, cursor, row_tile, sums); };
-  if constexpr (kMaxWidth == 64) {
+  if constexpr (kMaxWidth <= 64) {
     if (tile.num_rows <= 8) return compute.template operator()<8>();
     if (tile.num_rows <= 16) return compute.template operator()<16>();
-    if (tile.num_rows <= 32) return compute.template operator()<32>();
-    return compute.template operator()<64>();
+    if (kMaxWidth == 32 || tile.num_rows <= 32) return compute.template operator()<32>();
+    if constexpr (kMaxWidth == 64) return compute.template operator()<64>();
   } else {
     if (tile.num_rows <= 64) return compute.template operator()<64>();
     if (tile.num_rows <= 128) return compute.template operator()<128>();
@@ -437,14 +442,19 @@ __device__ __forceinline__ void consume(const ProductArguments& a, const std::by
 // Wide tiles need more registers than an even share: the producer's warpgroup gives up its own.
 template <int kMaxWidth>
 constexpr int producer_threads() {
-  return kMaxWidth == 64 ? 32 : kWarpgroupThreads;
+  return kMaxWidth <= 64 ? 32 : kWarpgroupThreads;
 }
 constexpr int kProducerRegisters = 40;
 constexpr int kConsumerRegisters = 232;
 
+template <int kMaxWidth>
+constexpr int blocks_per_multiprocessor() {
+  return kMaxWidth == 32 ? 3 : kMaxWidth == 64 ? 2 : 1;
+}
+
 template <int kWarpgroups, int kMaxWidth>
 __global__ void __launch_bounds__(producer_threads<kMaxWidth>() + kWarpgroups * kWarpgroupThreads,
-                                  kMaxWidth > 64 ? 1 : 3)
+                                  blocks_per_multiprocessor<kMaxWidth>())
     product_kernel(const __grid_constant__ ProductArguments arguments, const __grid_constant__ CUtensorMap rows_map) {
   // Swizzled tiles begin at multiples of 1024 bytes.
   std::byte* stages = reinterpret_cast<std::byte*>(shared_table) + table_bytes(arguments.num_matrices);
@@ -544,7 +554,8 @@ void launch_product(const Product& product, const ProductPlan& plan, Stream& str
 void run(const Product& product, const ProductPlan& plan, Stream& stream) {
   if (product.num_rows == 0) return;
   if (plan.tile_width > 64) return launch_product<2, 256>(product, plan, stream);
-  launch_product<1, 64>(product, plan, stream);
+  if (plan.tile_width > 32) return launch_product<1, 64>(product, plan, stream);
+  launch_product<1, 32>(product, plan, stream);
 }
 
 void check_operands(const Product& product) {
@@ -567,7 +578,7 @@ void run_grouped(const SortedRows& rows, bool has_old_offsets, const DeviceMatri
   CHECK_EQ(y.dim(1), epilogue == Epilogue::kSwiGlu ? w.shape.num_rows / 2 : w.shape.num_rows);
   const Product product{rows.x, w, y, &rows.row_offsets, has_old_offsets, rows.x.dim(0), epilogue};
   check_operands(product);
-  run(product, grouped_plan(w, rows.expected_rows), stream);
+  run(product, grouped_plan(w, rows.expected_rows, rows.x.dim(0)), stream);
 }
 
 }  // namespace

@@ -39,7 +39,7 @@ int shared_bytes(int blocks_per_multiprocessor) { return 228 * 1024 / blocks_per
 ProductPlan narrow(const DeviceMatrices& w, int tile_width, int64_t num_tiles) {
   const int64_t sms = num_multiprocessors();
   const bool is_float = std::ranges::none_of(w.formats, [](const WeightFormat& format) { return format.is_integer(); });
-  const int64_t most = is_float ? 2 : 3;
+  const int64_t most = is_float || tile_width > 32 ? 2 : 3;  // registers allow no more
   const int64_t per_sm = std::clamp<int64_t>(tiles_of(num_tiles, sms), 1, most);
   return {.tile_width = tile_width,
           .num_blocks = static_cast<int>(std::min(num_tiles, per_sm * sms)),
@@ -60,15 +60,16 @@ ProductPlan dense_plan(const DeviceMatrices& w, int64_t num_rows) {
   return narrow(w, width, tiles_of(w.shape.num_rows, kTileRows) * tiles_of(num_rows, width));
 }
 
-ProductPlan grouped_plan(const DeviceMatrices& w, int64_t expected_rows) {
+ProductPlan grouped_plan(const DeviceMatrices& w, int64_t expected_rows, int64_t most_rows) {
   if (plan_of_benchmark) return *plan_of_benchmark;
   // Wide enough that an expert with more rows than others is rarely read twice.
   if (expected_rows > 24) {
     return wide(static_cast<int>(std::clamp<int64_t>(tiles_of(expected_rows * 5 / 4, 64) * 64, 128, 256)));
   }
   const int width = power_of_two_at_least(3 * expected_rows, 8, 64);
-  // How many experts have rows is not known here.
-  return narrow(w, width, static_cast<int64_t>(w.num_matrices()) * tiles_of(w.shape.num_rows, kTileRows));
+  // How many experts have rows is not known here, but that each of them has one.
+  const int64_t most_matrices = std::clamp<int64_t>(most_rows, 1, w.num_matrices());
+  return narrow(w, width, most_matrices * tiles_of(w.shape.num_rows, kTileRows));
 }
 
 void override_product_plan(const std::optional<ProductPlan>& plan) { plan_of_benchmark = plan; }

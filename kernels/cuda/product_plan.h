@@ -18,8 +18,8 @@ struct ProductPlan {
 };
 
 ProductPlan dense_plan(const DeviceMatrices& w, int64_t num_rows);
-// expected_rows: of an expert that has any.
-ProductPlan grouped_plan(const DeviceMatrices& w, int64_t expected_rows);
+// expected_rows: of an expert that has any. most_rows: of all experts together.
+ProductPlan grouped_plan(const DeviceMatrices& w, int64_t expected_rows, int64_t most_rows);
 
 // For benchmarks that compare plans: takes the place of both until reset. Engine thread only.
 void override_product_plan(const std::optional<ProductPlan>& plan);
