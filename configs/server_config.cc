@@ -34,6 +34,7 @@ void visit_fields(CpuConfig& config, Visitor& visit) {
 template <typename Visitor>
 void visit_fields(GpuConfig& config, Visitor& visit) {
   visit("cuda_graphs", config.cuda_graphs);
+  visit("node_relay", config.node_relay);
   visit("reserved_mb", config.reserved_mb);
   visit("device_expert_mb", config.device_expert_mb);
   visit("host_experts", config.host_experts);

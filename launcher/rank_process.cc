@@ -136,7 +136,8 @@ void RankProcess::load_model() {
                                  .formats = config_.dispatch,
                                  .device = device_,
                                  .gpu_data = gpu_data_.get(),
-                                 .graphs = config_.gpu.cuda_graphs ? GraphUse::kDecodeSteps : GraphUse::kNone};
+                                 .graphs = config_.gpu.cuda_graphs ? GraphUse::kDecodeSteps : GraphUse::kNone,
+                                 .node_relay = config_.gpu.node_relay ? NodeRelayUse::kPrompts : NodeRelayUse::kNone};
   const StepLimits limits{engine.max_tokens_per_step, engine.max_logit_rows, engine.max_sequences_per_rank, engine.max_model_len};
   ProgressLine progress("loading weights, MB", kQuietLoad);
   const auto show = [&](size_t done, size_t total) {

@@ -37,6 +37,10 @@ class NcclCommunicator;
 // Decode steps run on a GPU as CUDA graphs; without them every kernel is launched on its own, with the same bits. For debugging.
 enum class GraphUse : uint8_t { kDecodeSteps, kNone };
 
+// Rows of prompts go from GPU to GPU over the network once per node where there are several nodes of equally many ranks, more
+// than one; or always directly, with the same bits.
+enum class NodeRelayUse : uint8_t { kPrompts, kNone };
+
 // What one rank shares with the others, and where it computes. All references outlive the model.
 struct ParallelContext {
   Communicator& data;
@@ -46,6 +50,7 @@ struct ParallelContext {
   Device device = Device::host();        // of the same kind on every rank
   NcclCommunicator* gpu_data = nullptr;  // how the GPUs of several ranks exchange rows
   GraphUse graphs = GraphUse::kDecodeSteps;
+  NodeRelayUse node_relay = NodeRelayUse::kPrompts;
 };
 
 // How the weights of a rank get into its memory.

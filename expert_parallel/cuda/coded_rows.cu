@@ -150,6 +150,17 @@ __global__ void round_through_codes_kernel(const float* x, int64_t row_size, __n
   if (place.channel < row_size) *reinterpret_cast<uint2*>(rows + row * row_size + place.channel) = decode_to_bf16<kCode>(block);
 }
 
+__global__ void hand_on_rows_kernel(const uint32_t* rows, const int32_t* row_of_slot, Slots slots, int64_t num_words,
+                                    uint32_t* send) {
+  wait_for_earlier_kernels();
+  allow_next_kernel();
+  const int64_t slot = blockIdx.x;
+  if (!slots.is_used(slot)) return;
+  const uint32_t* row = rows + row_of_slot[slot] * num_words;
+  uint32_t* target = send + slot * num_words;
+  for (int64_t word = threadIdx.x; word < num_words; word += blockDim.x) target[word] = row[word];
+}
+
 LaunchShape shape_of(int64_t num_rows, int64_t row_size) {
   constexpr int64_t kBlockChannels = kWarps * kRowCodeBlock;
   CHECK_EQ(row_size % kLaneChannels, 0);
@@ -170,6 +181,16 @@ void pack_coded_rows(const Tensor& x, const OutgoingOutput& plan, RowCode code, 
   const auto kernel = code == RowCode::kInt8 ? pack_coded_rows_kernel<RowCode::kInt8> : pack_coded_rows_kernel<RowCode::kE4m3>;
   launch(kernel, shape_of(send.dim(0), x.dim(1)), stream, x.data<float>(), plan.token_of_row.data<int32_t>(),
          slots_of(plan.num_rows, send), RowSizes{x.dim(1), send.dim(1)}, send.data<uint8_t>());
+}
+
+void hand_on_rows(const Tensor& rows, const OutgoingOutput& plan, Tensor& send, Stream& stream) {
+  CHECK(rows.dtype() == send.dtype() && rows.dim(1) == send.dim(1));
+  const int64_t row_bytes = send.dim(1) * static_cast<int64_t>(size_of(send.dtype()));
+  CHECK_EQ(row_bytes % 4, 0);
+  if (rows.dim(0) == 0) return;
+  launch(hand_on_rows_kernel, {dim3(static_cast<unsigned>(send.dim(0))), dim3(kWarps * 32)}, stream,
+         reinterpret_cast<const uint32_t*>(rows.bytes()), plan.token_of_row.data<int32_t>(), slots_of(plan.num_rows, send),
+         row_bytes / 4, reinterpret_cast<uint32_t*>(send.bytes()));
 }
 
 void decode_arrived_rows(const CodedRows& arrived, Tensor& rows, Stream& stream) {

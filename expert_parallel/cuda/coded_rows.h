@@ -13,6 +13,9 @@ namespace skipper::cuda {
 // pack_outgoing() that codes the rows. x [T, H] f32, H a multiple of 4 · send [W · capacity, coded_row_bytes(H)] u8
 void pack_coded_rows(const Tensor& x, const OutgoingOutput& plan, RowCode code, Tensor& send, Stream& stream);
 
+// Rows that came from elsewhere, coded or not, byte for byte: send[slot] = rows[plan.token_of_row[slot]]. Rows of whole 4 bytes.
+void hand_on_rows(const Tensor& rows, const OutgoingOutput& plan, Tensor& send, Stream& stream);
+
 struct CodedRows {
   const Tensor& coded;     // [S · capacity, coded_row_bytes(H)] u8
   const Tensor& num_rows;  // [S] i32, rows from each source; slots beyond are left alone

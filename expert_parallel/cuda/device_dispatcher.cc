@@ -121,6 +121,22 @@ WireBytes DeviceDispatcher::dispatch(int layer, const DispatchPlan& plan, Device
   return wire_bytes(plan, buffers);
 }
 
+bool DeviceDispatcher::prepare_relay(const DeviceDispatchShape& shape) {
+  const std::optional<NodeGrid> grid = NodeGrid::of(topology_);
+  if (grid) relay_.emplace(data_, topology_, *grid, shape);
+  return grid.has_value();
+}
+
+WireBytes DeviceDispatcher::dispatch_by_node(int layer, const RelayInput& input, const DispatchPlan& plan,
+                                             DeviceDispatchBuffers& buffers, Stream& stream) {
+  CHECK(relay_.has_value());
+  CHECK(plan.capacity > 0 && plan.capacity <= buffers.shape.max_tokens) << plan.capacity;
+  data_.set_context({.step = step_, .layer = layer, .phase = "dispatch"});
+  WireBytes bytes = relay_->dispatch(input, plan.capacity, buffers, stream);
+  add_combine_bytes(plan, buffers, bytes);
+  return bytes;
+}
+
 void DeviceDispatcher::combine(int layer, const DispatchPlan& plan, DeviceDispatchBuffers& buffers, Stream& stream) {
   data_.set_context({.step = step_, .layer = layer, .phase = "combine"});
   transfers_.clear();
@@ -160,14 +176,19 @@ WireBytes DeviceDispatcher::wire_bytes(const DispatchPlan& plan, const DeviceDis
   WireBytes bytes;
   for (int peer = 0; peer < world_size(); ++peer) {
     const auto hop = static_cast<size_t>(topology_.hop(rank(), peer));
-    const auto add = [&](Direction direction, int64_t num_bytes) {
-      bytes.by_direction_and_hop[static_cast<size_t>(direction)][hop] += num_bytes;
-    };
-    add(Direction::kDispatch, num_rows(plan, buffers, Way::kSent, peer) * row_bytes + int64_t{sizeof(int32_t)});
-    const int64_t demand_bytes = plan.tells_demand ? int64_t{sizeof(SlotDemand)} : 0;
-    add(Direction::kCombine, num_rows(plan, buffers, Way::kArrived, peer) * bytes_of_row(buffers.partial_sums) + demand_bytes);
+    bytes.by_direction_and_hop[static_cast<size_t>(Direction::kDispatch)][hop] +=
+        num_rows(plan, buffers, Way::kSent, peer) * row_bytes + int64_t{sizeof(int32_t)};
   }
+  add_combine_bytes(plan, buffers, bytes);
   return bytes;
+}
+
+void DeviceDispatcher::add_combine_bytes(const DispatchPlan& plan, const DeviceDispatchBuffers& buffers, WireBytes& bytes) const {
+  for (int peer = 0; peer < world_size(); ++peer) {
+    const int64_t demand_bytes = plan.tells_demand ? int64_t{sizeof(SlotDemand)} : 0;
+    bytes.by_direction_and_hop[static_cast<size_t>(Direction::kCombine)][static_cast<size_t>(topology_.hop(rank(), peer))] +=
+        num_rows(plan, buffers, Way::kArrived, peer) * bytes_of_row(buffers.partial_sums) + demand_bytes;
+  }
 }
 
 }  // namespace skipper::cuda

@@ -173,12 +173,38 @@ DeviceMoeLayer::DeviceMoeLayer(const DeviceMoeConfig& config, DeviceMoeWeights w
   rank_of_expert_ = homes_on_gpu(homes, &ExpertHome::rank, device);
   slot_of_expert_ = homes_on_gpu(homes, &ExpertHome::slot, device);
   hop_of_rank_ = hops_on_gpu(context.topology, own_rank_, device);
+  map_nodes(homes, device);
   const ExpertMatricesOnGpu experts{weights_.gate_up, weights_.down};
   if (context.staging != nullptr && experts.num_host_bytes() > 0) staging_number_ = context.staging->add_layer(experts);
   CHECK_EQ(weights_.down.has_absent(), !weights_.host_experts.empty());
   if (weights_.host_experts.empty()) return;
   CHECK(context.host_experts != nullptr) << "nobody computes the experts of the host";
   host_number_ = context.host_experts->add_layer(weights_.host_experts);
+}
+
+void DeviceMoeLayer::map_nodes(std::span<const ExpertHome> homes, Device device) {
+  const std::optional<NodeGrid> grid = NodeGrid::of(context_.topology);
+  if (is_alone() || !grid) return;
+  std::vector<int32_t> nodes, places, stops;
+  for (const ExpertHome& home : homes) {
+    nodes.push_back(grid->node_of(home.rank));
+    places.push_back(grid->place_of(home.rank));
+  }
+  for (int rank = 0; rank < context_.topology.num_ranks(); ++rank) {
+    stops.push_back(grid->partner(own_rank_, grid->node_of(rank)));
+  }
+  relay_maps_ = {first_integers(config_.num_experts, device), on_gpu(nodes, device), on_gpu(places, device), slot_of_expert_};
+  first_stop_ = on_gpu(stops, device);
+}
+
+void DeviceMoeLayer::pack_rows(const NormedRows& x, const OutgoingOutput& outgoing, const DeviceMoeBuffers& buffers, Tensor& rows,
+                               Stream& stream) const {
+  const PayloadFormat format = buffers.config.payload_format;
+  if (is_coded(format)) {
+    pack_coded_rows(x.f32, outgoing, row_code_of(format), rows, stream);
+  } else {
+    pack_outgoing(x.bf16, outgoing, rows.dim(0) / buffers.config.world_size, rows, stream);
+  }
 }
 
 void DeviceMoeLayer::forward(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const {
@@ -342,18 +368,22 @@ void DeviceMoeLayer::send_rows(const DeviceMoeInput& input, DeviceMoeBuffers& bu
                  .world_size = dispatch.shape.world_size,
                  .capacity = capacity},
                 outgoing, stream);
-  const PayloadFormat format = buffers.config.payload_format;
-  if (is_coded(format)) {
-    pack_coded_rows(input.x.f32, outgoing, row_code_of(format), rows, stream);
+  const bool goes_by_node = input.dispatch.mode == DispatchMode::kExactCountsByNode;
+  WireBytes wire_bytes;
+  if (goes_by_node) {
+    wire_bytes = context_.dispatcher->dispatch_by_node(config_.layer, {input.x, expert_ids, expert_weights, relay_maps_},
+                                                       input.dispatch, dispatch, stream);
   } else {
-    pack_outgoing(input.x.bf16, outgoing, capacity, rows, stream);
+    pack_rows(input.x, outgoing, buffers, rows, stream);
+    wire_bytes = context_.dispatcher->dispatch(config_.layer, input.dispatch, dispatch, stream);
   }
-  const WireBytes wire_bytes = context_.dispatcher->dispatch(config_.layer, input.dispatch, dispatch, stream);
 
   Tensor tallies = context_.tallies.traffic();
   const Tensor routed_ids = buffers.routed_ids.first(num_tokens);
-  tally_traffic({routed_ids, expert_ids, input.tokens.token_class, rank_of_expert_, hop_of_rank_, dispatch.num_sent}, wire_bytes,
-                {tallies, dispatch.most_rows}, stream);
+  const Tensor first_stop = goes_by_node ? first_stop_ : Tensor();
+  const TrafficTallyInput tally{routed_ids, expert_ids, input.tokens.token_class, rank_of_expert_, hop_of_rank_,
+                                dispatch.num_sent, first_stop};
+  tally_traffic(tally, wire_bytes, {tallies, dispatch.most_rows}, stream);
 }
 
 }  // namespace skipper::cuda

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "cluster/cluster_topology.h"
 #include "expert_parallel/cuda/device_dispatcher.h"
@@ -138,6 +139,9 @@ class DeviceMoeLayer {
                          Stream& stream) const;
   template <typename AddUp>
   void run_alone(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, const AddUp& add_up, Stream& stream) const;
+  void map_nodes(std::span<const ExpertHome> homes, Device device);
+  void pack_rows(const NormedRows& x, const OutgoingOutput& outgoing, const DeviceMoeBuffers& buffers, Tensor& rows,
+                 Stream& stream) const;
   void send_rows(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Stream& stream) const;
   void forward_across_ranks(const DeviceMoeInput& input, DeviceMoeBuffers& buffers, Tensor& out, Stream& stream) const;
 
@@ -150,6 +154,8 @@ class DeviceMoeLayer {
   Tensor rank_of_expert_;  // [E] i32
   Tensor slot_of_expert_;  // [E] i32
   Tensor hop_of_rank_;     // [W] i32
+  RelayMaps relay_maps_;   // of a topology with a NodeGrid, as is:
+  Tensor first_stop_;      // [W] i32
 };
 
 }  // namespace skipper::cuda

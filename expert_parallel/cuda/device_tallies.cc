@@ -96,7 +96,7 @@ void DeviceTallies::add_traffic(const RowBytes& row_bytes, TrafficCounters& traf
   for (size_t direction = 0; direction < kNumDirections; ++direction) {
     for (size_t hop = 0; hop < kNumHops; ++hop) {
       for (size_t c = 0; c < kNumTokenClasses; ++c) {
-        const size_t at = hop * kNumTokenClasses + c;
+        const size_t at = (direction * kNumHops + hop) * kNumTokenClasses + c;
         traffic.payload_bytes[direction][hop][c] += news[kSentRowsAt + at] * bytes_of_row[direction];
         traffic.saved_bytes[direction][hop][c] += news[kSavedRowsAt + at] * bytes_of_row[direction];
       }

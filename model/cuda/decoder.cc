@@ -208,6 +208,8 @@ Decoder::Decoder(const ModelConfig& model, DecoderWeights weights, const Decoder
       host_demand_({context.placement.world_size(), 2}, DType::kI32) {
   CHECK_EQ(weights_.layers.size(), static_cast<size_t>(model.num_layers()));
   if (context.data != nullptr) dispatcher_.emplace(*context.data, context.topology);
+  const bool wants_relay = dispatcher_ && config.node_relay == NodeRelayUse::kPrompts;
+  if (wants_relay && dispatcher_->prepare_relay(moe_buffers_.dispatch.shape)) prompt_mode_ = DispatchMode::kExactCountsByNode;
   const size_t staged_bytes = config.staging == StagingUse::kPrompts ? weights_.most_host_expert_bytes() : 0;
   if (staged_bytes > 0) staging_.emplace(staged_bytes, stream.device());
   if (weights_.has_host_experts()) {
@@ -319,7 +321,7 @@ Decoder::Agreement Decoder::agree(const BatchInput& batch, int64_t block_size, S
   result.logit_rows.capacity = all.most_logit_rows;
   if (!all.is_decode) {
     // Prompts are worth a wait: sending exactly the rows saves more.
-    result.tokens.mode = result.logit_rows.mode = DispatchMode::kExactCounts;
+    result.tokens.mode = result.logit_rows.mode = prompt_mode_;
     return result;
   }
   int64_t capacity = all.slot_rows > 0 && dispatcher_ ? all.slot_rows : all.most_rows;

@@ -45,6 +45,7 @@ struct DecoderConfig {
   GraphUse graphs = GraphUse::kDecodeSteps;
   // Experts on the host are copied to slots on the GPU for steps of many rows; otherwise kernels always read them in place.
   StagingUse staging = StagingUse::kNone;
+  NodeRelayUse node_relay = NodeRelayUse::kPrompts;
 };
 
 // What the decoder shares with the rest of its rank. All references outlive it.
@@ -165,6 +166,7 @@ class Decoder {
   DeviceSkipTable skip_table_;
   DeviceTallies tallies_;
   std::optional<DeviceDispatcher> dispatcher_;
+  DispatchMode prompt_mode_ = DispatchMode::kExactCounts;
   std::optional<ExpertStaging> staging_;
   std::optional<HostExperts> host_experts_;
   DeviceMoeBuffers moe_buffers_;

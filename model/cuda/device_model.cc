@@ -41,8 +41,8 @@ class DeviceModel final : public ModelBackend {
                                  .agreement = is_alone ? nullptr : &parallel.data,
                                  .data = is_alone ? nullptr : parallel.gpu_data,
                                  .workers = workers};
-    decoder_.emplace(parts.config, std::move(uploaded), DecoderConfig{parts.limits, parallel.formats, parallel.graphs, staging},
-                     context, loading_);
+    const DecoderConfig config{parts.limits, parallel.formats, parallel.graphs, staging, parallel.node_relay};
+    decoder_.emplace(parts.config, std::move(uploaded), config, context, loading_);
   }
 
   ImageFeatures encode_images(std::span<const ImagePatches> images, Stream& stream) override {

@@ -42,7 +42,7 @@ DeviceMoeRun::DeviceMoeRun(const DeviceMoeSetup& setup, Stream& stream)
       placement_(ExpertPlacement::contiguous({.num_moe_layers = 1,
                                               .num_experts = static_cast<int>(setup.weights.shape.num_experts),
                                               .world_size = world_size_of(setup)})),
-      topology_(std::vector<int>(static_cast<size_t>(world_size_of(setup)), 0)),
+      topology_(setup.node_of_rank.empty() ? std::vector<int>(static_cast<size_t>(world_size_of(setup)), 0) : setup.node_of_rank),
       skip_table_({.num_moe_layers = 1, .num_experts = setup.weights.shape.num_experts}, setup.device),
       tallies_(1, setup.device),
       buffers_(buffer_config(setup, placement_), setup.device) {

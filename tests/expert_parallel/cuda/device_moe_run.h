@@ -22,6 +22,7 @@ struct DeviceMoeSetup {
   int64_t max_tokens = 64;
   Device device = Device::cuda(0);
   DeviceDispatcher* dispatcher = nullptr;  // null: all experts on this rank
+  std::vector<int> node_of_rank{};         // empty: all ranks on one node
 };
 
 struct DeviceMoeResult {
@@ -46,6 +47,7 @@ class DeviceMoeRun {
   void fetch_counts();
   const PairCounters& pairs() const { return pairs_; }
   const TrafficCounters& traffic() const { return traffic_; }
+  const DeviceDispatchShape& dispatch_shape() const { return buffers_.dispatch.shape; }
   // The sticky flag of a capacity that was too small; set to 0 again.
   bool take_overflow();
 

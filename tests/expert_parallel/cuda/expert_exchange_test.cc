@@ -188,6 +188,87 @@ TEST_F(ExpertExchangeTest, TooSmallACapacityRaisesTheFlagAndHarmsNothingElse) {
   }
 }
 
+// Four ranks that pretend to be two nodes.
+class NodeRelayTest : public ExpertExchangeTest {
+ protected:
+  static constexpr int kNodes[] = {0, 1, 0, 1};
+
+  void SetUp() override {
+    ExpertExchangeTest::SetUp();
+    if (!IsSkipped() && size() != 4) GTEST_SKIP() << "two nodes of two ranks are four";
+  }
+  // Rows that this rank's tokens cost on their way out, by hop: once for each other node, once more for each rank there that is
+  // not the partner, and once for the neighbour.
+  static std::vector<int64_t> rows_by_hop(const Tensor& ids) {
+    std::vector<int64_t> rows(3);
+    for (int64_t token = 0; token < ids.dim(0); ++token) {
+      std::vector<bool> goes(4);
+      for (int64_t j = 0; j < kShape.top_k; ++j) {
+        const int32_t expert = ids.row<int32_t>(token)[j];
+        if (expert >= 0) goes[static_cast<size_t>(expert) * 4 / kShape.num_experts] = true;
+      }
+      const auto own = static_cast<size_t>(rank());
+      const size_t neighbour = (own + 2) % 4, partner = own ^ 1, beyond = (partner + 2) % 4;
+      rows[0] += goes[own] ? 1 : 0;
+      rows[1] += (goes[neighbour] ? 1 : 0) + (goes[beyond] ? 1 : 0);
+      rows[2] += goes[partner] || goes[beyond] ? 1 : 0;
+    }
+    return rows;
+  }
+};
+
+TEST_F(NodeRelayTest, RowsThatCrossTheNetworkOncePerNodeGiveTheBitsOfDirectOnes) {
+  const MoeWeights weights = random_moe_weights(kShape, 51);
+  DeviceMoeSetup across = setup(weights);
+  across.node_of_rank.assign(std::begin(kNodes), std::end(kNodes));
+  const ClusterTopology topology(across.node_of_rank);
+  for (const PayloadFormat format : {PayloadFormat::kBF16, PayloadFormat::kInt8, PayloadFormat::kFp8}) {
+    DeviceDispatcher relaying(nccl(), topology);
+    across.dispatcher = &relaying;
+    across.payload_format = format;
+    DeviceMoeRun run(across, stream());
+    ASSERT_TRUE(relaying.prepare_relay(run.dispatch_shape()));
+    for (const size_t num_tokens : {1u, 2u, 37u, 61u}) {
+      TokenBatch batch = random_batch(num_tokens, kShape, size(), 52);
+      if (num_tokens == 37) std::ranges::replace(batch.owners, 2, 3);
+      const TokenBatch own = batch.subset(own_tokens(batch));
+      const Tensor direct = run.forward(own, full_plan(DispatchMode::kExactCounts, batch)).out;
+      const Tensor relayed = run.forward(own, full_plan(DispatchMode::kExactCountsByNode, batch)).out;
+      EXPECT_TRUE(same_bytes(relayed, direct)) << num_tokens;
+      const Tensor slots = run.forward(own, full_plan(DispatchMode::kFixedSlots, batch)).out;
+      EXPECT_TRUE(same_bytes(slots, direct)) << "the relay leaves nothing behind that harms";
+      EXPECT_FALSE(run.take_overflow());
+    }
+  }
+}
+
+TEST_F(NodeRelayTest, CountsARowOncePerNodeAndOnceForEachThatGetsItThere) {
+  const MoeWeights weights = random_moe_weights(kShape, 53);
+  DeviceMoeSetup across = setup(weights);
+  across.levels = levels_with({{0.3f, 0.3f}});
+  across.node_of_rank.assign(std::begin(kNodes), std::end(kNodes));
+  const ClusterTopology topology(across.node_of_rank);
+  DeviceDispatcher relaying(nccl(), topology);
+  across.dispatcher = &relaying;
+  DeviceMoeRun run(across, stream());
+  ASSERT_TRUE(relaying.prepare_relay(run.dispatch_shape()));
+  TokenBatch batch = random_batch(60, kShape, size(), 54);
+  std::ranges::fill(batch.levels, uint8_t{1});
+  const DeviceMoeResult result =
+      run.forward(batch.subset(own_tokens(batch)), full_plan(DispatchMode::kExactCountsByNode, batch));
+  run.fetch_counts();
+  const std::vector<int64_t> sent = rows_by_hop(result.expert_ids), unskipped = rows_by_hop(result.routed_ids);
+  for (size_t hop = 0; hop < 3; ++hop) {
+    int64_t payload = 0, saved = 0;
+    for (size_t c = 0; c < kNumTokenClasses; ++c) {
+      payload += run.traffic().payload_bytes[0][hop][c];
+      saved += run.traffic().saved_bytes[0][hop][c];
+    }
+    EXPECT_EQ(payload, sent[hop] * kShape.hidden_size * 2) << hop;
+    EXPECT_EQ(saved, (unskipped[hop] - sent[hop]) * kShape.hidden_size * 2) << hop;
+  }
+}
+
 TEST_F(ExpertExchangeTest, ACapturedLayerGivesTheSameBits) {
   const MoeWeights weights = random_moe_weights(kShape, 37);
   const TokenBatch batch = random_batch(31, kShape, size(), 38);

@@ -65,13 +65,15 @@ TEST_F(TrafficTallyTest, CountsARowOnceForEachRankByHopAndClass) {
     const WireBytes wire{{{1, 2, 3}, {4, 5, 6000000000}}};
     const Tensor num_sent = on_gpu(integers({5, 3, 11, 7}, {4}));
     Tensor most_rows = on_gpu(integers({9}, {1}));
-    tally_traffic({routed_ids, expert_ids, token_class, rank_of_expert, hop_of_rank, num_sent}, wire, {tallies, most_rows},
-                  stream());
+    const Tensor itself;
+    tally_traffic({routed_ids, expert_ids, token_class, rank_of_expert, hop_of_rank, num_sent, itself}, wire,
+                  {tallies, most_rows}, stream());
     EXPECT_EQ(on_host(most_rows).data<int32_t>()[0], 11);
 
-    std::vector<int64_t> expected = rows_of(kept, classes);
-    const std::vector<int64_t> unskipped = rows_of(routed, classes);
-    for (size_t i = 0; i < 9; ++i) expected.push_back(unskipped[i] - expected[i]);
+    const std::vector<int64_t> sent = rows_of(kept, classes), unskipped = rows_of(routed, classes);
+    std::vector<int64_t> expected, saved;
+    for (size_t i = 0; i < 9; ++i) saved.push_back(unskipped[i] - sent[i]);
+    for (const std::vector<int64_t>& rows : {sent, sent, saved, saved}) expected.insert(expected.end(), rows.begin(), rows.end());
     expected.insert(expected.end(), {1, 2, 3, 4, 5, 6000000000});
     const Tensor counted = on_host(tallies);
     EXPECT_EQ(std::vector<int64_t>(counted.span<int64_t>().begin(), counted.span<int64_t>().end()), expected) << num_rows;
@@ -87,7 +89,7 @@ TEST_F(TrafficTallyTest, OnlyNewsAreAdded) {
   for (int step = 1; step <= 3; ++step) {
     Tensor sums = tallies.traffic();
     Tensor most_rows = on_gpu(integers({9}, {1}));
-    tally_traffic({none, none, no_class, zeros, zeros, zeros}, {{{0, 10, 0}, {0, 0, 7}}}, {sums, most_rows}, stream());
+    tally_traffic({none, none, no_class, zeros, zeros, zeros, Tensor()}, {{{0, 10, 0}, {0, 0, 7}}}, {sums, most_rows}, stream());
     EXPECT_EQ(on_host(most_rows).data<int32_t>()[0], 9) << "no row was sent";
     tallies.queue_fetch(stream());
     stream().synchronize();
