@@ -25,8 +25,8 @@ struct SkipSwitch {
 
 // Compares, window by window, what deciding took with what the skipped pairs would have taken: as many times the mean of those
 // that ran. Two windows in which deciding took more switch a layer and phase off; after a pause it gets another window to prove
-// itself, and the pause doubles each time it does not. Only windows with enough decided pairs tell. What was judged are the levels
-// that ran: another one turns all on. Rank 0, engine thread only.
+// itself, and the pause doubles each time it does not. Only windows with enough decided pairs tell. What was judged are the
+// levels that ran: another one turns all on. Rank 0, engine thread only.
 class SkipGate {
  public:
   SkipGate(const SkipGateConfig& config, int num_moe_layers);

@@ -45,8 +45,8 @@ struct CalibrationSettings {
 };
 
 // The sample as a prompt that is scored: a question with its answer and, where there is one, the end token, of which those of the
-// answer count and run as if they had been generated; or a text, of which all tokens but the first count. Throws InvalidFile naming
-// the question or picture.
+// answer count and run as if they had been generated; or a text, of which all tokens but the first count. Throws InvalidFile
+// naming the question or picture.
 GenerationRequest scoring_request(const CalibrationSample& sample, std::span<const int32_t> end_token_ids,
                                   const MultimodalProcessor& processor);
 

@@ -206,7 +206,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         levels = {"version": 1, "levels": [point(0.0), point(0.01, 0.01), {**point(2.0, 2.0), "measured": {"kl": 0.5}}]}
         ladder = write(folder, "frontier.json", json.dumps(levels), 0o644)
-        config = write(folder, "config.json", json.dumps({"service_tiers": {"silver": 1}, "skipping": {"window_steps": 100}}), 0o644)
+        settings = {"service_tiers": {"silver": 1}, "skipping": {"window_steps": 100}}
+        config = write(folder, "config.json", json.dumps(settings), 0o644)
         key_file = write_key(folder)
         check_key_files(arguments, folder)
         options = ["--model", arguments.model, "--config", config, "--operating_point", ladder, "--level", "1",
