@@ -40,6 +40,7 @@ RankOptions rank_options_from(const CommandLine& line) {
   options.model = line.model;
   options.operating_point = line.operating_point;
   options.level = line.level;
+  options.plan = line.plan;
   // The others compute with what only the CPU has: observers, rules over whole batches.
   if (line.command == "serve" || line.command == "eval") options.device = parse_device_choice(line.device);
   options.switches_layers_off = line.command == "serve";

@@ -70,6 +70,13 @@ DEFINE_string(disk, "", "directory on whose disk experts may rest that fit nowhe
 DEFINE_double(max_loss, -1.0, "the fastest plan whose predicted loss is no more than this");
 DEFINE_string(target, "",
               "quality: the least loss; throughput: the fastest that loses no more than four bits everywhere (default quality)");
+DEFINE_string(verify, "",
+              "data as for --data: measure the plan and plans with one format on it, and take the best (default: do not)");
+DEFINE_string(formats, "", "formats to measure, with commas between (default int8-g64,int4a-g32,int4-g64,int3a-g32,int2a-g32)");
+DEFINE_int32(plans, -1, "random plans against which the sums of losses are held; 0 for none (default 30)");
+DEFINE_bool(hashes, false,
+            "true: also reads the weights and writes a hash of each expert as it will be in memory, for serve to check");
+DEFINE_string(plan, "", "plan.json of 'skipper plan': formats, memory and rank of every expert (default: blocks of one format)");
 DEFINE_string(profile, "", "profile.json of 'skipper profile' (default: losses by the model's shape alone)");
 
 namespace skipper {
@@ -88,15 +95,17 @@ CommandTable running_commands() {
   return {
       {"serve",
        {"answer OpenAI-style HTTP requests; run it under mpirun to shard the experts over ranks",
-        {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level", "experts", "dense",
-         "threads", "device", "admin_port", "admin_key_file", "audit_file", "audit_rate", "audit_max_bytes", "imbalance_alarm"},
+        {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level", "plan", "experts",
+         "dense", "threads", "device", "admin_port", "admin_key_file", "audit_file", "audit_rate", "audit_max_bytes",
+         "imbalance_alarm"},
         "  skipper serve --model models/demo\n"
         "  mpirun -n 4 skipper serve --model models/demo --port 8000\n"
-        "  mpirun -n 4 skipper serve --model models/demo --operating_point configs/demo_operating_point.json --level 1\n"}},
+        "  mpirun -n 4 skipper serve --model models/demo --operating_point configs/demo_operating_point.json --level 1\n"
+        "  mpirun -n 4 skipper serve --model models/demo --plan plan.json\n"}},
       {"eval",
        {"measure perplexity and answers on held-out texts and questions",
-        {"model", "config", "data", "json", "max_model_len", "operating_point", "level", "kl", "experts", "dense", "threads",
-         "device", "audit_file", "audit_rate", "audit_max_bytes"},
+        {"model", "config", "data", "json", "max_model_len", "operating_point", "level", "kl", "plan", "experts", "dense",
+         "threads", "device", "audit_file", "audit_rate", "audit_max_bytes"},
         "  skipper eval --model models/demo --data models/demo/eval\n"
         "  mpirun -n 4 skipper eval --model models/demo --data models/demo/eval --json result.json\n"
         "  skipper eval --model models/demo --data models/demo/eval --operating_point frontier.json --level 3 --kl true\n"}},
@@ -112,7 +121,8 @@ CommandTable running_commands() {
       {"frontier",
        {"search a ladder of operating points: the least loss of answers for each share of skipped pairs, saved bytes or time",
         {"model", "data", "calibration", "out", "objective", "grid", "destination_grid", "limit", "methods", "ratings", "html",
-         "config", "max_model_len", "experts", "dense", "threads", "reference_memory"},
+         "config",
+         "max_model_len", "experts", "dense", "threads", "reference_memory"},
         "  skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
         "    --out frontier.json\n"
         "  mpirun -n 4 skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
@@ -142,11 +152,23 @@ CommandTable other_commands() {
         "  skipper quantize --model models/demo --experts int4a-g32 --dense int8-g64 --out demo-int4\n"
         "  skipper quantize --model models/demo --experts int3a-g32 --calibration models/demo/calibration --out demo-int3\n"
         "  skipper eval --model demo-int4 --data models/demo/eval\n"}},
+      {"profile",
+       {"measure what rounding each expert costs, on one rank, for 'skipper plan --profile'",
+        {"model", "data", "out", "formats", "plans", "limit", "text_windows", "operating_point", "level", "reference_memory",
+         "config", "max_model_len", "dense", "threads"},
+        "  skipper profile --model models/demo --data models/demo/calibration --out profile.json\n"
+        "  skipper profile --model models/demo --data models/demo/calibration --out profile.json \\\n"
+        "    --operating_point frontier.json --level 3\n"
+        "\nPasses over the samples: one for each format, MoE layer and random plan. With an operating point, use and losses are\n"
+        "those of what skipping leaves.\n"}},
       {"plan",
-       {"choose the format, memory and rank of every expert by the memory of the ranks, without reading weights",
-        {"model", "ranks", "memory", "host_memory", "disk", "max_loss", "target", "profile", "out", "config", "device"},
+       {"choose the format, memory and rank of every expert by the memory of the ranks, without reading weights unless asked",
+        {"model", "ranks", "memory", "host_memory", "disk", "max_loss", "target", "profile", "out", "config", "device",
+         "hashes", "verify", "threads"},
         "  skipper plan --model models/demo --memory 210M --out plan.json\n"
         "  skipper plan --model models/demo --ranks 4 --memory 210M --profile profile.json --out plan.json\n"
+        "  skipper plan --model models/demo --memory 90M --profile profile.json --verify models/demo/calibration \\\n"
+        "    --hashes true --out plan.json\n"
         "  skipper plan --model MODEL --ranks 8 --memory 80G --device cuda --host_memory 100G --max_loss 0.02 --out plan.json\n"
         "\nExit status 1, and a line that says what would help, where the experts do not fit.\n"}},
       {"replay",
@@ -326,6 +348,11 @@ CommandLine read_flags() {
   line.max_loss = FLAGS_max_loss;
   line.target = FLAGS_target;
   line.profile = FLAGS_profile;
+  line.plan = FLAGS_plan;
+  line.verify = FLAGS_verify;
+  line.formats = FLAGS_formats;
+  line.plans = FLAGS_plans;
+  line.hashes = FLAGS_hashes;
   line.audit_file = FLAGS_audit_file;
   line.audit_rate = FLAGS_audit_rate;
   line.audit_max_bytes = FLAGS_audit_max_bytes;
@@ -413,6 +440,12 @@ void check_required(const CommandLine& line, const Command& command) {
   }
   if (takes("calibration_limit") && line.experts.empty()) {
     throw UsageError("flag --experts is missing; give a weight format such as int4a-g32");
+  }
+  if (!line.plan.empty() && !line.experts.empty()) {
+    throw UsageError("flags --plan and --experts exclude each other, for a plan has a format for every expert; give one");
+  }
+  if (!line.plan.empty() && !line.audit_file.empty()) {
+    throw UsageError("flags --plan and --audit_file exclude each other: an audit is of experts in equal blocks; give one");
   }
   check_format("experts", line.experts);
   check_format("dense", line.dense);

@@ -56,6 +56,11 @@ struct CommandLine {
   double max_loss = -1.0;     // plan
   std::string target;         // plan
   std::string profile;        // plan
+  std::string plan;           // serve, eval
+  bool hashes = false;        // plan
+  std::string verify;         // plan
+  std::string formats;        // profile
+  int32_t plans = -1;         // profile
   int64_t audit_max_bytes = -1;
   double imbalance_alarm = 0.0;  // 0: off
 };

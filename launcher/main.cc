@@ -13,8 +13,9 @@
 #include "launcher/commands/frontier_command.h"
 #include "launcher/commands/experts_command.h"
 #include "launcher/commands/measure_command.h"
-#include "launcher/commands/plan_command.h"
 #include "launcher/commands/quantize_command.h"
+#include "launcher/commands/plan_command.h"
+#include "launcher/commands/profile_command.h"
 #include "launcher/commands/replay_command.h"
 #include "launcher/commands/serve_command.h"
 #include "launcher/error_line.h"
@@ -36,6 +37,7 @@ int run(const skipper::CommandLine& line) {
   if (line.command == "quantize") return skipper::run_quantize(line);
   if (!skipper::is_first_rank()) return 0;
   if (line.command == "doctor") return skipper::run_doctor();
+  if (line.command == "profile") return skipper::run_profile(line);
   if (line.command == "plan") return skipper::run_plan(line);
   if (line.command == "replay") return skipper::run_replay(line);
   if (line.command == "version") {

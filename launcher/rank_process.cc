@@ -57,6 +57,7 @@ RankProcess::RankProcess(std::function<ServerConfig()> load_config, RankOptions 
   require_same_everywhere(startup(), "settings", describe(config_));
   require_same_everywhere(startup(), "operating points", describe(levels_));
   require_same_everywhere(startup(), "level", std::to_string(level_));
+  require_same_everywhere(startup(), "plan", plan_ ? plan_->text : "none");
   open_communicators(config_.comm, group_);
 }
 
@@ -102,6 +103,9 @@ void RankProcess::start_workers() {
 
 void RankProcess::read_model() {
   model_config_ = load_model_config(options_.model);
+  if (!options_.plan.empty()) {
+    plan_ = load_served_plan(options_.plan, {model_config_, control().rank(), world_size(), device_.kind}, config_);
+  }
   EngineConfig& engine = config_.engine;
   if (!options_.fits_model_len && engine.max_model_len > fitting_model_len(engine, model_config_)) {
     throw Error("max_model_len " + std::to_string(engine.max_model_len) + " is more than the checkpoint's " +
@@ -146,7 +150,13 @@ void RankProcess::load_model() {
   ExpertTierConfig gpu_experts{.others = config_.gpu.host_experts};
   if (config_.gpu.device_expert_mb >= 0) gpu_experts.device_bytes = static_cast<size_t>(config_.gpu.device_expert_mb) * kMegabyte;
   model_ = std::make_unique<MultimodalModel>(options_.model, model_config_, parallel, limits,
-                                             WeightLoading{config_.weights, *workers_, show, gpu_experts});
+                                             WeightLoading{.formats = config_.weights,
+                                                           .workers = *workers_,
+                                                           .progress = show,
+                                                           .gpu_experts = gpu_experts,
+                                                           .expert_tiers = std::nullopt,
+                                                           .assignment = plan_ ? std::optional(plan_->assignment)
+                                                                               : std::nullopt});
 }
 
 // All ranks have as many blocks as the one with the least memory: the scheduler knows one number. All ranks call it together.

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "configs/server_config.h"
 #include "engine/engine.h"
 #include "launcher/device_choice.h"
+#include "launcher/served_plan.h"
 #include "model/kv_cache.h"
 #include "model/model_config.h"
 #include "model/multimodal_model.h"
@@ -29,6 +31,7 @@ namespace skipper {
 struct RankOptions {
   std::filesystem::path model;
   std::filesystem::path operating_point;  // empty: level 0 alone
+  std::filesystem::path plan;             // empty: equal blocks of experts in one format
   int level = -1;                         // −1: 1 for operating_point.json, an error for a ladder of several levels
   bool fits_model_len = true;             // lower max_model_len to the checkpoint's; otherwise a larger one is refused
   AuditConfig audit = {};                 // of routing decisions; off without a file
@@ -68,6 +71,7 @@ class RankProcess {
   // After load().
   MultimodalModel& model() { return *model_; }
   ModelRunner& runner() { return *runner_; }
+  ThreadPool& workers() { return *workers_; }
   RequestQueue& queue() { return *queue_; }
   const HealthMonitor& health() const { return *health_; }
 
@@ -91,6 +95,7 @@ class RankProcess {
   ModelConfig model_config_;
   LevelTable levels_;
   uint8_t level_ = 0;
+  std::optional<ServedPlan> plan_;
   std::unique_ptr<MultimodalProcessor> processor_;
   std::unique_ptr<ClusterTopology> topology_;
   std::unique_ptr<ThreadPool> workers_;

@@ -8,8 +8,11 @@
 #include "base/error.h"
 #include "configs/server_config.h"
 #include "evaluation/frontier_file.h"
+#include "launcher/plan_verifier.h"
+#include "launcher/progress_line.h"
 #include "planning/analytic_profile.h"
 #include "planning/memory_size.h"
+#include "planning/plan_assignment.h"
 #include "planning/plan_report.h"
 #include "planning/plan_solver.h"
 #include "planning/rank_memory.h"
@@ -83,13 +86,28 @@ class Planner {
     }
     ExpertPlan plan = make_plan(problem);
     plan.origin.kv_tokens_per_rank = config_.engine.kv_tokens_per_rank();
+    if (!line_.verify.empty()) plan = verified(problem, std::move(plan));
     if (line_.max_loss >= 0.0) plan.origin.target = "max_loss";
+    if (line_.hashes) add_hashes(plan);
     write_file_atomically(line_.out, to_json(plan));
     std::fputs(plan_report(plan, problem).c_str(), stdout);
     return 0;
   }
 
  private:
+  // With kv_tokens_per_rank, which a plan made anew has not.
+  ExpertPlan verified(const PlanProblem& problem, ExpertPlan plan) const {
+    const int64_t kv_tokens = plan.origin.kv_tokens_per_rank;
+    plan = PlanVerifier(line_).choose(problem, std::move(plan));
+    plan.origin.kv_tokens_per_rank = kv_tokens;
+    return plan;
+  }
+
+  void add_hashes(ExpertPlan& plan) const {
+    ThreadPool workers(std::max(line_.threads, 1));
+    skipper::add_hashes(plan, line_.model, model_, workers, ProgressLine("hashing experts, layers"));
+  }
+
   PrecisionProfile read_profile() const {
     if (line_.profile.empty()) return analytic_profile(model_, analytic_formats());
     return load_precision_profile(line_.profile, {model_.fingerprint, model_.num_moe_layers(),

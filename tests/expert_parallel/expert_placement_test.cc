@@ -62,5 +62,23 @@ TEST(ExpertPlacement, ListsTheExpertsOfARankForAllLayers) {
   EXPECT_EQ(placement.experts_of(1), (std::vector<std::vector<int32_t>>{{2, 3}, {2, 3}, {2, 3}}));
 }
 
+TEST(PlacementFromHomes, KeepsRanksAndSlotsAsGiven) {
+  // Two layers of three experts on three ranks, of which the last owns none of layer 0.
+  const auto placement = ExpertPlacement::from_homes({.num_moe_layers = 2, .num_experts = 3, .world_size = 3},
+                                                     {{1, 0}, {0, 1}, {0, 0}, {2, 0}, {0, 0}, {1, 0}});
+  EXPECT_EQ(placement.experts_of(0, 0), (std::vector<int32_t>{2, 1}));
+  EXPECT_EQ(placement.experts_of(1, 0), (std::vector<int32_t>{0}));
+  EXPECT_TRUE(placement.experts_of(2, 0).empty());
+  EXPECT_EQ(placement.experts_of(2, 1), (std::vector<int32_t>{0}));
+  EXPECT_EQ(placement.owner({0, 1}).rank, 0);
+  EXPECT_EQ(placement.owner({0, 1}).slot, 1);
+  EXPECT_EQ(placement.max_local_experts(), 2);
+}
+
+TEST(PlacementFromHomesDeathTest, RefusesSlotsThatTwoExpertsShare) {
+  const PlacementShape shape{.num_moe_layers = 1, .num_experts = 2, .world_size = 1};
+  EXPECT_DEATH(ExpertPlacement::from_homes(shape, {{0, 0}, {0, 0}}), "expert 1: slot 0");
+}
+
 }  // namespace
 }  // namespace skipper

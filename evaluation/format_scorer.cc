@@ -1,0 +1,88 @@
+#include "evaluation/format_scorer.h"
+
+#include <glog/logging.h>
+
+#include <cmath>
+
+#include "base/error.h"
+
+namespace skipper {
+namespace {
+
+constexpr size_t kInFlight = 32;
+constexpr int64_t kBytesPerMegabyte = 1'000'000;
+
+void ignore_progress(size_t, size_t) {}
+
+GenerationRequest request_of(const ScoredSamples& samples, size_t index, const MultimodalProcessor& processor) {
+  GenerationRequest request = scoring_request(samples.samples[index].sample, samples.end_token_ids, processor);
+  request.reference_id = index;
+  return request;
+}
+
+}  // namespace
+
+ExpertFormats uniform_formats(const ModelConfig& config, const WeightFormat& format) {
+  return ExpertFormats(static_cast<size_t>(config.num_moe_layers()),
+                       std::vector<WeightFormat>(static_cast<size_t>(config.moe.num_experts), format));
+}
+
+FormatScorer::FormatScorer(const ScorerParts& parts, const ScorerSettings& settings)
+    : parts_(parts),
+      settings_(settings),
+      driver_(parts.engine, parts.queue, kInFlight),
+      formats_(uniform_formats(parts.model.config(), {})) {
+  const auto longest = static_cast<size_t>(parts.engine.config().max_model_len);
+  int64_t num_rows = 0;
+  for (size_t i = 0; i < parts.samples.samples.size(); ++i) {
+    const ScoredSample& sample = parts.samples.samples[i];
+    if (sample.split != settings.split || request_of(parts.samples, i, parts.processor).prompt_ids.size() > longest) continue;
+    chosen_.push_back(i);
+    num_rows += sample.num_scored;
+  }
+  if (chosen_.empty()) {
+    throw InvalidFile(parts.samples.path.string() + ": no sample fits into the context; give shorter ones, or more of them");
+  }
+  const int64_t num_bytes = num_rows * parts.model.config().vocab_size * static_cast<int64_t>(sizeof(float));
+  if (num_bytes <= settings.reference_bytes) return;
+  throw ResourceExhausted("the predictions of the unrounded experts take " + std::to_string(num_bytes / kBytesPerMegabyte) +
+                          " MB, more than the " + std::to_string(settings.reference_bytes / kBytesPerMegabyte) +
+                          " MB of --reference_memory; raise it, or take fewer samples with --limit and --text_windows");
+}
+
+void FormatScorer::keep_reference(const ProgressCallback& progress) {
+  num_scored_ = 0;
+  for (const DrivenResult& one : run(ReferenceUse::kKeep, progress)) num_scored_ += one.num_scored;
+}
+
+double FormatScorer::measure(const ExpertFormats& formats) {
+  CHECK_GT(num_scored_, 0) << "keep_reference() comes first";
+  set_formats(formats);
+  double kl = 0.0;
+  for (const DrivenResult& one : run(ReferenceUse::kCompare, ignore_progress)) kl += one.distance.kl;
+  if (std::isfinite(kl)) return kl / static_cast<double>(num_scored_);
+  throw Error("KL is " + std::to_string(kl) + " with rounded experts; check the model with 'skipper eval'");
+}
+
+std::vector<DrivenResult> FormatScorer::run(ReferenceUse use, const ProgressCallback& progress) {
+  return driver_.run(
+      chosen_.size(),
+      [&](size_t i) {
+        GenerationRequest request = request_of(parts_.samples, chosen_[i], parts_.processor);
+        request.level = settings_.level;
+        request.reference = use;
+        return request;
+      },
+      progress);
+}
+
+void FormatScorer::set_formats(const ExpertFormats& formats) {
+  CHECK_EQ(formats.size(), formats_.size());
+  for (size_t layer = 0; layer < formats.size(); ++layer) {
+    if (formats[layer] == formats_[layer]) continue;
+    parts_.model.set_expert_formats(static_cast<int>(layer), formats[layer], parts_.workers);
+    formats_[layer] = formats[layer];
+  }
+}
+
+}  // namespace skipper
