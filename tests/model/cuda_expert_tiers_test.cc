@@ -62,8 +62,9 @@ class CudaExpertTiers : public testing::TestWithParam<Case> {
     return result;
   }
   void with_model(const RunFormats& formats, const std::function<void(SequenceRunner&)>& body) const {
+    const LevelTable levels = unskipped_levels(config_.num_moe_layers());
     spawn_ranks(1, [&](Communicator& comm) {
-      SequenceRunner runner(GetParam().model, comm, unskipped_levels(config_.num_moe_layers()), formats);
+      SequenceRunner runner(GetParam().model, comm, levels, formats);
       body(runner);
     });
   }
