@@ -60,7 +60,7 @@ TEST(SkipGate, SwitchesOffAfterTwoWindowsInWhichDecidingCostMore) {
 
 TEST(SkipGate, LeavesOnWhatPays) {
   Rank rank;
-  for (int i = 0; i < 5; ++i) EXPECT_FALSE(rank.window(cost(10)));
+  for (int i = 0; i < 5; ++i) EXPECT_FALSE(rank.window(cost(20)));
   for (int i = 0; i < 6; ++i) EXPECT_FALSE(rank.window(cost(i % 2 == 0 ? 1 : 100))) << "one bad window is an accident";
   EXPECT_EQ(rank.gate.exempt_layers(), ExemptLayers{});
 }
