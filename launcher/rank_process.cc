@@ -104,7 +104,7 @@ void RankProcess::start_workers() {
 void RankProcess::read_model() {
   model_config_ = load_model_config(options_.model);
   if (!options_.plan.empty()) {
-    plan_ = load_served_plan(options_.plan, {model_config_, control().rank(), world_size(), device_.kind}, config_);
+    plan_ = load_served_plan(options_.plan, {model_config_, startup().rank(), startup().size(), device_.kind}, config_);
   }
   EngineConfig& engine = config_.engine;
   if (!options_.fits_model_len && engine.max_model_len > fitting_model_len(engine, model_config_)) {
