@@ -1,0 +1,161 @@
+"""`--plan` on the demo model: what a plan says is loaded, its hashes are checked, and what it cannot mean here is refused."""
+
+import copy
+import json
+import os
+
+import skipper_process
+from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, error_line, run_checks
+
+# Bytes of held-out text: a few windows of 512 tokens.
+TEXT_BYTES = 12000
+MEMORY = "2G"
+MIXED = ("bf16", "int8-g64", "int4a-g32", "int3a-g32")
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def write(path, plan):
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(plan, file)
+    return path
+
+
+def short_text(arguments, folder):
+    data = os.path.join(folder, "data")
+    os.mkdir(data)
+    with open(os.path.join(arguments.model, "eval", "heldout_docs.txt"), encoding="utf-8") as file:
+        text = file.read(TEXT_BYTES)
+    with open(os.path.join(data, "text.txt"), "w", encoding="utf-8") as file:
+        file.write(text)
+    return data
+
+
+class Case:
+    """The demo model with a short text to evaluate on."""
+
+    def __init__(self, arguments, folder):
+        self.arguments, self.folder = arguments, folder
+        self.data = short_text(arguments, folder)
+
+    def plan(self, name, flags):
+        out = os.path.join(self.folder, name)
+        result = skipper_process.run(
+            self.arguments.binary,
+            ["plan", "--model", self.arguments.model, "--device", "cpu", "--memory", MEMORY, "--out", out, *flags],
+        )
+        if result.returncode != 0:
+            raise AssertionError(f"plan {flags}: status {result.returncode}\n{result.stderr}")
+        return out
+
+    def eval(self, flags, ranks=0, out="eval.json"):
+        return skipper_process.run(
+            self.arguments.binary,
+            ["eval", "--model", self.arguments.model, "--data", self.data, "--device", "cpu",
+             "--json", os.path.join(self.folder, out), *flags],
+            ranks=ranks,
+        )
+
+    def perplexity(self, flags, ranks=0):
+        result = self.eval(flags, ranks)
+        if result.returncode != 0:
+            raise AssertionError(f"eval {flags}: status {result.returncode}\n{result.stderr}")
+        return read(os.path.join(self.folder, "eval.json"))["perplexity"]["text"]["perplexity"]
+
+
+def with_formats(plan, format_of):
+    """The plan in other formats, of which nothing is known but their names."""
+    changed = copy.deepcopy(plan)
+    for one in changed["copies"]:
+        one["format"], one["hash"] = format_of(one), ""
+    return changed
+
+
+def mixed(one):
+    return MIXED[(one["expert"] + one["layer"]) % len(MIXED)]
+
+
+def check_equal_to_uniform(case, plan):
+    """The same numbers to the last digit, whoever said the format."""
+    failures = []
+    for name in ("int4a-g32", "bf16"):
+        path = write(os.path.join(case.folder, f"{name}.json"), with_formats(plan, lambda one, name=name: name))
+        planned, uniform = case.perplexity(["--plan", path]), case.perplexity(["--experts", name])
+        print(f"{name}: perplexity {planned} by a plan, {uniform} by --experts")
+        if planned != uniform:
+            failures.append(f"{name}: perplexity {planned} by a plan, {uniform} by --experts")
+    return failures
+
+
+def check_ranks(case, plan):
+    """Mixed formats on two ranks that share no order with equal blocks: the perplexity of one rank."""
+    single = case.perplexity(["--plan", write(os.path.join(case.folder, "mixed.json"), with_formats(plan, mixed))])
+    spread = with_formats(read(case.plan("two.json", ["--ranks", "2"])), mixed)
+    next_slot = {}
+    for one in sorted(spread["copies"], key=lambda one: -one["expert"]):
+        one["rank"] = one["expert"] % 2
+        place = (one["layer"], one["rank"])
+        one["slot"] = next_slot.get(place, 0)
+        next_slot[place] = one["slot"] + 1
+    path = write(os.path.join(case.folder, "spread.json"), spread)
+    double = case.perplexity(["--plan", path], ranks=2)
+    print(f"mixed formats: perplexity {single} on one rank, {double} on two")
+    return [] if abs(double / single - 1) < 0.002 else [f"perplexity {single} on one rank, {double} on two"]
+
+
+def check_answers(case, path):
+    """A server answers by a plan with hashes."""
+    flags = ["--model", case.arguments.model, "--device", "cpu", "--plan", path]
+    body = {"model": "demo", "messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_completion_tokens": 4}
+    with skipper_process.Server(case.arguments.binary, flags) as server:
+        status, answer = skipper_process.post_json(server.url + "/v1/chat/completions", body)
+    print(f"serve --plan: {status}")
+    return [] if status == 200 and answer["usage"]["completion_tokens"] > 0 else [f"serve --plan: {status} {answer}"]
+
+
+def check_refusals(case, plan):
+    changes = {
+        "fingerprint": lambda p: p.update(model_fingerprint="00000000000000ff"),
+        "ranks": lambda p: (p.update(world_size=2), p["ranks"].append(p["ranks"][0])),
+        "hash": lambda p: p["copies"][5].update(hash="0123456789abcdef"),
+        "disk": lambda p: (p["copies"][5].update(tier="disk"), p["ranks"][0].update(disk=p["ranks"][0]["host"])),
+        "KV cache": lambda p: p["origin"].update(kv_tokens_per_rank=64),
+        "format": lambda p: p["copies"][5].update(format="int5"),
+    }
+    expected = {
+        "fingerprint": "made for model 00000000000000ff but the loaded model is ",
+        "ranks": "made for 2 ranks but 1 were started",
+        "hash": "has the hash ",
+        "disk": "rests on the disk of rank 0",
+        "KV cache": "is larger than that of 64 tokens",
+        "format": "int5",
+    }
+    failures = []
+    for name, change in changes.items():
+        changed = copy.deepcopy(plan)
+        change(changed)
+        path = write(os.path.join(case.folder, "wrong.json"), changed)
+        failures += check_refusal(name, case.eval(["--plan", path], out="none.json"), EXIT_ERROR, expected[name])
+    path = write(os.path.join(case.folder, "wrong.json"), plan)
+    failures += check_refusal("two formats", case.eval(["--plan", path, "--experts", "bf16"]), EXIT_USAGE, "exclude each other")
+    failures += check_refusal("no plan", case.eval(["--plan", path + "x"]), EXIT_ERROR, "wrong.jsonx")
+    line = error_line(case.eval(["--plan", path], ranks=2))
+    if "made for 1 ranks but 2 were started" not in line:
+        failures.append(f"a plan for one rank on two: {line}")
+    return failures
+
+
+def check(arguments, folder):
+    case = Case(arguments, folder)
+    path = case.plan("plan.json", ["--hashes", "true"])
+    plan = read(path)
+    failures = [] if all(len(one["hash"]) == 16 for one in plan["copies"]) else ["--hashes left some out"]
+    failures += check_equal_to_uniform(case, plan) + check_ranks(case, plan)
+    return failures + check_answers(case, path) + check_refusals(case, plan)
+
+
+if __name__ == "__main__":
+    run_checks(check)
