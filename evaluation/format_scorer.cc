@@ -71,6 +71,7 @@ std::vector<DrivenResult> FormatScorer::run(ReferenceUse use, const ProgressCall
         GenerationRequest request = request_of(parts_.samples, chosen_[i], parts_.processor);
         request.level = settings_.level;
         request.reference = use;
+        request.rank = 0;
         return request;
       },
       progress);
