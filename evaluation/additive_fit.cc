@@ -10,6 +10,7 @@ namespace {
 constexpr int kRounds = 500;
 // Weight of a factor's distance from 1, against the mean square of its layer's losses over the plans.
 constexpr double kRidge = 0.02;
+constexpr double kLeastFactor = 0.05;
 
 double sum_with(const PlanSums& plan, std::span<const double> factors) {
   return std::inner_product(plan.layers.begin(), plan.layers.end(), factors.begin(), 0.0);
@@ -51,7 +52,7 @@ std::vector<double> fit_layer_factors(std::span<const PlanSums> plans) {
         squares += loss * loss;
         products += loss * (plan.measured - sum_with(plan, factors) + factors[layer] * loss);
       }
-      if (squares > 0.0) factors[layer] = std::max(0.0, (products + kRidge * squares) / ((1.0 + kRidge) * squares));
+      if (squares > 0.0) factors[layer] = std::max(kLeastFactor, (products + kRidge * squares) / ((1.0 + kRidge) * squares));
     }
   }
   return factors;

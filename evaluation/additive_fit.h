@@ -18,7 +18,7 @@ struct PlanSums {
 double r_squared(std::span<const double> predicted, std::span<const double> measured);
 double r_squared(std::span<const PlanSums> plans);
 
-// Factors >= 0 of the layers' losses that make the sums fit the measurements best, drawn towards 1 where these say little.
+// Factors >= 0.05 of the layers' losses that make the sums fit the measurements best, drawn towards 1 where these say little.
 std::vector<double> fit_layer_factors(std::span<const PlanSums> plans);
 // R² of such factors, each plan predicted from the others alone.
 double cross_validated_r_squared(std::span<const PlanSums> plans);

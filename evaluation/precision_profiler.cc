@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <numeric>
 #include <random>
 
 namespace skipper {
 namespace {
 
-constexpr int kRefitRounds = 3;
+// No expert counts less than this share of what its error says: the samples may not have met what it is for.
+constexpr double kLeastGroupFactor = 0.02;
 
 // 0 < u < 1, the same on every system.
 double next_uniform(std::mt19937_64& random) { return (static_cast<double>(random() >> 11) + 0.5) * 0x1p-53; }
@@ -146,23 +149,67 @@ void PrecisionProfiler::measure_fit(const ProfilerSettings& settings, ProfilerRe
     result.fit.plans.back().measured = measure(plans.back());
   }
   result.fit.measured_kappa = r_squared(result.fit.plans);
-  if (result.fit.measured_kappa < kLeastRSquared) refit(plans, result);
+  if (result.fit.measured_kappa < kLeastRSquared) refine(settings, plans, result);
   for (const PlanSums& plan : result.fit.plans) {
     result.fit.worst_residual = std::max(result.fit.worst_residual, std::abs(plan.measured - plan.predicted()));
   }
-  const bool was_refitted = result.fit.measured_kappa < kLeastRSquared;
-  result.profile.additive_fit = {.r_squared = was_refitted ? result.fit.refitted_kappa : result.fit.measured_kappa,
-                                 .num_plans = settings.num_plans};
+  result.profile.additive_fit = {.r_squared = result.fit.r_squared(), .num_plans = settings.num_plans};
 }
 
-// Other kappas change how each format's sum is scaled to its uniform loss, so fitting is repeated a few times.
-void PrecisionProfiler::refit(const std::vector<ExpertFormats>& plans, ProfilerResult& result) const {
-  for (int round = 0; round < kRefitRounds; ++round) {
-    result.fit.refitted_kappa = cross_validated_r_squared(result.fit.plans);
-    const std::vector<double> factors = fit_layer_factors(result.fit.plans);
-    for (size_t layer = 0; layer < factors.size(); ++layer) result.profile.layers[layer].kappa *= factors[layer];
-    for (size_t i = 0; i < plans.size(); ++i) result.fit.plans[i].layers = sums_of(result.profile, plans[i]).layers;
+void PrecisionProfiler::refine(const ProfilerSettings& settings, const std::vector<ExpertFormats>& plans,
+                               ProfilerResult& result) {
+  measure_groups(settings, result.profile);
+  predict(plans, result);
+  result.fit.measured_groups = r_squared(result.fit.plans);
+  const double fitted = cross_validated_r_squared(result.fit.plans);
+  if (*result.fit.measured_groups >= kLeastRSquared || fitted <= *result.fit.measured_groups) return;
+  result.fit.refitted_kappa = fitted;
+  refit(plans, result);
+}
+
+// Errors become what they would be if kappa were the same for all experts of a layer.
+void PrecisionProfiler::measure_groups(const ProfilerSettings& settings, PrecisionProfile& profile) {
+  const size_t probe = index_of(profile, settings.probe);
+  const int num_groups = std::clamp(settings.group_passes / profile.num_moe_layers(), 1, profile.num_experts());
+  passes_total_ += static_cast<size_t>(num_groups * profile.num_moe_layers());
+  for (int32_t layer = 0; layer < profile.num_moe_layers(); ++layer) {
+    LayerSensitivity& sensitivity = profile.layers[static_cast<size_t>(layer)];
+    for (const std::vector<int32_t>& group : groups_of_layer(sensitivity, probe, num_groups)) {
+      ExpertFormats formats = uniform_formats(source_.config, {});
+      double predicted = 0.0;
+      for (const int32_t expert : group) {
+        formats[static_cast<size_t>(layer)][static_cast<size_t>(expert)] = settings.probe;
+        predicted += sensitivity.kappa * profile.use_of({layer, expert}) * profile.at({layer, expert}).error[probe];
+      }
+      const double kl = measure(formats);
+      if (predicted <= 0.0) continue;
+      for (const int32_t expert : group) {
+        for (double& error : sensitivity.experts[static_cast<size_t>(expert)].error) {
+          error *= std::max(kl / predicted, kLeastGroupFactor);
+        }
+      }
+    }
   }
+}
+
+void PrecisionProfiler::refit(const std::vector<ExpertFormats>& plans, ProfilerResult& result) const {
+  const std::vector<double> factors = fit_layer_factors(result.fit.plans);
+  for (size_t layer = 0; layer < factors.size(); ++layer) result.profile.layers[layer].kappa *= factors[layer];
+  predict(plans, result);
+}
+
+void PrecisionProfiler::predict(const std::vector<ExpertFormats>& plans, ProfilerResult& result) const {
+  for (size_t i = 0; i < plans.size(); ++i) result.fit.plans[i].layers = sums_of(result.profile, plans[i]).layers;
+}
+
+std::vector<std::vector<int32_t>> groups_of_layer(const LayerSensitivity& layer, size_t format, int num_groups) {
+  std::vector<int32_t> order(layer.experts.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, std::ranges::greater{},
+                           [&](int32_t expert) { return layer.experts[static_cast<size_t>(expert)].error[format]; });
+  std::vector<std::vector<int32_t>> groups(static_cast<size_t>(num_groups));
+  for (size_t i = 0; i < order.size(); ++i) groups[i * groups.size() / order.size()].push_back(order[i]);
+  return groups;
 }
 
 }  // namespace skipper

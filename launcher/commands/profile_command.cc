@@ -99,7 +99,8 @@ void print_fit(const ProfilerResult& result) {
   const ProfileFit& fit = result.fit;
   if (fit.plans.empty()) return;
   std::printf("sums against %zu random plans: R² %.4f with kappa as measured", fit.plans.size(), fit.measured_kappa);
-  if (fit.measured_kappa < kLeastRSquared) std::printf(", %.4f (cross-validated) with kappa fitted to them", fit.refitted_kappa);
+  if (fit.measured_groups) std::printf(", %.4f with errors corrected by perturbing groups of experts", *fit.measured_groups);
+  if (fit.refitted_kappa) std::printf(", %.4f (cross-validated) with kappa fitted to them", *fit.refitted_kappa);
   std::printf("; worst residual %.5f nats per token\n", fit.worst_residual);
 }
 
