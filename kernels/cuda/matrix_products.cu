@@ -279,6 +279,14 @@ __device__ __forceinline__ void keep(const WeightFragments& fragments) {
   }
 }
 
+__device__ __forceinline__ void copy(const WeightFragments& from, WeightFragments& to) {
+#pragma unroll
+  for (int step = 0; step < kChunkSteps; ++step) {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) asm volatile("mov.b32 %0, %1;" : "=r"(to.registers[step][r]) : "r"(from.registers[step][r]));
+  }
+}
+
 // A warpgroup's part in the products of one tile.
 template <WeightKind kind, int kWidth>
 struct StageStep {
@@ -335,30 +343,27 @@ __device__ __forceinline__ void end_stage(const WeightFragments (&fragments)[kCo
 // one's weights come to other registers and its products are queued. (More than two, or a stage in flight where the loop begins
 // again, and ptxas lets every instruction wait for the last.)
 template <WeightKind kind, int kWidth, int kCount>
-__device__ __forceinline__ void sum_stages(const StageStep<kind, kWidth>& step, int num_stages, bool is_start,
-                                           StageCursor& cursor, float* sums) {
+__device__ __forceinline__ void sum_stages(const StageStep<kind, kWidth>& step, int num_stages, StageCursor& cursor,
+                                           float* sums) {
   const auto next_stage = [&] {
     const int stage = cursor.stage;
     cursor.advance(step.a.num_stages);
     return stage;
   };
   WeightFragments even[kCount], odd[kCount];
-  bool is_first = is_start;
   int i = 0;
   if (num_stages % 2 != 0) {
     step.load(cursor, even);
-    begin_stage(step, cursor, is_first, even, sums);
+    begin_stage(step, cursor, false, even, sums);
     end_stage<0>(even);
     step.release(next_stage());
-    is_first = false;
     i = 1;
   }
   if (i >= num_stages) return;
   step.load(cursor, even);
 #pragma unroll 1
   for (; i < num_stages; i += 2) {
-    begin_stage(step, cursor, is_first, even, sums);
-    is_first = false;
+    begin_stage(step, cursor, false, even, sums);
     const int even_stage = next_stage();
     step.load(cursor, odd);
     begin_stage(step, cursor, false, odd, sums);
@@ -371,20 +376,39 @@ __device__ __forceinline__ void sum_stages(const StageStep<kind, kWidth>& step, 
   }
 }
 
+// The same for wide tiles, whose products take longer than what lies between them: one stage of one chunk at a time, which is up
+// to 6 % faster for BF16. The first product of a tile does not add.
+template <WeightKind kind, int kWidth>
+__device__ __forceinline__ void sum_long_stages(const StageStep<kind, kWidth>& step, int num_stages, StageCursor& cursor,
+                                                float* sums) {
+  WeightFragments current[1];
+  step.load(cursor, current);
+#pragma unroll 1
+  for (int i = 0; i < num_stages; ++i) {
+    begin_stage(step, cursor, i == 0, current, sums);
+    const int stage = cursor.stage;
+    cursor.advance(step.a.num_stages);
+    WeightFragments following[1] = {};
+    if (i + 1 < num_stages) step.load(cursor, following);
+    end_stage<0>(current);
+    step.release(stage);
+    copy(following[0], current[0]);
+  }
+}
+
 template <WeightKind kind, int kWidth, bool kIsWide>
 __device__ __forceinline__ void sum_tile(const ProductArguments& a, const TileOperands& operands, StageCursor& cursor,
                                          float* sums) {
   const StageStep<kind, kWidth> step{a, operands, static_cast<int>(threadIdx.x) % kWarpgroupThreads};
-  constexpr int kGroup = kChunksPerStage<kIsWide>;
-  const int num_full = a.num_chunks / kGroup;
-  // (ptxas: of narrow tiles only sums that begin as zeros, of wide ones only a first product that does not add are not serialised.)
-  if constexpr (!kIsWide) {
+  // (ptxas serialises narrow tiles unless their sums begin as zeros, and wide ones if they do.)
+  if constexpr (kIsWide) {
+    sum_long_stages(step, a.num_chunks, cursor, sums);
+  } else {
+    constexpr int kGroup = kChunksPerStage<kIsWide>;
 #pragma unroll
     for (int i = 0; i < kWidth / 2; ++i) sums[i] = 0.0f;
-  }
-  if (num_full > 0) sum_stages<kind, kWidth, kGroup>(step, num_full, kIsWide, cursor, sums);
-  if constexpr (kGroup > 1) {
-    if (a.num_chunks % kGroup != 0) sum_stages<kind, kWidth, 1>(step, 1, kIsWide && num_full == 0, cursor, sums);
+    sum_stages<kind, kWidth, kGroup>(step, a.num_chunks / kGroup, cursor, sums);
+    if (a.num_chunks % kGroup != 0) sum_stages<kind, kWidth, 1>(step, 1, cursor, sums);
   }
 #pragma unroll
   for (int i = 0; i < kWidth / 2; ++i) asm volatile("" : "+f"(sums[i])::"memory");
