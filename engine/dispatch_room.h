@@ -10,8 +10,8 @@
 namespace skipper {
 
 // Without skipping a step's tokens go to nearly every rank; the more pairs are skipped, the fewer rows any two ranks exchange,
-// and the less room they need. The room follows the largest demand of the last decode steps, as a share of their rows; where that is
-// too little, the step runs once more, and its demand is then the largest. Engine thread only.
+// and the less room they need. The room follows the largest demand of the last decode steps, as a share of their rows; where that
+// is too little, the step runs once more, and its demand is then the largest. Engine thread only.
 class DispatchRoom {
  public:
   // ForwardShape::slot_rows of a step: 0 unless less room than for all rows will do.

@@ -120,11 +120,11 @@ class MultimodalModel {
 
   // The step that the next forward belongs to, for messages.
   void set_step(int64_t step);
-  // Sees the routing of every MoE layer; off by default. On a GPU after the forward pass, whose decode steps then cost more: change
-  // it between steps.
+  // Sees the routing of every MoE layer; off by default. On a GPU after the forward pass, whose decode steps then cost more:
+  // change it between steps.
   void set_routing_observer(const RoutingObserver& observer);
-  // Pairs of this rank's tokens that each expert ran since start: [MoE layers, classes, experts]. A GPU counts them by itself, the
-  // CPU leaves it to an observer: empty.
+  // Pairs of this rank's tokens that each expert ran since start: [MoE layers, classes, experts]. A GPU counts them by itself,
+  // the CPU leaves it to an observer: empty.
   std::vector<int64_t> expert_loads();
   // Sees the inputs of all decoder matrices of this rank, its experts included; off by default. Throws InvalidRequest on a GPU.
   void set_activation_observer(const ActivationObserver& observer);

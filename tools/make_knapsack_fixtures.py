@@ -3,8 +3,8 @@
 
     tools/make_knapsack_fixtures.py tests/planning/fixtures/knapsacks.json
 
-"formats" have one budget: items of [size, cost] choices. "tiers" have four: items of [cost, use, use, use, use] choices, as experts have
-that may rest on a device, in host memory or on disk, with a bound on the loss. Needs numpy and scipy.
+"formats" have one budget: items of [size, cost] choices. "tiers" have four: items of [cost, use, use, use, use] choices, as
+experts have that may rest on a device, in host memory or on disk, with a bound on the loss. Needs numpy and scipy.
 """
 import json
 import sys

@@ -261,32 +261,6 @@ struct TileOperands {
   int group_size;
 };
 
-// The compiler does not see that wgmma goes on reading its registers: this keeps their values in place up to here, and has them
-// there before what follows.
-__device__ __forceinline__ void pin(WeightFragments& fragments) {
-#pragma unroll
-  for (int step = 0; step < kChunkSteps; ++step) {
-#pragma unroll
-    for (int r = 0; r < 4; ++r) asm volatile("" : "+r"(fragments.registers[step][r])::"memory");
-  }
-}
-
-__device__ __forceinline__ void keep(const WeightFragments& fragments) {
-#pragma unroll
-  for (int step = 0; step < kChunkSteps; ++step) {
-#pragma unroll
-    for (int r = 0; r < 4; ++r) asm volatile("" ::"r"(fragments.registers[step][r]) : "memory");
-  }
-}
-
-__device__ __forceinline__ void copy(const WeightFragments& from, WeightFragments& to) {
-#pragma unroll
-  for (int step = 0; step < kChunkSteps; ++step) {
-#pragma unroll
-    for (int r = 0; r < 4; ++r) asm volatile("mov.b32 %0, %1;" : "=r"(to.registers[step][r]) : "r"(from.registers[step][r]));
-  }
-}
-
 // A warpgroup's part in the products of one tile.
 template <WeightKind kind, int kWidth>
 struct StageStep {
@@ -468,8 +442,7 @@ template <int kMaxWidth>
 constexpr int producer_threads() {
   return kMaxWidth <= 64 ? 32 : kWarpgroupThreads;
 }
-constexpr int kProducerRegisters = 40;
-constexpr int kConsumerRegisters = 232;
+constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
 
 template <int kMaxWidth>
 constexpr int blocks_per_multiprocessor() {

@@ -17,6 +17,32 @@ struct WeightFragments {
   uint32_t registers[kChunkSteps][4];
 };
 
+// The compiler does not see that wgmma goes on reading its registers: this keeps their values in place up to here, and has them
+// there before what follows.
+__device__ __forceinline__ void pin(WeightFragments& fragments) {
+#pragma unroll
+  for (int step = 0; step < kChunkSteps; ++step) {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) asm volatile("" : "+r"(fragments.registers[step][r])::"memory");
+  }
+}
+
+__device__ __forceinline__ void keep(const WeightFragments& fragments) {
+#pragma unroll
+  for (int step = 0; step < kChunkSteps; ++step) {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) asm volatile("" ::"r"(fragments.registers[step][r]) : "memory");
+  }
+}
+
+__device__ __forceinline__ void copy(const WeightFragments& from, WeightFragments& to) {
+#pragma unroll
+  for (int step = 0; step < kChunkSteps; ++step) {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) asm volatile("mov.b32 %0, %1;" : "=r"(to.registers[step][r]) : "r"(from.registers[step][r]));
+  }
+}
+
 // What a kernel knows of one matrix.
 struct MatrixEntry {
   const uint8_t* memory;

@@ -36,7 +36,7 @@ TEST(MetricsRegistry, EverySampleHasHelpAndTypeAbove) {
     ++num_samples;
   }
   EXPECT_GT(num_samples, 200);
-  EXPECT_EQ(typed.size(), 24u);
+  EXPECT_EQ(typed.size(), 29u);
 }
 
 TEST(MetricsRegistry, ReportsLoadsByLayerAndClass) {
