@@ -167,7 +167,7 @@ CommandTable other_commands() {
          "hashes", "verify", "threads"},
         "  skipper plan --model models/demo --memory 210M --out plan.json\n"
         "  skipper plan --model models/demo --ranks 4 --memory 210M --profile profile.json --out plan.json\n"
-        "  skipper plan --model models/demo --memory 90M --profile profile.json --verify models/demo/calibration \\\n"
+        "  skipper plan --model models/demo --memory 208M --profile profile.json --verify models/demo/calibration \\\n"
         "    --hashes true --out plan.json\n"
         "  skipper plan --model MODEL --ranks 8 --memory 80G --device cuda --host_memory 100G --max_loss 0.02 --out plan.json\n"
         "\nExit status 1, and a line that says what would help, where the experts do not fit.\n"}},
