@@ -74,6 +74,7 @@ class RankProcess {
   ThreadPool& workers() { return *workers_; }
   RequestQueue& queue() { return *queue_; }
   const HealthMonitor& health() const { return *health_; }
+  HealthMonitor& health() { return *health_; }
 
  private:
   void read_model();

@@ -228,6 +228,7 @@ void lead(RankProcess& process, Frontend& frontend) {
   Engine& engine = process.start_engine(frontend.observer());
   frontend.set_engine(engine);
   stop_on_signal.set_engine(engine);
+  process.health().idle();  // or who reads the next line at once may be told that the model is loading
   frontend.announce();
   try {
     engine.run();
