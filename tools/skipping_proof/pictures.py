@@ -6,7 +6,7 @@ from xml.sax.saxutils import escape
 PANEL_WIDTH, PANEL_HEIGHT = 430, 320
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 30, 44  # margins of a panel
 LEGEND_LINE = 18
-LEGEND_COLUMN = 380
+LEGEND_COLUMN = 425
 COLOURS = ("#4e79a7", "#a0765a", "#8c8c8c", "#b07aa1", "#e0a030", "#3f9f6f", "#e0524f", "#2ca8b8", "#7f7fd5", "#c4618c")
 DASHES = ("", "6 3", "2 3")
 STYLE = """:root { color-scheme: light dark; } text { font: 12px system-ui, sans-serif; fill: #1d2125; }
