@@ -87,14 +87,11 @@ std::vector<int64_t> parse_sizes(const std::string& flag, const std::string& tex
   return sizes;
 }
 
-int benchmark_main(const BenchmarkProgram& program, int argc, char** argv) {
+int benchmark_main(const BenchmarkProgram& program, int argc, char** argv, const ErrorSpeakers& speakers) {
   google::InitGoogleLogging(argv[0]);
   google::LogToStderr();
   const std::vector<std::string> arguments(argv + 1, argv + argc);
-  const auto report_error = [&](const std::string& message, int status) {
-    std::cerr << program.name << ": error: " + message + "\n";
-    return status;
-  };
+  const auto print_error = [&](const std::string& message) { std::cerr << program.name << ": error: " + message + "\n"; };
   try {
     if (asks_for_help(arguments)) {
       std::cout << benchmark_help(program.introduction, program.source_file);
@@ -104,9 +101,11 @@ int benchmark_main(const BenchmarkProgram& program, int argc, char** argv) {
     program.run();
     return 0;
   } catch (const UsageError& e) {
-    return report_error(e.what(), kExitUsage);
+    if (speakers.of_usage()) print_error(e.what());
+    return kExitUsage;
   } catch (const std::exception& e) {
-    return report_error(e.what(), kExitError);
+    if (speakers.of_failure()) print_error(e.what());
+    return kExitError;
   }
 }
 

@@ -29,8 +29,13 @@ struct BenchmarkProgram {
   void (*run)();
 };
 
-// The body of main() of a program of one process: logging, help, flags, run. Returns the exit status; an error is one line on
-// stderr, 2 for usage, else 1.
-int benchmark_main(const BenchmarkProgram& program, int argc, char** argv);
+// Whether this process is the one to print an error, if it is one of several.
+struct ErrorSpeakers {
+  bool (*of_usage)() = [] { return true; };
+  bool (*of_failure)() = [] { return true; };
+};
+
+// The body of main(): logging, help, flags, run. Returns the exit status; an error is one line on stderr, 2 for usage, else 1.
+int benchmark_main(const BenchmarkProgram& program, int argc, char** argv, const ErrorSpeakers& speakers = {});
 
 }  // namespace skipper

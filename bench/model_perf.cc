@@ -3,12 +3,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "bench/benchmark_flags.h"
+#include "bench/benchmark_report.h"
 #include "bench/memory_read_rate.h"
 #include "bench/model_benchmark.h"
 #include "bench/model_report.h"
@@ -96,14 +95,6 @@ ModelReport measure(ModelBenchmark& benchmark, ModelReport report, Communicator&
   return report;
 }
 
-void publish(const ModelReport& report) {
-  std::cout << to_table(report) << std::flush;
-  if (FLAGS_json.empty()) return;
-  std::ofstream file(FLAGS_json);
-  file << to_json(report).dump(1) << "\n";
-  if (!file.flush()) throw InvalidFile("flag --json: " + FLAGS_json + " cannot be written; check folder and space");
-}
-
 void run() {
   const ModelBenchmarkConfig config = read_flags();
   ProcessGroup group = join_process_group();
@@ -122,7 +113,7 @@ void run() {
                                       .cases = {},
                                       .read_bytes_per_second = {}},
                                      *group.data, workers);
-  if (group.data->rank() == 0) publish(report);
+  if (group.data->rank() == 0) publish(to_table(report), to_json(report), FLAGS_json);
 }
 
 }  // namespace

@@ -2,15 +2,14 @@
 #include <gflags/gflags.h>
 
 #include <algorithm>
-#include <fstream>
 #include <iomanip>
-#include <iostream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
 #include "base/error.h"
 #include "bench/benchmark_flags.h"
+#include "bench/benchmark_report.h"
 #include "bench/skip_benchmark.h"
 #include "comm/communicator_factory.h"
 
@@ -103,14 +102,6 @@ std::string to_table(const nlohmann::json& report) {
   return text.str();
 }
 
-void publish(const nlohmann::json& report) {
-  std::cout << to_table(report) << std::flush;
-  if (FLAGS_json.empty()) return;
-  std::ofstream file(FLAGS_json);
-  file << report.dump(1) << "\n";
-  if (!file.flush()) throw InvalidFile("flag --json: " + FLAGS_json + " cannot be written; check folder and space");
-}
-
 void run() {
   const SkipBenchmarkConfig config = read_flags();
   ProcessGroup group = join_process_group();
@@ -119,7 +110,8 @@ void run() {
   Stream stream(workers);
   const ClusterTopology topology = ClusterTopology::discover(*group.startup, group.host_name, stream);
   SkipBenchmark benchmark(config, *group.data, topology, workers);
-  publish(to_json(measure(benchmark)));
+  const nlohmann::json report = to_json(measure(benchmark));
+  publish(to_table(report), report, FLAGS_json);
 }
 
 }  // namespace

@@ -1,14 +1,13 @@
 // Prefill time of several ranks, and the bytes between their hosts, at levels of skipping: what a slow network gains.
 #include <gflags/gflags.h>
 
-#include <fstream>
 #include <iomanip>
-#include <iostream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "base/error.h"
 #include "bench/benchmark_flags.h"
+#include "bench/benchmark_report.h"
 #include "bench/ranked_benchmark.h"
 #include "bench/traffic_benchmark.h"
 #include "comm/communicator_factory.h"
@@ -115,14 +114,6 @@ std::string to_table(const nlohmann::json& report) {
   return text.str();
 }
 
-void publish(const nlohmann::json& report) {
-  std::cout << to_table(report) << std::flush;
-  if (FLAGS_json.empty()) return;
-  std::ofstream file(FLAGS_json);
-  file << report.dump(1) << "\n";
-  if (!file.flush()) throw InvalidFile("flag --json: " + FLAGS_json + " cannot be written; check folder and space");
-}
-
 void run() {
   const TrafficBenchmarkConfig config = read_flags();
   ProcessGroup group = join_process_group();
@@ -135,7 +126,9 @@ void run() {
                [&] { benchmark = std::make_unique<TrafficBenchmark>(config, *group.data, topology, workers); });
   benchmark->find_thresholds();
   const auto runs = measure(*benchmark);
-  if (group.data->rank() == 0) publish(to_json(*benchmark, runs, topology));
+  if (group.data->rank() != 0) return;
+  const nlohmann::json report = to_json(*benchmark, runs, topology);
+  publish(to_table(report), report, FLAGS_json);
 }
 
 }  // namespace
