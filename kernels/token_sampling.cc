@@ -8,6 +8,8 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/token_weight.h"
+
 namespace skipper {
 namespace {
 
@@ -21,26 +23,6 @@ struct Candidate {
 
   auto operator<=>(const Candidate&) const = default;
 };
-
-uint32_t distance_of(float logit, float largest, float units_per_logit) {
-  if (logit == largest) return 0;
-  const float distance = (largest - logit) * units_per_logit;
-  return distance <= static_cast<float>(kMostDistance) ? static_cast<uint32_t>(distance) : kImpossible;
-}
-
-// a · b, both in units of 2⁻³².
-uint32_t product(uint32_t a, uint32_t b) { return static_cast<uint32_t>(uint64_t{a} * b >> 32); }
-
-uint64_t weight_of(uint32_t distance) {
-  const uint32_t fraction = distance << (32 - kDistanceBits);
-  uint32_t power = kPowerE - product(fraction, kPowerF);
-  power = kPowerD - product(fraction, power);
-  power = kPowerC - product(fraction, power);
-  power = kPowerB - product(fraction, power);
-  power = kPowerA - product(fraction, power);
-  const uint64_t one = uint64_t{1} << kWeightBits;
-  return (one - (uint64_t{fraction} * power >> (64 - kWeightBits))) >> (distance >> kDistanceBits);
-}
 
 uint64_t sum_of_weights(std::span<const Candidate> candidates) {
   uint64_t sum = 0;

@@ -53,18 +53,4 @@ static_assert(sizeof(PackedTokenSampling) == 64);
 
 PackedTokenSampling packed(const TokenSampling& sampling);
 
-namespace token_sampling {
-
-inline constexpr int kDistanceBits = 24;  // of the fraction of a bit
-inline constexpr int kWeightBits = 40;
-inline constexpr uint32_t kImpossible = 0xffffffffu;
-inline constexpr uint32_t kMostDistance = static_cast<uint32_t>(kWeightBits) << kDistanceBits;
-inline constexpr float kUnitsPerNat = 24204406.0f;  // 2²⁴ · log₂ e
-
-// 1 − 2^−f = f · (a − f · (b − f · (c − ...))) for f in [0, 1): minimax, relative error of 2^−f 3·10⁻⁹. In units of 2⁻³².
-inline constexpr uint32_t kPowerA = 2977043973u, kPowerB = 1031755804u, kPowerC = 238330987u, kPowerD = 41142264u,
-                          kPowerE = 5475003u, kPowerF = 468251u;
-
-}  // namespace token_sampling
-
 }  // namespace skipper

@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/gpu_operands.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/token_weight.h"
 
 namespace skipper::cuda {
 namespace {
@@ -37,23 +38,6 @@ __device__ __forceinline__ uint32_t ordered(float logit) {
   return bits & kSign ? ~bits : bits | kSign;
 }
 constexpr uint32_t kOrderedNever = ~0xff800000u;
-
-__device__ __forceinline__ uint32_t distance_of(float logit, float largest, float units_per_logit) {
-  if (logit == largest) return 0;
-  const float distance = __fmul_rn(__fsub_rn(largest, logit), units_per_logit);
-  return distance <= static_cast<float>(kMostDistance) ? static_cast<uint32_t>(distance) : kImpossible;
-}
-
-__device__ __forceinline__ Mass weight_of(uint32_t distance) {
-  const uint32_t fraction = distance << (32 - kDistanceBits);
-  uint32_t power = kPowerE - __umulhi(fraction, kPowerF);
-  power = kPowerD - __umulhi(fraction, power);
-  power = kPowerC - __umulhi(fraction, power);
-  power = kPowerB - __umulhi(fraction, power);
-  power = kPowerA - __umulhi(fraction, power);
-  const Mass one = Mass{1} << kWeightBits;
-  return (one - (Mass{fraction} * power >> (64 - kWeightBits))) >> (distance >> kDistanceBits);
-}
 
 // Some tokens, and the sum of their weights.
 struct Tally {
