@@ -62,7 +62,6 @@ void HostExperts::compute(int number, const SortedExpertRows& sorted, Stream& st
     Tensor results = results_.tensor().first(std::clamp<int64_t>(num_rows - first, 0, most));
     compute_pass(layer, first, results);
     return_host_rows({sorted.row_offsets, layer.slots}, results, first, sorted.results, stream);
-    num_rows_ += results.dim(0);
     if (first + most >= num_rows) return;
     // Also waits, in stream order, until the results of this pass have left their memory.
     collect_pass(layer, sorted, first + most, stream);
@@ -78,7 +77,6 @@ void HostExperts::collect_pass(const Layer& layer, const SortedExpertRows& sorte
 void HostExperts::compute_pass(const Layer& layer, int64_t first, Tensor& results) {
   const int64_t num_rows = results.dim(0);
   if (num_rows == 0) return;
-  const auto start = std::chrono::steady_clock::now();
   Tensor offsets = pass_offsets_.first(layer.slots.num_elements() + 1);
   for (int64_t i = 0; i < offsets.num_elements(); ++i) {
     const int64_t offset = offsets_.tensor().data<int32_t>()[i];
@@ -88,7 +86,6 @@ void HostExperts::compute_pass(const Layer& layer, int64_t first, Tensor& result
   Tensor activated = activated_.first(num_rows);
   skipper::expert_gate_up({rows_.tensor(), row_index, offsets}, layer.experts.gate_up, activated, host_);
   skipper::expert_down({activated, offsets}, layer.experts.down, results, host_);
-  time_ += std::chrono::steady_clock::now() - start;
 }
 
 }  // namespace skipper::cuda

@@ -6,7 +6,6 @@
 // are no CUDA graphs: beside what an expert takes a CPU, the launches of a layer are short.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -56,10 +55,6 @@ class HostExperts {
   // After the GPU's products were queued: waits for the rows, computes, and queues that the results return.
   void compute(int number, const SortedExpertRows& sorted, Stream& stream);
 
-  // Since start.
-  std::chrono::nanoseconds time() const { return time_; }
-  int64_t num_rows() const { return num_rows_; }
-
  private:
   struct Layer {
     HostExpertMatrices experts;
@@ -78,8 +73,6 @@ class HostExperts {
   Tensor row_index_;       // [P] i32: 0, 1, ...
   Tensor pass_offsets_;    // [N + 1] i32
   Tensor activated_;       // [P, I] f32
-  std::chrono::nanoseconds time_{0};
-  int64_t num_rows_ = 0;
 };
 
 }  // namespace skipper::cuda

@@ -30,7 +30,7 @@ constexpr int kMaxTokens = kTeams;
 constexpr int kVectors = 4;  // fours of a row per thread of a team
 constexpr int kMaxHidden = 4 * kVectors * kRowThreads;
 constexpr int kSlices = 16, kChunkVectors = 2;  // of a dot product, as in router_logits.cu
-constexpr int kPairChunks = kMaxTokens * kMaxSlots / 32;
+static_assert(kMaxTokens * kMaxSlots <= 32);  // a lane has a pair
 constexpr int64_t kMostExperts = 256;
 constexpr int64_t kMostSharedBytes = 208 * 1024;
 
@@ -101,17 +101,6 @@ struct TeamRow {
   }
 };
 
-// row_norm.cuh's sum over a block, by a team. All threads of the block call it.
-__device__ __forceinline__ float team_sum(float value, int team, float (&partial)[kTeams][kRowThreads / 32]) {
-  const float of_warp = group_sum(value, 32);
-  if (threadIdx.x % 32 == 0) partial[team][threadIdx.x % kRowThreads / 32] = of_warp;
-  __syncthreads();
-  float sum = 0.0f;
-#pragma unroll
-  for (int warp = 0; warp < kRowThreads / 32; ++warp) sum += partial[team][warp];
-  return sum;
-}
-
 __device__ __forceinline__ void norm_row(const ChoiceArguments& a, const TeamRow& own, const Four (&weight)[kVectors], int lane,
                                          float scale, const Shared& shared) {
   if (!own.exists) return;
@@ -159,25 +148,6 @@ __device__ __forceinline__ void share_logits(const ChoiceArguments& a, const Sha
   }
 }
 
-// The ids of all pairs, 32 of them in each element over a warp; −1: none, skipped or beyond the last.
-struct PairIds {
-  int32_t ids[kPairChunks];
-
-  __device__ __forceinline__ PairIds(const int32_t* of_pairs, int num_pairs) {
-#pragma unroll
-    for (int c = 0; c < kPairChunks; ++c) {
-      const int pair = 32 * c + static_cast<int>(threadIdx.x) % 32;
-      ids[c] = pair < num_pairs ? of_pairs[pair] : -1;
-    }
-  }
-  __device__ __forceinline__ int num_below(int expert) const {
-    int count = 0;
-#pragma unroll
-    for (int c = 0; c < kPairChunks; ++c) count += __popc(__ballot_sync(kAllLanes, ids[c] >= 0 && ids[c] < expert));
-    return count;
-  }
-};
-
 // A normed row rounded into its place, by a warp.
 __device__ __forceinline__ void write_sorted_row(const ChoiceArguments& a, const Shared& shared, int token, int64_t row) {
   const int num_vectors = a.norm.num_vectors;
@@ -190,23 +160,20 @@ __device__ __forceinline__ void write_sorted_row(const ChoiceArguments& a, const
   }
 }
 
-// A warp places the pairs of one expert, in order, and writes their rows.
-__device__ __forceinline__ void sort_expert(const ChoiceArguments& a, const Shared& shared, const PairIds& pairs, int expert) {
+// A warp places the pairs of one expert, in order, and writes their rows. `id`: of the lane's pair; −1: none, or skipped.
+__device__ __forceinline__ void sort_expert(const ChoiceArguments& a, const Shared& shared, int32_t id, int expert) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  int row = pairs.num_below(expert);
+  int row = __popc(__ballot_sync(kAllLanes, id >= 0 && id < expert));
+  const unsigned own = __ballot_sync(kAllLanes, id == expert);
+  const int row_of_lane = row + __popc(own & ((1u << lane) - 1));
   if (lane == 0) a.row_offsets[expert] = row;
-#pragma unroll
-  for (int c = 0; c < kPairChunks; ++c) {
-    const unsigned own = __ballot_sync(kAllLanes, pairs.ids[c] == expert);
-    const int row_of_lane = row + __popc(own & ((1u << lane) - 1)), pair_of_lane = 32 * c + lane;
-    if (pairs.ids[c] == expert && row_of_lane < a.max_sorted_rows) {
-      a.row_index[row_of_lane] = pair_of_lane / a.route.top_k;
-      a.row_of_pair[pair_of_lane] = row_of_lane;
-    }
-    for (unsigned left = own; left != 0; left &= left - 1, ++row) {
-      const int pair = 32 * c + __ffs(left) - 1;
-      if (row < a.max_sorted_rows) write_sorted_row(a, shared, pair / a.route.top_k, row);
-    }
+  if (id == expert && row_of_lane < a.max_sorted_rows) {
+    a.row_index[row_of_lane] = lane / a.route.top_k;
+    a.row_of_pair[lane] = row_of_lane;
+  }
+  for (unsigned left = own; left != 0; left &= left - 1, ++row) {
+    const int pair = __ffs(left) - 1;
+    if (row < a.max_sorted_rows) write_sorted_row(a, shared, pair / a.route.top_k, row);
   }
   if (lane == 0 && expert == a.route.num_experts - 1) a.row_offsets[expert + 1] = row;
 }
@@ -247,7 +214,7 @@ __global__ void __cluster_dims__(kBlocks, 1, 1) __launch_bounds__(kThreads, 1) c
   float squares = 0.0f;
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) squares += sum_of_squares(own.x[v]);
-  const float scale = a.norm.scale_of(team_sum(squares, team, partial));
+  const float scale = a.norm.scale_of(block_sum<kRowThreads>(squares, partial[team]));
   norm_row(a, own, weight, team_lane, scale, shared);
   __pipeline_wait_prior(0);
   __syncthreads();
@@ -262,16 +229,11 @@ __global__ void __cluster_dims__(kBlocks, 1, 1) __launch_bounds__(kThreads, 1) c
   }
   __syncthreads();
   add_counts(a.route, counts);
-  const PairIds pairs(ids, a.num_pairs());
-  if (rank == 0 && warp == 0) {
-#pragma unroll
-    for (int c = 0; c < kPairChunks; ++c) {
-      if (32 * c + lane < a.num_pairs() && pairs.ids[c] < 0) a.row_of_pair[32 * c + lane] = -1;
-    }
-  }
+  const int32_t id = lane < a.num_pairs() ? ids[lane] : -1;
+  if (rank == 0 && warp == 0 && lane < a.num_pairs() && id < 0) a.row_of_pair[lane] = -1;
   const int first_expert = rank * a.experts_per_block;
   const int end_expert = min(first_expert + a.experts_per_block, a.route.num_experts);
-  for (int expert = first_expert + warp; expert < end_expert; expert += kThreads / 32) sort_expert(a, shared, pairs, expert);
+  for (int expert = first_expert + warp; expert < end_expert; expert += kThreads / 32) sort_expert(a, shared, id, expert);
 }
 
 int experts_per_block(int64_t num_experts) { return static_cast<int>((num_experts + kBlocks - 1) / kBlocks); }

@@ -67,11 +67,12 @@ __device__ __forceinline__ float group_sum(float value, int lanes) {
   return value;
 }
 
-// Over all threads of a block of kThreads; every thread gets the same bits. Each call needs a `partial` of its own.
+// Over kThreads neighbours of a block, all of whose threads call; every thread gets the same bits. Each call and each group of
+// neighbours needs a `partial` of its own.
 template <int kThreads>
 __device__ __forceinline__ float block_sum(float value, float (&partial)[kThreads / 32]) {
   const float of_warp = group_sum(value, 32);
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = of_warp;
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x % kThreads / 32] = of_warp;
   __syncthreads();
   float sum = 0.0f;
 #pragma unroll
