@@ -16,6 +16,8 @@
 
 namespace skipper {
 
+class JsonFields;
+
 // How an operating point chooses among a token's pairs. p_1 >= p_2 >= ... are its weights divided by their sum, before any
 // routed_scaling_factor. All rules are strict: a threshold of 0 skips nothing.
 enum class PairRule : uint8_t {
@@ -89,6 +91,9 @@ struct ModelIdentity {
   int num_moe_layers = 0;
   int num_experts = 0;  // of a layer; 0: expert_scale may have any whole number a layer
 };
+
+// Of a file that names the model it was made for. Throws InvalidFile naming both fingerprints; `advice` says what to do.
+void require_fingerprint(const JsonFields& file, const ModelIdentity& model, const std::string& advice);
 
 // The ranks that thresholds of destinations were found for, or shall apply to.
 struct PlacementWorld {

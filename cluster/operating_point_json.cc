@@ -27,7 +27,6 @@ constexpr size_t kMaxLevels = 256;  // a token carries its level in one byte
 constexpr std::array<std::string_view, 5> kPairRuleNames = {"score", "top_k", "tail_mass", "relative", "similar"};
 constexpr std::array<std::string_view, 2> kDestinationScoreNames = {"sum_of_squares", "sum"};
 
-std::string class_name(size_t token_class) { return std::string(kTokenClassNames[token_class]); }
 std::string hop_name(Hop hop) { return std::string(kHopNames[static_cast<size_t>(hop)]); }
 
 // The enumerator of that name; absent means the first.
@@ -44,11 +43,7 @@ Enum read_name(const JsonFields& fields, const std::string& key, const std::arra
 void check_version(const JsonFields& fields) { fields.required_int("version", 1, 1); }
 
 void check_fingerprint(const JsonFields& fields, const ModelIdentity& model) {
-  if (!fields.has("model_fingerprint")) return;
-  const std::string found = fields.required_string("model_fingerprint");
-  if (found == model.fingerprint) return;
-  fields.fail("model_fingerprint", "made for model " + found + " but the loaded model is " + model.fingerprint +
-                                       "; calibrate for this model");
+  if (fields.has("model_fingerprint")) require_fingerprint(fields, model, "calibrate for this model");
 }
 
 std::string name_of(const PlacementWorld& world) {
@@ -284,6 +279,13 @@ void write_pair_rule(const OperatingPoint& point, json& fields) {
 }
 
 }  // namespace
+
+void require_fingerprint(const JsonFields& file, const ModelIdentity& model, const std::string& advice) {
+  const std::string found = file.required_string("model_fingerprint");
+  if (found == model.fingerprint) return;
+  file.fail("model_fingerprint",
+            "made for model " + found + " but the loaded model is " + model.fingerprint + "; " + advice);
+}
 
 json to_json(const OperatingPoint& point) {
   const OperatingPoint defaults;

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace skipper {
@@ -13,6 +15,7 @@ enum class TokenClass : uint8_t { kText = 0, kVision = 1, kProtected = 2 };
 
 inline constexpr int kNumTokenClasses = 3;
 inline constexpr std::array<std::string_view, kNumTokenClasses> kTokenClassNames = {"text", "vision", "protected"};
+inline std::string class_name(size_t token_class) { return std::string(kTokenClassNames[token_class]); }
 
 // prompt: a token that came with the request, its own earlier answers included. generated: one that this request sampled, also
 // when it is computed again.

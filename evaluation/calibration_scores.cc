@@ -17,14 +17,9 @@ constexpr double kMaxCount = 1e18;
 
 using LayerCounts = std::vector<std::vector<double>>;  // [MoE layer][bucket]
 
-std::string class_name(size_t token_class) { return std::string(kTokenClassNames[token_class]); }
-
 void check_origin(const JsonFields& file, const ModelIdentity& model) {
   file.required_int("version", 1, 1);
-  const std::string found = file.required_string("model_fingerprint");
-  if (found == model.fingerprint) return;
-  file.fail("model_fingerprint", "made for model " + found + " but the loaded model is " + model.fingerprint +
-                                     "; run 'skipper calibrate' on this model");
+  require_fingerprint(file, model, "run 'skipper calibrate' on this model");
 }
 
 std::vector<float> read_alpha(const JsonFields& alpha, const std::string& name, int num_moe_layers) {

@@ -1,6 +1,9 @@
 #include "evaluation/expert_inputs.h"
 
 #include <algorithm>
+#include <optional>
+
+#include "evaluation/reservoir.h"
 
 namespace skipper {
 namespace {
@@ -29,17 +32,14 @@ ExpertInputs::ExpertInputs(int num_moe_layers, int64_t rows_per_layer)
   for (auto& of_class : second_shares_) of_class.resize(layers_.size());
 }
 
-// Vitter's algorithm R: after n rows, each has been kept with the same chance.
 void ExpertInputs::add(const ObservedRows& rows) {
   if (rows.input != MatrixInput::kGateUp || rows.slots.empty()) return;
   Layer& layer = layers_[static_cast<size_t>(rows.layer)];
   for (int64_t row = 0; row < rows.rows.dim(0); ++row) {
-    if (layer.num_seen++ < rows_per_layer_) {
-      layer.rows.push_back(row_of(rows.rows, row));
-      continue;
-    }
-    const auto place = static_cast<size_t>(layer.random() % static_cast<uint64_t>(layer.num_seen));
-    if (place < layer.rows.size()) layer.rows[place] = row_of(rows.rows, row);
+    const std::optional<int64_t> place = reservoir_place(layer.num_seen, rows_per_layer_, layer.random);
+    if (!place) continue;
+    layer.rows.resize(std::max(layer.rows.size(), static_cast<size_t>(*place) + 1));
+    layer.rows[static_cast<size_t>(*place)] = row_of(rows.rows, row);
   }
 }
 

@@ -15,14 +15,9 @@ using nlohmann::json;
 constexpr double kMaxRating = 1e6;
 constexpr int64_t kMaxRows = int64_t{1} << 40;
 
-std::string class_name(size_t token_class) { return std::string(kTokenClassNames[token_class]); }
-
 void check_origin(const JsonFields& file, const ModelIdentity& model) {
   file.required_int("version", 1, 1);
-  const std::string found = file.required_string("model_fingerprint");
-  if (found == model.fingerprint) return;
-  file.fail("model_fingerprint", "made for model " + found + " but the loaded model is " + model.fingerprint +
-                                     "; run 'skipper experts' on this model");
+  require_fingerprint(file, model, "run 'skipper experts' on this model");
 }
 
 std::vector<float> read_ratings(const JsonFields& fields, const std::string& key, size_t expected) {

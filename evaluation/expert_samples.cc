@@ -3,7 +3,9 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <optional>
 
+#include "evaluation/reservoir.h"
 #include "tensor/tensor.h"
 
 namespace skipper {
@@ -70,18 +72,15 @@ float ExpertSamples::gate_of(int64_t row, int32_t expert) const {
   return sent_weights_[static_cast<size_t>(found - sent_ids_.begin())];
 }
 
-// Vitter's algorithm R.
 void ExpertSamples::offer(SampledRows& sample, const float* row, int64_t width, float gate) {
-  const int64_t place = sample.num_met++;
-  if (place < shape_.rows_per_expert) {
-    sample.rows.insert(sample.rows.end(), row, row + width);
+  const std::optional<int64_t> place = reservoir_place(sample.num_met, shape_.rows_per_expert, random_);
+  if (!place) return;
+  if (*place == sample.count()) {
+    sample.rows.resize(sample.rows.size() + static_cast<size_t>(width));
     sample.gates.push_back(gate);
-    return;
   }
-  const auto chosen = static_cast<int64_t>(random_() % static_cast<uint64_t>(sample.num_met));
-  if (chosen >= shape_.rows_per_expert) return;
-  std::copy(row, row + width, sample.rows.begin() + chosen * width);
-  sample.gates[static_cast<size_t>(chosen)] = gate;
+  std::copy(row, row + width, sample.rows.begin() + *place * width);
+  sample.gates[static_cast<size_t>(*place)] = gate;
 }
 
 int64_t ExpertSamples::num_tokens(TokenClass token_class, TokenPhase phase) const {

@@ -15,7 +15,6 @@ using nlohmann::json;
 
 constexpr double kMillisecondsPerSecond = 1e3;
 
-std::string class_name(size_t token_class) { return std::string(kTokenClassNames[token_class]); }
 std::string hop_name(Hop hop) { return std::string(kHopNames[static_cast<size_t>(hop)]); }
 
 json skip_ratio_section(const PointMeasurement& measured) {

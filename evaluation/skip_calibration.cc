@@ -11,8 +11,6 @@ namespace {
 // Keys in the order in which they are documented.
 using json = nlohmann::ordered_json;
 
-std::string class_name(size_t token_class) { return std::string(kTokenClassNames[token_class]); }
-
 json trials_of(const ClassCalibration& one) {
   json trials = json::array();
   for (const ExponentTrial& trial : one.trials) {
