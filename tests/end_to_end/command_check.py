@@ -1,6 +1,7 @@
 """What tests of commands that end by themselves share: their main function, and how a refusal looks."""
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -18,6 +19,27 @@ def run_checks(check):
     with tempfile.TemporaryDirectory() as folder:
         failures = check(arguments, folder)
     sys.exit("\n".join(failures) if failures else 0)
+
+
+def read_json(path):
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def write_json(path, content):
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    return path
+
+
+def short_text(model, num_bytes, folder):
+    """A new folder with the beginning of a held-out text."""
+    os.mkdir(folder)
+    with open(os.path.join(model, "eval", "heldout_docs.txt"), encoding="utf-8") as file:
+        text = file.read(num_bytes)
+    with open(os.path.join(folder, "text.txt"), "w", encoding="utf-8") as file:
+        file.write(text)
+    return folder
 
 
 def error_line(result):

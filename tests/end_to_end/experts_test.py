@@ -1,31 +1,12 @@
 """`skipper experts` on the demo model: what it writes, what `skipper frontier` makes of it, and what both refuse."""
 
-import argparse
-import json
 import os
 import sys
-import tempfile
 
 import skipper_process
+from command_check import EXIT_ERROR, error_line, read_json, run_checks, write_json
 
-EXIT_ERROR = 1
 NUM_BUCKETS = 40
-
-
-def error_line(result):
-    lines = [line for line in result.stderr.splitlines() if line.startswith("skipper: error:")]
-    return lines[0] if len(lines) == 1 else f"{len(lines)} error lines: {result.stderr}"
-
-
-def read_json(path):
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
-
-
-def write_json(path, content):
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file)
-    return path
 
 
 def run_experts(arguments, data, out, *more, ranks=0):
@@ -129,19 +110,14 @@ def check_frontier(arguments, data, ratings, folder):
     return failures
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--binary", required=True)
-    parser.add_argument("--model", required=True)
-    arguments = parser.parse_args()
+def check_all(arguments, folder):
     data = os.path.join(arguments.model, "calibration")
-    with tempfile.TemporaryDirectory() as folder:
-        ratings, failures = make_ratings(arguments, data, folder)
-        failures += check_ratings(read_json(ratings))
-        failures += check_refusals(arguments, data, folder)
-        failures += check_frontier(arguments, data, ratings, folder)
-    sys.exit("\n".join(failures) if failures else 0)
+    ratings, failures = make_ratings(arguments, data, folder)
+    failures += check_ratings(read_json(ratings))
+    failures += check_refusals(arguments, data, folder)
+    failures += check_frontier(arguments, data, ratings, folder)
+    return failures
 
 
 if __name__ == "__main__":
-    main()
+    run_checks(check_all)

@@ -7,7 +7,7 @@ import subprocess
 import xml.etree.ElementTree
 
 import skipper_process
-from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, run_checks
+from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, read_json, run_checks, write_json
 
 METHODS = 11
 NUM_BUCKETS = 40
@@ -35,17 +35,6 @@ def make_calibration(arguments, folder):
     counts = [[1] * NUM_BUCKETS] * num_layers
     return {"version": 1, "model_fingerprint": fingerprint_of(arguments, folder), "alpha": {"text": alpha, "vision": alpha},
             "scores": {"edges": edges, "text": counts, "vision": counts}}
-
-
-def write_json(path, content):
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file)
-    return path
-
-
-def read_json(path):
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
 
 
 def flags(arguments, calibration, out, extra=()):

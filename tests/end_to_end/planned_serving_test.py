@@ -1,11 +1,10 @@
 """`--plan` on the demo model: what a plan says is loaded, its hashes are checked, and what it cannot mean here is refused."""
 
 import copy
-import json
 import os
 
 import skipper_process
-from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, error_line, run_checks
+from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, error_line, read_json, run_checks, short_text, write_json
 
 # Bytes of held-out text: a few windows of 512 tokens.
 TEXT_BYTES = 12000
@@ -13,33 +12,12 @@ MEMORY = "2G"
 MIXED = ("bf16", "int8-g64", "int4a-g32", "int3a-g32")
 
 
-def read(path):
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
-
-
-def write(path, plan):
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(plan, file)
-    return path
-
-
-def short_text(arguments, folder):
-    data = os.path.join(folder, "data")
-    os.mkdir(data)
-    with open(os.path.join(arguments.model, "eval", "heldout_docs.txt"), encoding="utf-8") as file:
-        text = file.read(TEXT_BYTES)
-    with open(os.path.join(data, "text.txt"), "w", encoding="utf-8") as file:
-        file.write(text)
-    return data
-
-
 class Case:
     """The demo model with a short text to evaluate on."""
 
     def __init__(self, arguments, folder):
         self.arguments, self.folder = arguments, folder
-        self.data = short_text(arguments, folder)
+        self.data = short_text(arguments.model, TEXT_BYTES, os.path.join(folder, "data"))
 
     def plan(self, name, flags):
         out = os.path.join(self.folder, name)
@@ -63,7 +41,7 @@ class Case:
         result = self.eval(flags, ranks)
         if result.returncode != 0:
             raise AssertionError(f"eval {flags}: status {result.returncode}\n{result.stderr}")
-        return read(os.path.join(self.folder, "eval.json"))["perplexity"]["text"]["perplexity"]
+        return read_json(os.path.join(self.folder, "eval.json"))["perplexity"]["text"]["perplexity"]
 
 
 def with_formats(plan, format_of):
@@ -82,7 +60,7 @@ def check_equal_to_uniform(case, plan):
     """The same numbers to the last digit, whoever said the format."""
     failures = []
     for name in ("int4a-g32", "bf16"):
-        path = write(os.path.join(case.folder, f"{name}.json"), with_formats(plan, lambda one, name=name: name))
+        path = write_json(os.path.join(case.folder, f"{name}.json"), with_formats(plan, lambda one, name=name: name))
         planned, uniform = case.perplexity(["--plan", path]), case.perplexity(["--experts", name])
         print(f"{name}: perplexity {planned} by a plan, {uniform} by --experts")
         if planned != uniform:
@@ -92,15 +70,15 @@ def check_equal_to_uniform(case, plan):
 
 def check_ranks(case, plan):
     """Mixed formats on two ranks that share no order with equal blocks: the perplexity of one rank."""
-    single = case.perplexity(["--plan", write(os.path.join(case.folder, "mixed.json"), with_formats(plan, mixed))])
-    spread = with_formats(read(case.plan("two.json", ["--ranks", "2"])), mixed)
+    single = case.perplexity(["--plan", write_json(os.path.join(case.folder, "mixed.json"), with_formats(plan, mixed))])
+    spread = with_formats(read_json(case.plan("two.json", ["--ranks", "2"])), mixed)
     next_slot = {}
     for one in sorted(spread["copies"], key=lambda one: -one["expert"]):
         one["rank"] = one["expert"] % 2
         place = (one["layer"], one["rank"])
         one["slot"] = next_slot.get(place, 0)
         next_slot[place] = one["slot"] + 1
-    path = write(os.path.join(case.folder, "spread.json"), spread)
+    path = write_json(os.path.join(case.folder, "spread.json"), spread)
     double = case.perplexity(["--plan", path], ranks=2)
     print(f"mixed formats: perplexity {single} on one rank, {double} on two")
     return [] if abs(double / single - 1) < 0.002 else [f"perplexity {single} on one rank, {double} on two"]
@@ -137,9 +115,9 @@ def check_refusals(case, plan):
     for name, change in changes.items():
         changed = copy.deepcopy(plan)
         change(changed)
-        path = write(os.path.join(case.folder, "wrong.json"), changed)
+        path = write_json(os.path.join(case.folder, "wrong.json"), changed)
         failures += check_refusal(name, case.eval(["--plan", path], out="none.json"), EXIT_ERROR, expected[name])
-    path = write(os.path.join(case.folder, "wrong.json"), plan)
+    path = write_json(os.path.join(case.folder, "wrong.json"), plan)
     failures += check_refusal("two formats", case.eval(["--plan", path, "--experts", "bf16"]), EXIT_USAGE, "exclude each other")
     failures += check_refusal("no plan", case.eval(["--plan", path + "x"]), EXIT_ERROR, "wrong.jsonx")
     line = error_line(case.eval(["--plan", path], ranks=2))
@@ -151,7 +129,7 @@ def check_refusals(case, plan):
 def check(arguments, folder):
     case = Case(arguments, folder)
     path = case.plan("plan.json", ["--hashes", "true"])
-    plan = read(path)
+    plan = read_json(path)
     failures = [] if all(len(one["hash"]) == 16 for one in plan["copies"]) else ["--hashes left some out"]
     failures += check_equal_to_uniform(case, plan) + check_ranks(case, plan)
     return failures + check_answers(case, path) + check_refusals(case, plan)

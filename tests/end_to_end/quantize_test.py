@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import skipper_process
-from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, error_line, run_checks
+from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, error_line, run_checks, short_text
 
 # Bytes of held-out text: a few windows of 512 tokens.
 TEXT_BYTES = 20000
@@ -48,21 +48,10 @@ def perplexity(arguments, model, data, folder):
         return json.load(file)["perplexity"]["text"]["perplexity"]
 
 
-def short_text(arguments, folder, name="data"):
-    """A folder with the beginning of a held-out text."""
-    data = os.path.join(folder, name)
-    os.mkdir(data)
-    with open(os.path.join(arguments.model, "eval", "heldout_docs.txt"), encoding="utf-8") as file:
-        text = file.read(TEXT_BYTES)
-    with open(os.path.join(data, "text.txt"), "w", encoding="utf-8") as file:
-        file.write(text)
-    return data
-
-
 def check_quality(arguments, folder):
     """Names and sizes of what was made, and its perplexity against the original's."""
     failures = []
-    data = short_text(arguments, folder)
+    data = short_text(arguments.model, TEXT_BYTES, os.path.join(folder, "data"))
     original = perplexity(arguments, arguments.model, data, folder)
     for experts, dense, bound in (("int8-g64", "int8-g64", 0.005), ("int4a-g32", None, 0.05)):
         out = os.path.join(folder, f"{experts}-{dense}")
@@ -117,7 +106,7 @@ def check_calibration(arguments, folder):
     out = os.path.join(folder, "calibrated")
     plain = os.path.join(folder, "plain")
     data = os.path.join(arguments.model, "calibration")
-    text = short_text(arguments, folder, "calibrated_data")
+    text = short_text(arguments.model, TEXT_BYTES, os.path.join(folder, "calibrated_data"))
     flags = ["--experts", "int3a-g32", "--dense", "int4-g32"]
     result = quantize(arguments, out, flags + ["--calibration", data, "--calibration_limit", "24"])
     if result.returncode != 0:
