@@ -15,6 +15,9 @@ namespace {
 constexpr int kPauseMsPerRank = 60;
 constexpr int kLongestPauseMs = 400;
 
+// Longer than a loaded host takes to start all ranks.
+constexpr unsigned kFirstRankSeconds = 10;
+
 // The first of the two that is set.
 int integer_of(const char* variable, const char* other_variable, int fallback) {
   const char* text = std::getenv(variable);
@@ -37,6 +40,10 @@ bool is_first_rank() { return launched_rank() == 0; }
 int num_launched_ranks() { return integer_of("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", 1); }
 
 int num_launched_ranks_of_this_host() { return integer_of("OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE", 1); }
+
+void wait_for_first_rank() {
+  if (!is_first_rank()) sleep(kFirstRankSeconds);  // SIGTERM ends this process here
+}
 
 bool lower_rank_has_ended_the_group() {
   if (is_first_rank()) return false;

@@ -17,6 +17,10 @@ int num_launched_ranks();
 // Of them, those on this host.
 int num_launched_ranks_of_this_host();
 
+// For errors that all ranks meet and rank 0 tells: keeps a higher rank from ending first, because the launcher then ends rank 0,
+// perhaps before it has spoken. Returns after some seconds where no launcher ends this process.
+void wait_for_first_rank();
+
 // For errors that ranks meet at the same moment: waits a moment, the longer the higher the rank, and tells whether mpirun has
 // begun to end the group meanwhile (its first sign is SIGCONT). If so, another rank has spoken.
 bool lower_rank_has_ended_the_group();
