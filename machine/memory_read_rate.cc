@@ -1,4 +1,4 @@
-#include "bench/memory_read_rate.h"
+#include "machine/memory_read_rate.h"
 
 #include <glog/logging.h>
 
