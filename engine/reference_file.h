@@ -6,15 +6,10 @@
 #include <functional>
 #include <string>
 
+#include "comm/rank_of_group.h"
 #include "engine/reference_store.h"
 
 namespace skipper {
-
-// A rank of how many.
-struct RankOfGroup {
-  int rank = 0;
-  int num_ranks = 1;
-};
 
 // Writes what this rank has to `path`.rankN. `origin` says in one line what the predictions are of. Throws Error when it cannot
 // be written.
