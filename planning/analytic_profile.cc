@@ -5,6 +5,11 @@
 
 namespace skipper {
 
+std::vector<WeightFormat> analytic_formats() {
+  return {{WeightKind::kInt8, 64}, {WeightKind::kInt4Asymmetric, 32}, {WeightKind::kInt4, 32}, {WeightKind::kInt4, 64},
+          {WeightKind::kInt3Asymmetric, 32}, {WeightKind::kInt2Asymmetric, 32}};
+}
+
 double rounding_variance(const WeightFormat& format) {
   if (!format.is_integer()) return 0.0;
   // The largest of a group of n normal weights is near sqrt(2 ln n); codes spread from it to its negative.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "model/model_config.h"
 #include "planning/precision_profile.h"
@@ -12,6 +13,9 @@ namespace skipper {
 // rounding of normally distributed weights. So experts differ in nothing, losses are relative, and what a budget cannot raise
 // for all is raised for the layers that come first, whose errors all later ones see.
 PrecisionProfile analytic_profile(const ModelConfig& model, std::span<const WeightFormat> formats);
+
+// Those that a plan without measurements chooses from: one or two of each width.
+std::vector<WeightFormat> analytic_formats();
 
 // Variance of rounding a weight of variance 1 to the format.
 double rounding_variance(const WeightFormat& format);

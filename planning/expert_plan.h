@@ -61,9 +61,10 @@ struct MemoryUse {
   size_t dense_weights = 0;  // everything but the experts
   size_t kv_cache = 0;
   size_t buffers = 0;        // of a step, and of loading; expert caches and staging included
+  size_t reference_experts = 0;  // that a guard compares the served ones with
   std::map<std::string, size_t> experts = {};  // by name of the format, what alignment costs included
 
-  size_t fixed_bytes() const { return runtime + dense_weights + kv_cache + buffers; }
+  size_t fixed_bytes() const { return runtime + dense_weights + kv_cache + buffers + reference_experts; }
   size_t expert_bytes() const;
   size_t total_bytes() const { return fixed_bytes() + expert_bytes(); }
   friend bool operator==(const MemoryUse&, const MemoryUse&) = default;
@@ -146,6 +147,8 @@ void check_expert_plan(ExpertPlan& plan, const std::string& where);
 ExpertPlan load_expert_plan(const std::filesystem::path& path, const PlanSubject& subject);
 // The same without knowing the model: for programs that only read a plan.
 ExpertPlan load_expert_plan(const std::filesystem::path& path);
+// The same of the text of a plan, which `where` names in messages: as ranks send it to one another.
+ExpertPlan parse_expert_plan(const std::string& text, const std::string& where, const PlanSubject& subject);
 
 std::string to_json(const ExpertPlan& plan);
 

@@ -63,6 +63,7 @@ TierBudget read_tier(const JsonFields& fields) {
   tier.use.dense_weights = read_bytes(fields, "dense_weights");
   tier.use.kv_cache = read_bytes(fields, "kv_cache");
   tier.use.buffers = read_bytes(fields, "buffers");
+  tier.use.reference_experts = static_cast<size_t>(fields.optional_int("reference_experts", 0, 0, kMaxBytes));
   const JsonFields experts = fields.required_object("experts");
   for (const auto& [format, bytes] : fields.raw("experts").items()) {
     read_format(experts, format, format);
@@ -153,9 +154,8 @@ void check_subject(const JsonFields& file, const PlanSubject& found, const PlanS
                               std::to_string(wanted.world_size) + "'");
 }
 
-ExpertPlan read_plan(const std::filesystem::path& path, const PlanSubject* wanted) {
-  const json document = read_json_file(path);
-  const JsonFields file(document, path.string());
+ExpertPlan read_plan(const json& document, const std::string& where, const PlanSubject* wanted) {
+  const JsonFields file(document, where);
   file.required_int("version", 1, 1);
   ExpertPlan plan;
   plan.subject = read_subject(file);
@@ -166,7 +166,7 @@ ExpertPlan read_plan(const std::filesystem::path& path, const PlanSubject* wante
   plan.predicted = read_prediction(file.required_object("predicted"));
   plan.certificate = read_certificate(file.required_object("certificate"));
   file.reject_unknown_keys();
-  check_expert_plan(plan, path.string());
+  check_expert_plan(plan, where);
   return plan;
 }
 
@@ -185,9 +185,10 @@ ordered to_object(const RankPlanMemory& rank) {
     const MemoryUse& use = budget.use;
     ordered experts = ordered::object();
     for (const auto& [format, bytes] : use.experts) experts[format] = bytes;
-    object[std::string(name_of(tier))] = {
-        {"budget", budget.budget_bytes}, {"runtime", use.runtime}, {"dense_weights", use.dense_weights},
-        {"kv_cache", use.kv_cache}, {"buffers", use.buffers}, {"experts", experts}};
+    ordered& section = object[std::string(name_of(tier))];
+    section = {{"budget", budget.budget_bytes}, {"runtime", use.runtime}, {"dense_weights", use.dense_weights},
+               {"kv_cache", use.kv_cache}, {"buffers", use.buffers}, {"experts", experts}};
+    if (use.reference_experts > 0) section["reference_experts"] = use.reference_experts;
   }
   return object;
 }
@@ -202,9 +203,17 @@ std::string list_of(const Elements& elements) {
 
 }  // namespace
 
-ExpertPlan load_expert_plan(const std::filesystem::path& path, const PlanSubject& subject) { return read_plan(path, &subject); }
+ExpertPlan load_expert_plan(const std::filesystem::path& path, const PlanSubject& subject) {
+  return read_plan(read_json_file(path), path.string(), &subject);
+}
 
-ExpertPlan load_expert_plan(const std::filesystem::path& path) { return read_plan(path, nullptr); }
+ExpertPlan load_expert_plan(const std::filesystem::path& path) { return read_plan(read_json_file(path), path.string(), nullptr); }
+
+ExpertPlan parse_expert_plan(const std::string& text, const std::string& where, const PlanSubject& subject) {
+  const json document = json::parse(text, nullptr, false);
+  if (document.is_discarded()) throw InvalidFile(where + ": is no JSON");
+  return read_plan(document, where, &subject);
+}
 
 std::string to_json(const ExpertPlan& plan) {
   const ordered head = {{"version", 1}, {"model_fingerprint", plan.subject.model_fingerprint},

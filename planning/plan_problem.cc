@@ -13,6 +13,12 @@ struct TierUse {
   MemoryTier tier;
   ComputePlace runs_on;
   double bytes_per_second;
+
+  // What the CPU multiplies with, it reads as fast as it multiplies.
+  double seconds(const MachineRates& rates, const WeightFormat& format, size_t num_bytes) const {
+    const bool is_product = tier == MemoryTier::kHost && runs_on == ComputePlace::kHost;
+    return static_cast<double>(num_bytes) / (is_product ? rates.host_rate(format) : bytes_per_second);
+  }
 };
 
 // Experts of a host with a GPU are read by it over its bus, or computed where they lie.
@@ -62,7 +68,25 @@ size_t left_on(const RankPlanMemory& rank) {
   return left;
 }
 
+// Of the rank that is furthest from holding the experts that are its own.
+std::optional<MemoryShortage> shortage_of_owners(const PlanProblem& problem) {
+  const size_t smallest = smallest_bytes(problem);
+  std::optional<MemoryShortage> worst;
+  for (int rank = 0; rank < problem.num_ranks(); ++rank) {
+    const size_t wanted = static_cast<size_t>(std::ranges::count(problem.owners, rank)) * smallest;
+    const size_t left = left_on(problem.ranks[static_cast<size_t>(rank)]);
+    if (left >= wanted || (worst && worst->missing_bytes >= wanted - left)) continue;
+    worst = MemoryShortage{rank, main_tier(problem), wanted - left};
+  }
+  return worst;
+}
+
 }  // namespace
+
+double MachineRates::host_rate(const WeightFormat& format) const {
+  const auto measured = products.find(name_of(format));
+  return measured == products.end() ? host : measured->second;
+}
 
 std::vector<ExpertOption> expert_options(const PlanProblem& problem) {
   std::vector<ExpertOption> options;
@@ -70,7 +94,7 @@ std::vector<ExpertOption> expert_options(const PlanProblem& problem) {
     for (const WeightFormat& format : possible_formats(problem)) {
       if (use.runs_on == ComputePlace::kDevice && !runs_on_devices(format)) continue;
       const size_t num_bytes = expert_bytes_in(problem.model, format, use.runs_on);
-      options.push_back({format, use.tier, use.runs_on, num_bytes, static_cast<double>(num_bytes) / use.bytes_per_second});
+      options.push_back({format, use.tier, use.runs_on, num_bytes, use.seconds(problem.rates, format, num_bytes)});
     }
   }
   return options;
@@ -96,6 +120,7 @@ std::optional<MemoryShortage> find_shortage(const PlanProblem& problem) {
   }
   const auto num_experts = static_cast<size_t>(problem.model.num_moe_layers() * problem.model.moe.num_experts);
   if (num_experts == 0) return std::nullopt;
+  if (!problem.owners.empty()) return shortage_of_owners(problem);
   // Whole experts: a rank may have to take one more than its share.
   const size_t per_rank = (num_experts + problem.ranks.size() - 1) / problem.ranks.size();
   const size_t wanted = per_rank * problem.ranks.size() * smallest_bytes(problem);

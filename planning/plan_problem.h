@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -21,6 +22,13 @@ struct MachineRates {
   double link = 4.5e10;  // host memory, read by a GPU
   double host = 4.0e10;  // host memory, read by the CPU
   double disk = 2.5e9;
+  // By name of the format: of the CPU's products with one row, where they were measured; else `host`.
+  std::map<std::string, double> products = {};
+  // Between ranks, for each dispatch and each combine of one token; 0: not measured.
+  double exchange_seconds = 0.0;
+  std::string source = {};  // "machine.json, of node0"; empty: assumed
+
+  double host_rate(const WeightFormat& format) const;
 };
 
 enum class PlanTarget : uint8_t {
@@ -35,7 +43,9 @@ struct PlanProblem {
   PlanTarget target = PlanTarget::kQuality;
   double max_loss = std::numeric_limits<double>::infinity();
   size_t dense_bytes = 0;  // that every token reads
+  WeightFormat dense_format = {};
   MachineRates rates = {};
+  std::vector<int32_t> owners = {};  // [layer · num_experts + expert] rank; empty: the plan chooses
 
   int num_ranks() const { return static_cast<int>(ranks.size()); }
   bool has(MemoryTier tier) const { return ranks.front().tiers.contains(tier); }

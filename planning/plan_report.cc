@@ -23,8 +23,8 @@ namespace {
 std::string row_of(const TierBudget& budget) {
   const MemoryUse& use = budget.use;
   std::string row;
-  for (const size_t bytes : {use.runtime, use.dense_weights, use.kv_cache, use.buffers, use.expert_bytes(), use.total_bytes(),
-                             budget.budget_bytes}) {
+  for (const size_t bytes : {use.runtime, use.dense_weights, use.kv_cache, use.buffers + use.reference_experts,
+                             use.expert_bytes(), use.total_bytes(), budget.budget_bytes}) {
     row += text_of(" %11s", memory_text(bytes).c_str());
   }
   return row;
@@ -83,8 +83,10 @@ std::string plan_report(const ExpertPlan& plan, const PlanProblem& problem) {
   const PlanPrediction& predicted = plan.predicted;
   std::string report = memory_table(plan) + format_table(plan);
   report += text_of("mean %.3f bits per expert weight\n", predicted.expert_bits);
-  report += text_of("one stream: %s read a token, %.1f tokens/s at assumed rates of memory\n",
-                    memory_text(static_cast<size_t>(predicted.bytes_per_token)).c_str(), 1.0 / predicted.seconds_per_token);
+  const std::string rates = problem.rates.source.empty() ? "assumed rates of memory" : "rates of " + problem.rates.source;
+  report += text_of("one stream: %s read a token, %.1f tokens/s at %s\n",
+                    memory_text(static_cast<size_t>(predicted.bytes_per_token)).c_str(), 1.0 / predicted.seconds_per_token,
+                    rates.c_str());
   report += text_of("predicted loss: %.4g %s\n", predicted.loss, loss_unit(problem).c_str());
   if (!problem.model.quantization) report += uniform_table(problem);
   return report + certificate_line(plan) + "fits\n";

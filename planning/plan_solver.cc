@@ -117,6 +117,8 @@ class Solver {
   }
 
   void assign() {
+    ranks_ = problem_.owners;
+    if (!ranks_.empty()) return;
     std::vector<RankedExpert> ranked;
     for (const int32_t expert : all_experts()) {
       const int32_t option = chosen_[static_cast<size_t>(expert)];
@@ -189,7 +191,13 @@ class Solver {
     predicted.expert_bits = experts.empty() ? 0.0 : bits / static_cast<double>(experts.size());
     const auto dense = static_cast<double>(problem_.dense_bytes);
     predicted.bytes_per_token += dense;
-    predicted.seconds_per_token += dense / (problem_.has(MemoryTier::kDevice) ? problem_.rates.device : problem_.rates.host);
+    const MachineRates& rates = problem_.rates;
+    predicted.seconds_per_token +=
+        dense / (problem_.has(MemoryTier::kDevice) ? rates.device : rates.host_rate(problem_.dense_format));
+    if (problem_.num_ranks() > 1) {
+      constexpr double kExchangesPerLayer = 2.0;  // dispatch and combine
+      predicted.seconds_per_token += kExchangesPerLayer * problem_.profile.num_moe_layers() * rates.exchange_seconds;
+    }
     return predicted;
   }
 
@@ -219,6 +227,8 @@ class Solver {
 
 ExpertPlan make_plan(const PlanProblem& problem) {
   CHECK(!problem.ranks.empty());
+  CHECK(problem.owners.empty() ||
+        problem.owners.size() == static_cast<size_t>(problem.profile.num_moe_layers() * problem.profile.num_experts()));
   return Solver(problem).solve();
 }
 

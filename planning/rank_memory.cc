@@ -1,6 +1,7 @@
 #include "planning/rank_memory.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "expert_parallel/expert_placement.h"
 #include "experts/expert_store.h"
@@ -21,6 +22,8 @@ constexpr size_t kGpuProcessBytes = size_t{512} << 20;
 constexpr size_t kUploadBytes = size_t{256} << 20;
 
 constexpr size_t kF32Bytes = 4, kBf16Bytes = 2;
+// Of a rank's even share of experts, those that it may own.
+constexpr double kReferenceSlack = 1.05;
 
 size_t as_bytes(int64_t elements, size_t element_bytes) { return static_cast<size_t>(elements) * element_bytes; }
 
@@ -38,12 +41,6 @@ struct WeightSum {
   void vector(int64_t size) { num_bytes += as_bytes(size, kBf16Bytes); }
   void layer_norm(int64_t size) { num_bytes += 2 * as_bytes(size, kBf16Bytes); }
 };
-
-// Absent a format, as stored.
-WeightFormat dense_format(const ModelConfig& model, const WeightConfig& weights) {
-  if (model.quantization && model.quantization->dense) return *model.quantization->dense;
-  return weights.dense.value_or(WeightFormat{});
-}
 
 void add_attention(const ModelConfig& model, WeightSum& sum) {
   const AttentionConfig& attention = model.attention;
@@ -146,7 +143,22 @@ size_t kv_bytes(const ModelConfig& model, const RankSettings& settings) {
   return static_cast<size_t>(settings.kv_cache.num_blocks) * KvCache::bytes_per_block(model, settings.kv_cache);
 }
 
+// Which experts a rank will own is not known before the plan.
+size_t reference_bytes(const ModelConfig& model, const RankSettings& settings) {
+  if (!settings.reference_experts) return 0;
+  const int64_t num_experts = model.num_moe_layers() * model.moe.num_experts;
+  const double share = kReferenceSlack * static_cast<double>(num_experts) / settings.world_size;
+  const auto num_owned = std::min(num_experts, static_cast<int64_t>(std::ceil(share)));
+  return static_cast<size_t>(num_owned) *
+         stored_expert_bytes(*settings.reference_experts, model.hidden_size, model.moe.intermediate_size);
+}
+
 }  // namespace
+
+WeightFormat dense_format(const ModelConfig& model, const WeightConfig& weights) {
+  if (model.quantization && model.quantization->dense) return *model.quantization->dense;
+  return weights.dense.value_or(WeightFormat{});
+}
 
 size_t dense_weight_bytes(const ModelConfig& model, const WeightConfig& weights) {
   WeightSum sum{.format = dense_format(model, weights)};
@@ -162,7 +174,8 @@ MemoryUse host_memory_without_experts(const ModelConfig& model, const RankSettin
   return {.runtime = kProcessBytes,
           .dense_weights = dense_weight_bytes(model, settings.weights) + embedding_bytes(model),
           .kv_cache = kv_bytes(model, settings),
-          .buffers = host_step_bytes(model, settings) + image_buffer_bytes(model, settings)};
+          .buffers = host_step_bytes(model, settings) + image_buffer_bytes(model, settings),
+          .reference_experts = reference_bytes(model, settings)};
 }
 
 MemoryUse device_memory_without_experts(const ModelConfig& model, const RankSettings& settings) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "expert_parallel/dispatch_config.h"
 #include "model/kv_cache.h"
@@ -23,8 +24,11 @@ struct RankSettings {
   int world_size = 1;
   int64_t max_image_pixels = 0;          // 0: no images
   size_t reserved_device_bytes = 0;      // of a GPU: its context, libraries, graphs
+  std::optional<WeightFormat> reference_experts = {};  // of a guard; absent: there is none
 };
 
+// Of the matrices that may be rounded; absent a format, as stored.
+WeightFormat dense_format(const ModelConfig& model, const WeightConfig& weights);
 // Everything dense, packed, without the embedding table: what load_dense_weights() and load_vision_weights() take.
 size_t dense_weight_bytes(const ModelConfig& model, const WeightConfig& weights);
 // The embedding table as it is stored; a rank on the CPU reads it in the checkpoint's mapping.

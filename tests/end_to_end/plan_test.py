@@ -72,7 +72,23 @@ def check_demo(planner):
     failures += check_plan("3 ranks", plan, 6 * 32)
     if len({copy["rank"] for copy in plan["copies"]}) != 3:
         failures.append("3 ranks: some hold no expert")
-    return failures
+    return failures + check_owners(planner, plan)
+
+
+def check_owners(planner, plan):
+    """A plan for other memory whose ranks keep their experts."""
+    owners = os.path.join(os.path.dirname(planner.out), "owners.json")
+    with open(owners, "w", encoding="utf-8") as file:
+        json.dump(plan, file)
+    other, _ = planner.plan("--memory", "240M", "--owners_of", owners)
+    places = [[(copy["layer"], copy["expert"], copy["rank"], copy["slot"]) for copy in one["copies"]] for one in (plan, other)]
+    failures = check_plan("kept owners", other, 6 * 32)
+    if places[0] != places[1]:
+        failures.append("kept owners: some experts moved")
+    if other["predicted"]["loss"] >= plan["predicted"]["loss"]:
+        failures.append("kept owners: more memory loses as much")
+    refused = planner.run("--memory", "240M", "--ranks", "2", "--owners_of", owners)
+    return failures + check_refusal("owners of others", refused, EXIT_ERROR, "made for 3 ranks", planner.out)
 
 
 def check_large_model(planner, folder):

@@ -94,6 +94,43 @@ def check_answers(case, path):
     return [] if status == 200 and answer["usage"]["completion_tokens"] > 0 else [f"serve --plan: {status} {answer}"]
 
 
+def check_planning_at_start(case):
+    """`--memory` alone: the same perplexity as with the plan that `skipper plan` makes for the same settings."""
+    config = write_json(os.path.join(case.folder, "config.json"), {"engine": {"max_logit_rows": 512}})
+    memory = ["--memory", "220M,219M", "--config", config]
+    out = os.path.join(case.folder, "budget.json")
+    flags = ["plan", "--model", case.arguments.model, "--device", "cpu", "--ranks", "2", "--out", out, *memory]
+    result = skipper_process.run(case.arguments.binary, flags)
+    if result.returncode != 0:
+        return [f"plan {memory}: {result.stderr}"]
+    by_file = case.perplexity(["--plan", out, "--config", config], ranks=2)
+    at_start = case.eval(memory, ranks=2)
+    if at_start.returncode != 0:
+        return [f"eval {memory}: {at_start.stderr}"]
+    by_memory = read_json(os.path.join(case.folder, "eval.json"))["perplexity"]["text"]["perplexity"]
+    print(f"--memory: perplexity {by_memory}, by a plan for the same memory {by_file}")
+    failures = [] if by_memory == by_file else [f"--memory: perplexity {by_memory}, by a plan {by_file}"]
+    if "profile=analytic" not in at_start.stderr:
+        failures.append(f"--memory: nothing says what was planned: {at_start.stderr}")
+    return failures + check_memory_refusals(case)
+
+
+def check_memory_refusals(case):
+    cases = [
+        ("short", ["--memory", "100M"], EXIT_ERROR, "short by"),
+        ("too many", ["--memory", "1G,1G"], EXIT_ERROR, "2 sizes for 1 ranks"),
+        ("no size", ["--memory", "1X"], EXIT_USAGE, "'1X' is no size"),
+        ("two formats", ["--memory", "1G", "--experts", "bf16"], EXIT_USAGE, "exclude each other"),
+        ("no memory", ["--max_loss", "0.1"], EXIT_USAGE, "--max_loss needs --memory"),
+        ("no profile", ["--memory", "1G", "--profile", "/nonexistent.json"], EXIT_ERROR, "/nonexistent.json"),
+    ]
+    failures = []
+    for name, flags, status, expected in cases:
+        failures += check_refusal(name, case.eval(flags, out="none.json"), status, expected)
+    line = error_line(case.eval(["--memory", "100M"], ranks=2))
+    return failures if "short by" in line else failures + [f"short on two ranks: {line}"]
+
+
 def check_refusals(case, plan):
     changes = {
         "fingerprint": lambda p: p.update(model_fingerprint="00000000000000ff"),
@@ -132,6 +169,7 @@ def check(arguments, folder):
     plan = read_json(path)
     failures = [] if all(len(one["hash"]) == 16 for one in plan["copies"]) else ["--hashes left some out"]
     failures += check_equal_to_uniform(case, plan) + check_ranks(case, plan)
+    failures += check_planning_at_start(case)
     return failures + check_answers(case, path) + check_refusals(case, plan)
 
 

@@ -21,7 +21,8 @@ const PlanSubject kSubject{"0123456789abcdef", kLayers, kExperts, kRanks};
 
 TierBudget budget(size_t bytes, size_t expert_bytes) {
   TierBudget tier{.budget_bytes = bytes, .use = {}};
-  tier.use = {.runtime = 10, .dense_weights = 20, .kv_cache = 30, .buffers = 40, .experts = {{"int4a-g32", expert_bytes}}};
+  tier.use = {.runtime = 10, .dense_weights = 20, .kv_cache = 30, .buffers = 35, .reference_experts = 5,
+              .experts = {{"int4a-g32", expert_bytes}}};
   return tier;
 }
 

@@ -61,11 +61,33 @@ TEST(PlanAssignment, TellsTheTiersOfAGpu) {
 
 TEST(PlanAssignment, RefusesASecondCopyOfAnExpert) {
   ExpertPlan plan = some_plan();
+  plan.copies.push_back({.id = {0, 0}, .rank = 1, .slot = 1, .format = kInt4});
+  check_expert_plan(plan, "some plan");
+  EXPECT_THAT(error_of(plan, 0, DeviceKind::kHost), AllOf(HasSubstr("plan.json: expert 0 of MoE layer 0"), HasSubstr("rank 1"),
+                                                          HasSubstr("a further copy")));
+}
+
+TEST(PlanAssignment, PutsShadowsBehindWhatTheRankOwns) {
+  ExpertPlan plan = some_plan();
   plan.copies.push_back({.id = {0, 0}, .rank = 1, .slot = 1, .format = kInt4, .role = CopyRole::kShadow});
   check_expert_plan(plan, "some plan");
-  EXPECT_THAT(error_of(plan, 0, DeviceKind::kHost), AllOf(HasSubstr("plan.json: expert 0 of MoE layer 0"), HasSubstr("rank 1")));
-  plan.copies.back().role = CopyRole::kServing;
-  EXPECT_THAT(error_of(plan, 0, DeviceKind::kHost), HasSubstr("a further copy"));
+  const ExpertAssignment assignment = assignment_of(plan, 1, DeviceKind::kHost, "plan.json");
+  EXPECT_TRUE(assignment.placement.has_shadows());
+  EXPECT_EQ(assignment.placement.experts_of(1, 0), (std::vector<int32_t>{1, 0}));
+  EXPECT_EQ(assignment.at(0, 1).format, kInt4);
+  EXPECT_EQ(assignment.placement.owner({0, 0}).rank, 0);
+  EXPECT_GT(assignment.placement.shadow_errors(1, 0)[0], 0.0f);
+  EXPECT_LT(assignment.placement.shadow_errors(1, 0)[0], 0.1f);
+  EXPECT_THAT(error_of(plan, 1, DeviceKind::kCuda), HasSubstr("GPUs use none"));
+  EXPECT_FALSE(assignment_of(some_plan(), 1, DeviceKind::kHost, "plan.json").placement.has_shadows());
+}
+
+TEST(PlanAssignment, RefusesServingCopiesBehindShadows) {
+  ExpertPlan plan = some_plan();
+  plan.copies[2].slot = 1;
+  plan.copies.push_back({.id = {0, 0}, .rank = 1, .slot = 0, .format = kInt4, .role = CopyRole::kShadow});
+  check_expert_plan(plan, "some plan");
+  EXPECT_THAT(error_of(plan, 0, DeviceKind::kHost), AllOf(HasSubstr("expert 1 of MoE layer 0"), HasSubstr("after a shadow")));
 }
 
 TEST(PlanAssignment, RefusesOnlyWhereItIsWhatTheRankCannotHold) {

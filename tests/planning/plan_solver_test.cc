@@ -175,6 +175,22 @@ TEST(PlanSolver, ReadsFromDiskOnlyWhatFitsNowhereElse) {
   EXPECT_GT(in_memory, full / 2 - expert_bytes(model, {}));
 }
 
+TEST(PlanSolver, PredictsSpeedByTheRatesOfFormatsAndLinks) {
+  const ModelConfig model = demo();
+  const PrecisionProfile profile = random_profile(model, 8);
+  const size_t full = num_experts(model) * expert_bytes(model, {});
+  PlanProblem problem{.model = model, .profile = profile, .ranks = cpu_ranks({full, full}), .dense_bytes = 1'000'000};
+  problem.rates = {.host = 1e9};
+  const double by_memory = make_plan(problem).predicted.seconds_per_token;
+  problem.rates.products["bf16"] = 5e8;
+  const double by_products = make_plan(problem).predicted.seconds_per_token;
+  EXPECT_NEAR(by_products, 2.0 * by_memory, 1e-9 * by_memory) << "nothing is rounded, and half as fast";
+  problem.rates.exchange_seconds = 1e-3;
+  EXPECT_NEAR(make_plan(problem).predicted.seconds_per_token, by_products + 2e-3 * model.num_moe_layers(), 1e-12);
+  problem.ranks = cpu_ranks({full});
+  EXPECT_LT(make_plan(problem).predicted.seconds_per_token, 1e-3 * model.num_moe_layers()) << "one rank exchanges nothing";
+}
+
 TEST(PlanSolver, NeverLosesMoreThanAUniformFormatThatFits) {
   const ModelConfig model = demo();
   for (uint32_t seed = 10; seed < 20; ++seed) {

@@ -79,5 +79,18 @@ TEST(RankMemory, GrowsWithRanksTokensAndImages) {
   EXPECT_GT(host_memory_beside_device(model, settings).total_bytes(), 0u);
 }
 
+TEST(RankMemory, SetsTheReferenceOfAGuardAside) {
+  const ModelConfig model = load_model_config(kDemo);
+  RankSettings settings{.limits = kLimits, .kv_cache = {16, 16, DType::kBF16}};
+  EXPECT_EQ(host_memory_without_experts(model, settings).reference_experts, 0u);
+  settings.reference_experts = WeightFormat{};
+  const size_t all = static_cast<size_t>(model.num_moe_layers() * model.moe.num_experts) *
+                     stored_expert_bytes({}, model.hidden_size, model.moe.intermediate_size);
+  EXPECT_EQ(host_memory_without_experts(model, settings).reference_experts, all);
+  settings.world_size = 2;
+  const auto of_two = static_cast<double>(host_memory_without_experts(model, settings).reference_experts);
+  EXPECT_NEAR(of_two, 0.525 * static_cast<double>(all), 0.01 * static_cast<double>(all));
+}
+
 }  // namespace
 }  // namespace skipper

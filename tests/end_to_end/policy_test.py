@@ -1,0 +1,195 @@
+"""Two ranks switch between plans while they answer: nothing is lost, and answers are those of servers started with each plan."""
+
+import json
+import os
+import threading
+
+import skipper_process
+from admin_client import Admin, check, write_key
+from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, read_json, run_checks, write_json
+from skipper_process import Server
+
+QUESTIONS = ("What is 83 + 20?", "Spell the word 'house'.", "Sort these numbers: 5, 3, 9.", "Tell me about the sea.")
+NUM_CLIENTS = 4
+
+
+class Case:
+    def __init__(self, arguments, folder):
+        self.arguments, self.folder = arguments, folder
+        self.key = write_key(folder)
+        self.model = self.linked_model()
+        self.quality = self.plan("quality", "400M")
+        self.small = self.plan("small", "210M,207M", "--owners_of", self.quality)
+
+    def linked_model(self):
+        """The model in a folder from which a file can be taken away."""
+        folder = os.path.join(self.folder, "demo")
+        os.mkdir(folder)
+        for name in os.listdir(self.arguments.model):
+            os.symlink(os.path.join(os.path.abspath(self.arguments.model), name), os.path.join(folder, name))
+        return folder
+
+    def plan(self, name, memory, *flags):
+        out = os.path.join(self.folder, name + ".json")
+        command = ["plan", "--model", self.model, "--ranks", "2", "--device", "cpu", "--memory", memory, "--out", out]
+        result = skipper_process.run(self.arguments.binary, [*command, "--hashes", "true", *flags])
+        check(result.returncode == 0, f"{command}: status {result.returncode}\n{result.stderr}")
+        return out
+
+    def changed(self, path, change):
+        plan = read_json(path)
+        change(plan)
+        return write_json(os.path.join(self.folder, "changed.json"), plan)
+
+    def serve(self, *flags):
+        common = ["--model", self.model, "--device", "cpu", "--admin_port", "0", "--admin_key_file", self.key]
+        return Server(self.arguments.binary, [*common, *flags], ranks=2)
+
+    def refusal(self, name, status, expected, *flags):
+        command = ["serve", "--port", "0", "--model", self.model, "--device", "cpu", *flags]
+        return check_refusal(name, skipper_process.run(self.arguments.binary, command, ranks=2), status, expected)
+
+
+class Policy:
+    def __init__(self, server):
+        self.admin = Admin(server)
+        self.url = self.admin.url.replace("operating_point", "policy")
+
+    def get(self):
+        status, answer = self.admin.ask("GET", url=self.url)
+        check(status == 200, f"{status} {answer}")
+        return answer
+
+    def post(self, body):
+        return self.admin.ask("POST", body, url=self.url)
+
+    def switch(self, name):
+        status, answer = self.post({"policy": name})
+        check(status == 200 and answer["policy"] == name and answer["staging"] is None, f"switch to {name}: {status} {answer}")
+        return answer
+
+    def check_refused(self, body, status, expected):
+        found, answer = self.post(body)
+        print(f"{body}: {found} {answer}")
+        check(found == status and expected in answer["error"]["message"], f"{body}: {found} {answer}, expected {expected!r}")
+
+
+def ask(server, question, tokens=16):
+    name = json.loads(skipper_process.get(server.url + "/v1/models")[1])["data"][0]["id"]
+    body = {"model": name, "messages": [{"role": "user", "content": question}], "max_tokens": tokens, "temperature": 0}
+    status, answer = skipper_process.post_json(server.url + "/v1/chat/completions", body)
+    check(status == 200 and answer["usage"]["completion_tokens"] > 0, f"{status} {answer}")
+    return answer["choices"][0]["message"]["content"]
+
+
+def answers(server):
+    return [ask(server, question) for question in QUESTIONS]
+
+
+class Load:
+    """Clients that ask without a pause until the end of the block."""
+
+    def __init__(self, server):
+        self.server, self.num_answers, self.failures, self.ending = server, 0, [], threading.Event()
+        self.threads = [threading.Thread(target=self.work) for _ in range(NUM_CLIENTS)]
+
+    def work(self):
+        while not self.ending.is_set():
+            try:
+                ask(self.server, QUESTIONS[self.num_answers % len(QUESTIONS)], tokens=32)
+                self.num_answers += 1
+            except Exception as error:  # whatever happened to a client
+                self.failures.append(str(error))
+                return
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *unused):
+        self.ending.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def check_switching(case):
+    expected = {}
+    for name, plan in (("quality", case.quality), ("small", case.small)):
+        with case.serve("--plan", plan) as server:
+            expected[name] = answers(server)
+    policies = f"quality={case.quality},small={case.small}"
+    with case.serve("--policies", policies, "--policy", "small") as server:
+        policy = Policy(server)
+        check(policy.get()["policy"] == "small" and answers(server) == expected["small"], f"{policy.get()}")
+        for name in ("quality", "small", "quality"):
+            with Load(server) as load:
+                answer = policy.switch(name)
+            last = answer["last"]
+            print(f"{name}: {answer}; {load.num_answers} answers meanwhile")
+            check(not load.failures, f"requests were lost: {load.failures}")
+            check(last["moved_bytes"] > 0 and last["staging_seconds"] > 0 and last["step"] > 0, f"{answer}")
+            check(answers(server) == expected[name], f"the answers are not those of a server with {name}")
+        check(policy.switch("quality")["switches"] == 3, "nothing to switch counts as a switch")
+        policy.check_refused({"policy": "none"}, 400, "this server has quality, small")
+        policy.check_refused({"memory": "2G"}, 400, "memory: no such key")
+        policy.check_refused({"policy": "small", "deadline_seconds": 0.001}, 503, "were not ready within 1 ms")
+        check(answers(server) == expected["quality"], "a switch that was given up changed the answers")
+        policy.switch("small")
+        check(answers(server) == expected["small"], "the switch after one that was given up")
+
+
+def check_failures(case):
+    """On one rank or on both: all go on with the old experts."""
+    wrong = next(i for i, copy in enumerate(read_json(case.small)["copies"]) if copy["rank"] == 1 and copy["format"] != "bf16")
+    changed = case.changed(case.small, lambda plan: plan["copies"][wrong].update(hash="0123456789abcdef"))
+    with case.serve("--policies", f"quality={case.quality},wrong={changed},small={case.small}") as server:
+        policy = Policy(server)
+        before = answers(server)
+        policy.check_refused({"policy": "wrong"}, 503, "rank 1: ")
+        shard = next(name for name in os.listdir(case.model) if name.endswith(".safetensors"))
+        os.rename(os.path.join(case.model, shard), os.path.join(case.folder, shard))
+        policy.check_refused({"policy": "small"}, 503, "rank 0: ")
+        os.rename(os.path.join(case.folder, shard), os.path.join(case.model, shard))
+        state = policy.get()
+        check(state["failures"] == 2 and state["policy"] == "quality" and state["version"] == 1, f"{state}")
+        check(answers(server) == before, "a switch that failed changed the answers")
+        policy.switch("small")
+
+
+def check_room(case):
+    """Plans that both fill their budgets leave no room for two sets of experts."""
+    smaller = case.plan("smaller", "209M,206M", "--owners_of", case.small)
+    with case.serve("--policies", f"small={case.small},smaller={smaller}") as server:
+        Policy(server).check_refused({"policy": "smaller"}, 503, "but the largest budget of the policies leaves experts ")
+
+
+def swap_owners(plan):
+    first = plan["copies"][0]
+    other = next(copy for copy in plan["copies"] if copy["layer"] == first["layer"] and copy["rank"] != first["rank"]
+                 and copy["format"] == first["format"])
+    first["expert"], other["expert"] = other["expert"], first["expert"]
+
+
+def check_refusals(case):
+    moved = case.changed(case.quality, swap_owners)
+    failures = case.refusal("owners", EXIT_ERROR, "make the plan with --owners_of", "--policies", f"a={case.quality},b={moved}")
+    failures += case.refusal("no policy", EXIT_USAGE, "is no policy; expected NAME=PLAN.json", "--policies", "quality")
+    failures += case.refusal("twice", EXIT_USAGE, "there are two policies 'a'", "--policies", "a=x.json,a=y.json")
+    failures += case.refusal("other", EXIT_USAGE, "'c' is none of --policies", "--policies", "a=x.json", "--policy", "c")
+    failures += case.refusal("alone", EXIT_USAGE, "--policy needs --policies", "--policy", "c")
+    failures += case.refusal("both", EXIT_USAGE, "exclude each other", "--policies", "a=x.json", "--plan", "x.json")
+    return failures
+
+
+def check_all(arguments, folder):
+    case = Case(arguments, folder)
+    failures = check_refusals(case)
+    check_switching(case)
+    check_failures(case)
+    check_room(case)
+    return failures
+
+
+if __name__ == "__main__":
+    run_checks(check_all)
