@@ -25,8 +25,10 @@ bool pair_rule_is_off(const OperatingPoint& point) {
   return std::ranges::all_of(point.beta, all_zero);
 }
 
-bool destination_rule_is_off(const OperatingPoint& point) {
-  return std::ranges::all_of(point.tau_dst, [](const auto& of_class) {
+// Of the thresholds of groups, [class][hop].
+template <typename Thresholds>
+bool are_zero(const Thresholds& thresholds) {
+  return std::ranges::all_of(thresholds, [](const auto& of_class) {
     return std::ranges::all_of(of_class, [](float tau) { return tau == 0.0f; });
   });
 }
@@ -54,6 +56,7 @@ void visit_fields(Point& point, Visitor& visit) {
   visit(point.expert_similarity);
   visit(point.tau_dst);
   visit(point.destination_score);
+  visit(point.tau_shadow);
   visit(point.exempt_local);
   visit(point.rank_capacity);
   visit(point.decode_base_k);
@@ -118,11 +121,13 @@ nlohmann::json described(const OperatingPoint& point) {
 }  // namespace
 
 bool OperatingPoint::skips_nothing() const {
-  return pair_rule_is_off(*this) && destination_rule_is_off(*this) && !has_batch_rule(*this) && bypasses_no_layer(*this);
+  return pair_rule_is_off(*this) && are_zero(tau_dst) && !uses_shadows() && !has_batch_rule(*this) && bypasses_no_layer(*this);
 }
 
+bool OperatingPoint::uses_shadows() const { return !are_zero(tau_shadow); }
+
 bool OperatingPoint::depends_on_placement() const {
-  return !destination_rule_is_off(*this) || exempt_local || rank_capacity > 0.0f || decode_rank_experts > 0;
+  return !are_zero(tau_dst) || uses_shadows() || exempt_local || rank_capacity > 0.0f || decode_rank_experts > 0;
 }
 
 bool OperatingPoint::depends_on_batch() const {

@@ -53,6 +53,9 @@ struct OperatingPoint {
 
   std::array<std::array<float, kNumHops>, kNumSkippableClasses> tau_dst{};  // destination rule; 0 for the local hop, always
   DestinationScore destination_score = DestinationScore::kSumOfSquares;
+  // Of what the destination rule left, the pairs at a rank run on shadows here, or not at all, where the trip is worth less;
+  // 0 for the local hop, always.
+  std::array<std::array<float, kNumHops>, kNumSkippableClasses> tau_shadow{};
   bool exempt_local = false;  // the pair rule spares pairs of the token's own rank
 
   float rank_capacity = 0.0f;      // pairs a rank may run, in multiples of the mean over ranks, at least 1; 0: no limit
@@ -72,7 +75,8 @@ struct OperatingPoint {
   ExemptLayers exempt_layers = {};
 
   bool skips_nothing() const;
-  bool depends_on_placement() const;  // destination rule, exempt_local, or a limit for each rank
+  bool uses_shadows() const;          // any tau_shadow
+  bool depends_on_placement() const;  // destination rule, shadows, exempt_local, or a limit for each rank
   // A rule of capacities or of decode batches, or protect_attention, which sees a prompt as far as one step takes it.
   bool depends_on_batch() const;
   bool operator==(const OperatingPoint&) const = default;
@@ -95,10 +99,14 @@ struct ModelIdentity {
 // Of a file that names the model it was made for. Throws InvalidFile naming both fingerprints; `advice` says what to do.
 void require_fingerprint(const JsonFields& file, const ModelIdentity& model, const std::string& advice);
 
+// Whether ranks hold shadow copies of others' experts.
+enum class ShadowCopies : uint8_t { kUnknown, kNone, kSome };
+
 // The ranks that thresholds of destinations were found for, or shall apply to.
 struct PlacementWorld {
   int ranks = 0;  // 0: not known, goes with every other
   int ranks_per_node = 0;
+  ShadowCopies shadows = ShadowCopies::kUnknown;  // where levels shall apply; not in files
 
   bool operator==(const PlacementWorld&) const = default;
 };
@@ -122,12 +130,13 @@ LevelTable unskipped_levels(int num_moe_layers);
 //   "alpha", "beta": {"text": [MoE layers], "vision": [..]}      "tau", "kept_k": {"text": x, "vision": y}
 //   "expert_scale": [MoE layers · experts]                       "expert_similarity": [MoE layers · experts · experts]
 //   "tau_dst": {"text": {"node": a, "network": b}, "vision": ..}
+//   "tau_shadow": as tau_dst
 //   "destination_score": "sum_of_squares" | "sum"                the rest: one number or true / false
 // and in the file beside "version": "model_fingerprint", "placement": {"ranks": R, "ranks_per_node": N}; a level of a frontier
 // may hold "measured", which is for people and for the search.
 // Throws InvalidFile naming file and key: unknown keys, NaN or negative thresholds, alpha that does not sum to 1 or has
 // another number of layers than the model, keys of another pair rule than the point's, a fingerprint of another model or, for
-// levels that depend on it, another placement (both named).
+// levels that depend on it, another placement (both named); tau_shadow where no rank has shadows.
 LevelTable load_levels(const std::filesystem::path& path, const ModelIdentity& model, const PlacementWorld& world = {});
 // The same from the document of such a file, called `name` in messages.
 LevelTable read_levels(const nlohmann::json& document, const std::string& name, const ModelIdentity& model,

@@ -59,9 +59,17 @@ PlacementWorld read_world(const JsonFields& fields) {
   return world;
 }
 
+void check_shadows(const JsonFields& fields, const LevelTable& table, ShadowCopies shadows) {
+  if (shadows != ShadowCopies::kNone || std::ranges::none_of(table.levels, &OperatingPoint::uses_shadows)) return;
+  fields.fail("tau_shadow", "needs shadow copies, but no rank has any; make a plan with 'skipper plan --shadow_format' "
+                            "and start with --plan");
+}
+
 void check_placement(const JsonFields& fields, const LevelTable& table, const PlacementWorld& running) {
+  check_shadows(fields, table, running.shadows);
   const PlacementWorld found = read_world(fields);
-  if (found.ranks == 0 || running.ranks == 0 || found == running) return;
+  const bool is_same = found.ranks == running.ranks && found.ranks_per_node == running.ranks_per_node;
+  if (found.ranks == 0 || running.ranks == 0 || is_same) return;
   if (!std::ranges::any_of(table.levels, &OperatingPoint::depends_on_placement)) return;
   fields.fail("placement", "thresholds of destinations were found on " + name_of(found) + " but this is " + name_of(running) +
                                "; search a frontier for this placement");
@@ -181,20 +189,28 @@ void read_pair_rule(const JsonFields& fields, const ModelIdentity& model, Operat
   }
 }
 
-void read_destination_rule(const JsonFields& fields, OperatingPoint& point) {
-  point.destination_score = read_name<DestinationScore>(fields, "destination_score", kDestinationScoreNames);
-  const std::optional<JsonFields> thresholds = fields.optional_object("tau_dst");
-  if (!thresholds) return;
+using HopThresholds = std::array<std::array<float, kNumHops>, kNumSkippableClasses>;
+
+HopThresholds read_hop_thresholds(const JsonFields& fields, const char* key) {
+  HopThresholds found{};
+  const std::optional<JsonFields> thresholds = fields.optional_object(key);
+  if (!thresholds) return found;
   for (size_t c = 0; c < kNumSkippableClasses; ++c) {
     const std::optional<JsonFields> of_class = thresholds->optional_object(class_name(c));
     if (!of_class) continue;
     for (const Hop hop : {Hop::kNode, Hop::kNetwork}) {
-      point.tau_dst[c][static_cast<size_t>(hop)] =
-          static_cast<float>(of_class->optional_number(hop_name(hop), 0.0, 0.0, kMaxTau));
+      found[c][static_cast<size_t>(hop)] = static_cast<float>(of_class->optional_number(hop_name(hop), 0.0, 0.0, kMaxTau));
     }
     of_class->reject_unknown_keys();
   }
   thresholds->reject_unknown_keys();
+  return found;
+}
+
+void read_destination_rules(const JsonFields& fields, OperatingPoint& point) {
+  point.destination_score = read_name<DestinationScore>(fields, "destination_score", kDestinationScoreNames);
+  point.tau_dst = read_hop_thresholds(fields, "tau_dst");
+  point.tau_shadow = read_hop_thresholds(fields, "tau_shadow");
 }
 
 void read_batch_rules(const JsonFields& fields, OperatingPoint& point) {
@@ -213,7 +229,7 @@ void read_batch_rules(const JsonFields& fields, OperatingPoint& point) {
 OperatingPoint read_point(const JsonFields& fields, const ModelIdentity& model) {
   OperatingPoint point;
   read_pair_rule(fields, model, point);
-  read_destination_rule(fields, point);
+  read_destination_rules(fields, point);
   read_batch_rules(fields, point);
   point.exempt_local = fields.optional_bool("exempt_local", false);
   point.protect_top1 = fields.optional_bool("protect_top1", false);
@@ -257,11 +273,11 @@ json by_class(const std::array<T, kNumSkippableClasses>& values) {
   return object;
 }
 
-json destination_thresholds(const OperatingPoint& point) {
+json thresholds_of_hops(const HopThresholds& thresholds) {
   json object;
   for (size_t c = 0; c < kNumSkippableClasses; ++c) {
     for (const Hop hop : {Hop::kNode, Hop::kNetwork}) {
-      object[class_name(c)][hop_name(hop)] = point.tau_dst[c][static_cast<size_t>(hop)];
+      object[class_name(c)][hop_name(hop)] = thresholds[c][static_cast<size_t>(hop)];
     }
   }
   return object;
@@ -294,7 +310,8 @@ json to_json(const OperatingPoint& point) {
     if (value != fallback) fields[key] = value;
   };
   write_pair_rule(point, fields);
-  if (point.tau_dst != defaults.tau_dst) fields["tau_dst"] = destination_thresholds(point);
+  if (point.tau_dst != defaults.tau_dst) fields["tau_dst"] = thresholds_of_hops(point.tau_dst);
+  if (point.tau_shadow != defaults.tau_shadow) fields["tau_shadow"] = thresholds_of_hops(point.tau_shadow);
   if (point.destination_score != defaults.destination_score) {
     fields["destination_score"] = kDestinationScoreNames[static_cast<size_t>(point.destination_score)];
   }

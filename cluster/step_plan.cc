@@ -3,7 +3,7 @@
 namespace skipper {
 namespace {
 
-constexpr uint32_t kPlanMagic = 0x344e4c50;  // "PLN4": changes with the layout below
+constexpr uint32_t kPlanMagic = 0x364e4c50;  // "PLN6": changes with the layout below
 constexpr size_t kMinRankBytes = 3 * sizeof(uint64_t);
 constexpr size_t kMinSequenceBytes = sizeof(uint64_t) + 2 * sizeof(int32_t) + 2 * sizeof(uint8_t) + sizeof(uint64_t);
 
@@ -21,6 +21,22 @@ ForwardShape decode_shape(ByteReader& reader) {
   shape.is_decode = reader.value<uint8_t>() != 0;
   shape.slot_rows = reader.value<int32_t>();
   return shape;
+}
+
+void encode(const ExpertOrder& order, ByteWriter& writer) {
+  writer.value(order.version);
+  writer.value(order.policy);
+  writer.value(order.staged_version);
+  writer.value(order.staged_policy);
+}
+
+ExpertOrder decode_order(ByteReader& reader) {
+  ExpertOrder order;
+  order.version = reader.value<uint32_t>();
+  order.policy = reader.value<uint16_t>();
+  order.staged_version = reader.value<uint32_t>();
+  order.staged_policy = reader.value<uint16_t>();
+  return order;
 }
 
 void encode(const SequenceStep& sequence, ByteWriter& writer) {
@@ -59,6 +75,9 @@ void encode(const StepPlan& plan, std::vector<std::byte>& out) {
   writer.value(plan.level_table_version);
   writer.values(plan.level_table);
   writer.value(plan.placement_version);
+  writer.value(plan.experts);
+  encode(plan.expert_order, writer);
+  writer.value(plan.guard_term);
   encode(plan.shape, writer);
   writer.value<uint64_t>(plan.ranks.size());
   for (const RankPlan& rank : plan.ranks) {
@@ -80,6 +99,9 @@ StepPlan decode_step_plan(std::span<const std::byte> bytes) {
   plan.level_table_version = reader.value<uint32_t>();
   plan.level_table = reader.values<std::byte>();
   plan.placement_version = reader.value<uint32_t>();
+  plan.experts = reader.value<ExpertSet>();
+  plan.expert_order = decode_order(reader);
+  plan.guard_term = reader.value<uint32_t>();
   plan.shape = decode_shape(reader);
   plan.ranks.resize(reader.count(kMinRankBytes));
   for (RankPlan& rank : plan.ranks) {

@@ -38,12 +38,32 @@ struct RankPlan {
   int64_t num_tokens() const;
 };
 
+// Of a rank that a guard watches: the experts that serve, or those that they are compared with.
+enum class ExpertSet : uint8_t { kServed, kReference };
+
+// The experts that serve from start.
+inline constexpr uint32_t kFirstExpertVersion = 1;
+
+// Which plan's experts a step runs on, and which ones ranks make ready beside them. Versions only grow; policies are numbered as
+// every rank has read them.
+struct ExpertOrder {
+  uint32_t version = kFirstExpertVersion;  // of all tokens of the step, on all ranks
+  uint16_t policy = 0;
+  uint32_t staged_version = kFirstExpertVersion;  // the same as version: nothing is made ready
+  uint16_t staged_policy = 0;
+
+  bool is_staging() const { return staged_version != version; }
+};
+
 struct StepPlan {
   int64_t step = 0;
   StepKind kind = StepKind::kIdle;
   uint32_t level_table_version = 1;
   std::vector<std::byte> level_table;  // encoded LevelTable that applies from this step on; empty: the old one stays
   uint32_t placement_version = 1;
+  ExpertSet experts = ExpertSet::kServed;  // on which all tokens of the step run
+  ExpertOrder expert_order;
+  uint32_t guard_term = 0;                 // another one: what was measured of the served experts no longer counts
   ForwardShape shape;  // of kRun
   std::vector<RankPlan> ranks;
 };

@@ -2,6 +2,7 @@
 
 #include <glog/logging.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "base/byte_codec.h"
@@ -11,6 +12,9 @@ namespace skipper {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+// How often an idle group asks whether the experts of a switch are ready.
+constexpr std::chrono::milliseconds kSwitchPoll{20};
 
 int64_t admission_bytes(const RankPlan& plan) {
   return static_cast<int64_t>(std::accumulate(plan.admission_bytes.begin(), plan.admission_bytes.end(), uint64_t{0}));
@@ -45,7 +49,11 @@ Engine::Engine(const EngineConfig& config, const ClusterConfig& cluster, const E
       sent_pairs_(parts.model.pairs()),
       levels_(parts.levels, parts.level),
       slots_(parts.levels),
-      gate_(parts.gate, parts.model.config().num_moe_layers()) {}
+      gate_(parts.gate, parts.model.config().num_moe_layers()),
+      guard_(parts.guard.config, parts.guard.served, parts.queue),
+      expert_switch_(parts.policies.names, parts.policies.first) {
+  if (parts_.guard.reference != nullptr) watch_experts();
+}
 
 void Engine::run() {
   try {
@@ -58,6 +66,7 @@ void Engine::run() {
     // Whoever is inside a step must not leave the others waiting in a collective, nor a client without an answer.
     parts_.queue.close();
     levels_.close();
+    expert_switch_.close();
     take_submissions();
     scheduler_.end_all("the server failed while it worked on this request; retry later");
     parts_.control.abort(e.what());
@@ -84,7 +93,7 @@ void Engine::lead() {
     take_submissions();
     if (should_stop()) break;
     if (!scheduler_.has_work() && !stopping_) {
-      parts_.queue.wait(config_.idle_heartbeat);
+      parts_.queue.wait(expert_switch_.is_under_way() ? std::min(kSwitchPoll, config_.idle_heartbeat) : config_.idle_heartbeat);
       take_submissions();
     }
     step();
@@ -108,6 +117,8 @@ void Engine::step() {
   execute(plan, admissions_[0]);
   gather_results(plan);
   scheduler_.apply(plan, results_);
+  guard_.end_step(plan.step, readings_);
+  expert_switch_.end_step(plan.step, plan.expert_order, staging_);
   dispatch_room_.observe(plan.shape, parts_.model.dispatch_demand().most_rows);
   levels_.confirm(levels);
   if (plan.kind == StepKind::kRun && gate_.observe(parts_.model.skip_costs(), levels_of(plan))) switch_layers();
@@ -117,7 +128,11 @@ void Engine::step() {
 
 StepPlan Engine::plan_step(const OperatingLevels::Change& levels) {
   take_levels(levels);
+  guard_.begin_step();
+  scheduler_.set_experts(guard_.serving());
   StepPlan plan = scheduler_.next_plan(admissions_);
+  plan.guard_term = guard_.term();
+  plan.expert_order = expert_switch_.order();
   plan.shape.slot_rows = dispatch_room_.rows_for(plan.shape);
   plan.level_table_version = slots_.table().version;
   if (plan.level_table_version != parts_.levels.version) encode(slots_.table(), plan.level_table);
@@ -197,13 +212,39 @@ uint64_t Engine::append_level(OperatingPoint point) {
   return change;
 }
 
+uint64_t Engine::switch_experts(const std::string& policy, std::chrono::milliseconds deadline) {
+  const uint64_t request = expert_switch_.request(policy, deadline);
+  parts_.queue.wake();
+  return request;
+}
+
 void Engine::apply_levels(const StepPlan& plan) {
   if (!plan.level_table.empty()) parts_.levels = decode_level_table(plan.level_table);
   CHECK_EQ(plan.level_table_version, parts_.levels.version);
 }
 
+void Engine::watch_experts() {
+  parts_.model.set_expert_output_observer([this](int moe_layer, const ExpertBatch& batch, const Tensor& out, Stream& stream) {
+    if (experts_in_use_ == ExpertSet::kServed) parts_.guard.reference->observe(moe_layer, batch, out, stream);
+  });
+  if (parts_.control.rank() != 0) return;
+  scheduler_.set_answer_observer([this](const Sequence& answered, uint8_t level) { guard_.offer(answered, level); });
+}
+
+void Engine::use_experts(const StepPlan& plan) {
+  if (parts_.policies.stager != nullptr) parts_.policies.stager->follow(plan.expert_order);
+  if (plan.experts != experts_in_use_) {
+    CHECK(parts_.guard.reference != nullptr) << "the plan asks for reference experts, which this rank does not have";
+    parts_.model.exchange_experts(parts_.guard.reference->store());
+    experts_in_use_ = plan.experts;
+  }
+  if (plan.guard_term != guard_term_) parts_.guard.reference->forget();
+  guard_term_ = plan.guard_term;
+}
+
 void Engine::finish() {
   levels_.close();
+  expert_switch_.close();
   take_submissions();
   scheduler_.end_all("");
   parts_.queue.set_num_waiting(0);
@@ -231,6 +272,7 @@ void Engine::scatter_admissions(const StepPlan& plan) {
 
 void Engine::execute(const StepPlan& plan, std::span<const std::byte> admissions) {
   local_results_.clear();
+  use_experts(plan);
   if (plan.kind != StepKind::kRun) {
     // Releases without a forward pass: nothing to compute, and so no collective of the data communicator.
     parts_.runner.release(plan.ranks[static_cast<size_t>(parts_.control.rank())].released);
@@ -240,12 +282,15 @@ void Engine::execute(const StepPlan& plan, std::span<const std::byte> admissions
   parts_.runner.run(plan.ranks[static_cast<size_t>(parts_.control.rank())], plan.shape, admissions, stream_, local_results_);
 }
 
-// What a rank answers to a step: traffic and pairs since its last answer, now and then its expert loads, then one result per
-// sequence of its plan.
+// What a rank answers to a step: traffic and pairs since its last answer, now and then its expert loads, what its guard found,
+// how far the experts of a switch are, then one result per sequence of its plan.
 size_t Engine::record_bytes(const StepPlan& plan, size_t rank) const {
   const size_t load_bytes = parts_.loads.come_with(plan) ? parts_.loads.counts.size_bytes() : 0;
   const size_t result_bytes = plan.ranks[rank].sequences.size() * sizeof(SequenceResult);
-  return sizeof(TrafficCounters) + step_pairs_.counts().size_bytes() + load_bytes + result_bytes;
+  const size_t guard_bytes = parts_.guard.reference == nullptr ? 0 : sizeof(GuardReading);
+  const size_t staging_bytes = plan.expert_order.is_staging() ? sizeof(StagingReport) : 0;
+  return sizeof(TrafficCounters) + step_pairs_.counts().size_bytes() + load_bytes + guard_bytes + staging_bytes +
+         result_bytes;
 }
 
 void Engine::gather_results(const StepPlan& plan) {
@@ -263,6 +308,8 @@ void Engine::gather_results(const StepPlan& plan) {
     if (parts_.loads.bring_up_to_date) parts_.loads.bring_up_to_date();
     for (const int64_t count : parts_.loads.counts) writer.value(count);
   }
+  if (parts_.guard.reference != nullptr) writer.value(parts_.guard.reference->reading());
+  if (plan.expert_order.is_staging()) writer.value(parts_.policies.stager->report());
   for (const SequenceResult& result : local_results_) writer.value(result);
   if (parts_.control.rank() != 0) return channel_.send_record({record_.data(), record_.size()});
 
@@ -278,11 +325,15 @@ void Engine::read_records(const StepPlan& plan) {
   step_pairs_.clear();
   sum_of_loads_.assign(parts_.loads.come_with(plan) ? parts_.loads.counts.size() : 0, 0);
   results_.resize(plan.ranks.size());
+  readings_.resize(parts_.guard.reference == nullptr ? 0 : plan.ranks.size());
+  staging_.resize(plan.expert_order.is_staging() ? plan.ranks.size() : 0);
   ByteReader reader(records_, "step result");
   for (size_t r = 0; r < plan.ranks.size(); ++r) {
     step_traffic_ += reader.value<TrafficCounters>();
     for (int64_t& count : step_pairs_.counts()) count += reader.value<int64_t>();
     for (int64_t& count : sum_of_loads_) count += reader.value<int64_t>();
+    if (!readings_.empty()) readings_[r] = reader.value<GuardReading>();
+    if (!staging_.empty()) staging_[r] = reader.value<StagingReport>();
     results_[r].resize(plan.ranks[r].sequences.size());
     for (SequenceResult& result : results_[r]) result = reader.value<SequenceResult>();
   }

@@ -14,6 +14,9 @@
 #include "cluster/operating_point.h"
 #include "comm/communicator.h"
 #include "engine/dispatch_room.h"
+#include "engine/engine_guard.h"
+#include "engine/expert_stager.h"
+#include "engine/expert_switch.h"
 #include "engine/level_slots.h"
 #include "engine/model_runner.h"
 #include "engine/operating_levels.h"
@@ -21,6 +24,7 @@
 #include "engine/scheduler.h"
 #include "engine/skip_gate.h"
 #include "expert_parallel/traffic_counters.h"
+#include "guard/reference_experts.h"
 
 namespace skipper {
 
@@ -53,6 +57,20 @@ struct ExpertLoads {
   bool come_with(const StepPlan& plan) const { return !counts.empty() && plan.step % steps_apart == 0; }
 };
 
+// How an engine watches its experts.
+struct GuardParts {
+  GuardConfig config = {};
+  ReferenceExperts* reference = nullptr;  // of this rank; null: no guard, on every rank
+  std::string served = {};                // name of the plan that the served experts follow
+};
+
+// What an engine can switch its experts to.
+struct PolicyParts {
+  ExpertStager* stager = nullptr;         // of this rank; null: nothing is switched, on every rank
+  std::vector<std::string> names = {};
+  uint16_t first = 0;                     // that serves from start
+};
+
 // What an engine works with; all of it outlives the engine.
 struct EngineParts {
   Communicator& control;
@@ -66,6 +84,8 @@ struct EngineParts {
   ExpertLoads loads = {};
   uint8_t level = 0;      // the global one at start; used at rank 0
   SkipGateConfig gate = {.switch_off = false};  // used at rank 0
+  GuardParts guard = {};
+  PolicyParts policies = {};
 };
 
 // Rank 0 plans each step and all ranks step alike; ranks without tokens take part with zero. Engine thread only, except
@@ -97,6 +117,12 @@ class Engine {
   // Thread-safe; also usable in a signal handler's thread. `grace` is the time running requests get to end by themselves.
   void stop(std::chrono::milliseconds grace);
 
+  // Rank 0.
+  EngineGuard& guard() { return guard_; }
+  ExpertSwitch& expert_switch() { return expert_switch_; }
+  // Thread-safe: the number of a request for expert_switch() to wait for.
+  uint64_t switch_experts(const std::string& policy, std::chrono::milliseconds deadline);
+  const EngineGuard& guard() const { return guard_; }
   const EngineConfig& config() const { return config_; }
   const TrafficCounters& total_traffic() const { return total_traffic_; }
 
@@ -114,6 +140,8 @@ class Engine {
   void give_up_switching();
   std::vector<SwitchedOffLayer> switched_off_layers() const;
   void apply_levels(const StepPlan& plan);
+  void use_experts(const StepPlan& plan);
+  void watch_experts();
   void gather_results(const StepPlan& plan);
   void read_records(const StepPlan& plan);
   size_t record_bytes(const StepPlan& plan, size_t rank) const;
@@ -136,6 +164,10 @@ class Engine {
   LevelSlots slots_;
   SkipGate gate_;
   DispatchRoom dispatch_room_;
+  EngineGuard guard_;  // used at rank 0
+  ExpertSwitch expert_switch_;  // used at rank 0
+  ExpertSet experts_in_use_ = ExpertSet::kServed;
+  uint32_t guard_term_ = 0;
 
   std::atomic<bool> stopping_{false};
   std::atomic<int64_t> stop_deadline_ms_{0};
@@ -147,6 +179,8 @@ class Engine {
   std::vector<std::byte> record_;   // this rank's answer
   std::vector<std::byte> records_;  // rank 0: all answers
   std::vector<std::vector<SequenceResult>> results_;
+  std::vector<StagingReport> staging_;    // rank 0: of each rank; empty while nothing is staged
+  std::vector<GuardReading> readings_;  // rank 0: of each rank; empty without a guard
 };
 
 }  // namespace skipper

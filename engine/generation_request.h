@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cluster/step_plan.h"
 #include "engine/level_history.h"
 #include "model/image_patches.h"
 
@@ -107,6 +108,8 @@ struct Submission {
   GenerationRequest request;
   TokenSink sink;
   std::shared_ptr<std::atomic<bool>> cancelled;  // set by the owner at any time; seen at the next step
+  // kReference: in steps of its own, on the experts that the served ones are compared with.
+  ExpertSet experts = ExpertSet::kServed;
 };
 
 }  // namespace skipper

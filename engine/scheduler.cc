@@ -103,11 +103,9 @@ StepPlan Scheduler::next_plan(std::vector<std::vector<std::byte>>& admissions) {
   plan.step = next_step_++;
   plan.ranks.resize(ranks_.size());
   admissions.assign(ranks_.size(), {});
+  begin_step();
+  plan.experts = step_experts_;
   for (size_t r = 0; r < ranks_.size(); ++r) {
-    ranks_[r].tokens_left = config_.max_tokens_per_step;
-    ranks_[r].logit_rows_left = config_.max_logit_rows;
-    ranks_[r].short_of_blocks = false;
-    ranks_[r].only_decodes = true;
     plan_decodes(static_cast<int>(r), plan.ranks[r]);
     plan_prefills(static_cast<int>(r), plan.ranks[r]);
   }
@@ -121,6 +119,35 @@ StepPlan Scheduler::next_plan(std::vector<std::vector<std::byte>>& admissions) {
   plan.kind = anything ? StepKind::kRun : StepKind::kIdle;
   plan.shape = planned_shape();
   return plan;
+}
+
+void Scheduler::begin_step() {
+  for (RankState& rank : ranks_) {
+    rank.tokens_left = config_.max_tokens_per_step;
+    rank.logit_rows_left = config_.max_logit_rows;
+    rank.short_of_blocks = false;
+    rank.only_decodes = true;
+  }
+  step_experts_ = next_experts();
+}
+
+// A step has one set of experts. The two take turns while both have work.
+ExpertSet Scheduler::next_experts() const {
+  if (experts_ == ExpertSet::kReference || !can_run(ExpertSet::kReference)) return experts_;
+  const bool was_served = step_experts_ == ExpertSet::kServed;
+  return was_served || !can_run(ExpertSet::kServed) ? ExpertSet::kReference : ExpertSet::kServed;
+}
+
+bool Scheduler::runs_now(const Sequence& sequence) const {
+  return experts_ == ExpertSet::kReference || sequence.submission.experts == step_experts_;
+}
+
+bool Scheduler::can_run(ExpertSet experts) const {
+  const auto is_of_set = [&](const SequencePtr& sequence) { return sequence->submission.experts == experts; };
+  for (const RankState& rank : ranks_) {
+    if (std::ranges::any_of(rank.running, is_of_set)) return true;
+  }
+  return std::ranges::any_of(waiting_, [&](const SequencePtr& s) { return is_of_set(s) && rank_for(*s) >= 0; });
 }
 
 ForwardShape Scheduler::planned_shape() const {
@@ -153,7 +180,7 @@ void Scheduler::plan_decodes(int rank, RankPlan& plan) {
   // By index: taking blocks may preempt sequences behind i.
   for (size_t i = 0; i < state.running.size(); ++i) {
     Sequence& sequence = *state.running[i];
-    if (!sequence.decoding() || chunk_size(state, sequence) == 0) continue;
+    if (!runs_now(sequence) || !sequence.decoding() || chunk_size(state, sequence) == 0) continue;
     if (take_blocks(state, sequence, 1, plan)) add_to_plan(state, sequence, 1, plan);
   }
 }
@@ -162,7 +189,7 @@ void Scheduler::plan_prefills(int rank, RankPlan& plan) {
   RankState& state = ranks_[static_cast<size_t>(rank)];
   for (size_t i = 0; i < state.running.size(); ++i) {
     Sequence& sequence = *state.running[i];
-    if (sequence.decoding()) continue;
+    if (!runs_now(sequence) || sequence.decoding()) continue;
     const int32_t num_tokens = chunk_size(state, sequence);
     if (num_tokens > 0 && take_blocks(state, sequence, num_tokens, plan)) add_to_plan(state, sequence, num_tokens, plan);
   }
@@ -170,22 +197,31 @@ void Scheduler::plan_prefills(int rank, RankPlan& plan) {
 
 // Late binding: a request gets its rank only when that rank has room for its first chunk in this very step.
 void Scheduler::start_waiting(StepPlan& plan, std::vector<std::vector<std::byte>>& admissions) {
-  while (!waiting_.empty()) {
-    const int rank = rank_for(*waiting_.front());
+  size_t next = 0;
+  while (next < waiting_.size()) {
+    if (!runs_now(*waiting_[next])) {
+      ++next;
+      continue;
+    }
+    const int rank = rank_for(*waiting_[next]);
     if (rank < 0) return;
-    const auto r = static_cast<size_t>(rank);
-    SequencePtr sequence = std::move(waiting_.front());
-    waiting_.pop_front();
-    sequence->rank = rank;
-    sequence->start_order = next_start_order_++;
-    const size_t bytes_before = admissions[r].size();
-    encode(sequence->request(), admissions[r]);
-    plan.ranks[r].admission_bytes.push_back(admissions[r].size() - bytes_before);
-    const int32_t num_tokens = chunk_size(ranks_[r], *sequence);
-    CHECK(take_blocks(ranks_[r], *sequence, num_tokens, plan.ranks[r]));
-    add_to_plan(ranks_[r], *sequence, num_tokens, plan.ranks[r]);
-    ranks_[r].running.push_back(std::move(sequence));
+    start(next, rank, plan.ranks[static_cast<size_t>(rank)], admissions[static_cast<size_t>(rank)]);
   }
+}
+
+void Scheduler::start(size_t waiting_index, int rank, RankPlan& plan, std::vector<std::byte>& admissions) {
+  RankState& state = ranks_[static_cast<size_t>(rank)];
+  SequencePtr sequence = std::move(waiting_[waiting_index]);
+  waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(waiting_index));
+  sequence->rank = rank;
+  sequence->start_order = next_start_order_++;
+  const size_t bytes_before = admissions.size();
+  encode(sequence->request(), admissions);
+  plan.admission_bytes.push_back(admissions.size() - bytes_before);
+  const int32_t num_tokens = chunk_size(state, *sequence);
+  CHECK(take_blocks(state, *sequence, num_tokens, plan));
+  add_to_plan(state, *sequence, num_tokens, plan);
+  state.running.push_back(std::move(sequence));
 }
 
 // The rank with the fewest pending tokens among those that can start the sequence now; −1 when none can.
@@ -307,6 +343,9 @@ void Scheduler::apply_result(RankState& rank, const SequenceStep& step, const Se
   }
   if (step.sample || event.finish_reason != FinishReason::kNone) deliver(sequence, levels_, event);
   if (event.finish_reason == FinishReason::kNone) return;
+  if (answer_observer_ && step.sample) {
+    answer_observer_(sequence, levels_.level_of_slot[sequence.request().level_history.latest()]);
+  }
   finish(rank, static_cast<size_t>(found - rank.running.begin()), event.finish_reason);
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -19,6 +20,8 @@ namespace skipper {
 // Throws InvalidRequest when the request could never run under these limits (context_length_exceeded names both numbers).
 void validate_request(const GenerationRequest& request, const EngineConfig& config);
 
+using AnswerObserver = std::function<void(const Sequence& answered, uint8_t level)>;
+
 // Continuous batching over data-parallel ranks. Each step and rank: first one token for every decoding sequence, then prompt
 // chunks, oldest sequence first, within max_tokens_per_step; then waiting requests start where the fewest tokens are pending.
 // Blocks are taken when they are needed; when a rank has none left, its newest sequence goes back to the waiting ones and is
@@ -33,6 +36,11 @@ class Scheduler {
   void set_global_level(uint8_t level) { global_level_ = level; }
   // In which slots levels run from the next plan on; histories of levels hold slots.
   void set_levels(const LevelMap& levels) { levels_ = levels; }
+  // The experts that everything runs on from the next plan on. With kServed, steps for Submission::experts kReference take turns
+  // with the others.
+  void set_experts(ExpertSet experts) { experts_ = experts; }
+  // Sees each request that was answered to its end, and the level of its last token; off by default.
+  void set_answer_observer(AnswerObserver observer) { answer_observer_ = std::move(observer); }
   // The next step; kIdle when there is nothing to compute or release. admissions[r] = encoded requests for rank r, one after
   // the other.
   StepPlan next_plan(std::vector<std::vector<std::byte>>& admissions);
@@ -63,12 +71,17 @@ class Scheduler {
   };
 
   bool has_releases() const;
+  void begin_step();
+  ExpertSet next_experts() const;
+  bool runs_now(const Sequence& sequence) const;
+  bool can_run(ExpertSet experts) const;
   ForwardShape planned_shape() const;
   void drop_cancelled();
   void plan_decodes(int rank, RankPlan& plan);
   void plan_prefills(int rank, RankPlan& plan);
   void start_waiting(StepPlan& plan, std::vector<std::vector<std::byte>>& admissions);
   int rank_for(const Sequence& sequence) const;
+  void start(size_t waiting_index, int rank, RankPlan& plan, std::vector<std::byte>& admissions);
   int32_t chunk_size(const RankState& rank, const Sequence& sequence) const;
   int64_t blocks_missing(const Sequence& sequence, int32_t num_tokens) const;
   bool take_blocks(RankState& rank, Sequence& sequence, int32_t num_tokens, const RankPlan& plan);
@@ -83,6 +96,9 @@ class Scheduler {
   std::deque<SequencePtr> waiting_;
   uint8_t global_level_ = 0;
   LevelMap levels_;
+  ExpertSet experts_ = ExpertSet::kServed;
+  ExpertSet step_experts_ = ExpertSet::kServed;  // of the step planned last
+  AnswerObserver answer_observer_;
   int64_t next_step_ = 0;
   uint64_t next_start_order_ = 0;
   int64_t num_preemptions_ = 0;

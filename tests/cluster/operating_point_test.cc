@@ -159,6 +159,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"LocalHop", point_with({{"tau_dst", {{"text", {{"local", 0.1}}}}}}).dump(), "tau_dst: text: local: unknown key"},
         BadFile{"ProtectedTauDst", point_with({{"tau_dst", {{"protected", json::object()}}}}).dump(),
                 "tau_dst: protected: unknown key"},
+        BadFile{"NegativeTauShadow", point_with({{"tau_shadow", {{"text", {{"node", -1}}}}}}).dump(),
+                "tau_shadow: text: node: -1"},
         BadFile{"NegativeTauDst", point_with({{"tau_dst", {{"vision", {{"network", -1}}}}}}).dump(),
                 "tau_dst: vision: network: -1"},
         BadFile{"UnknownRule", point_with({{"pair_rule", "naee"}}).dump(), "pair_rule: 'naee' is not known; expected one of"},
@@ -212,6 +214,7 @@ OperatingPoint full_point() {
   point.tau_generated = 0.7f / 9.0f;
   point.expert_scale = {0.1f, 1.0f / 7.0f, 3.0f, 1.0f, 1.0f, 1.0f, 1.0f, 0.0f};
   point.tau_dst = {std::array{0.0f, 1e-5f / 3.0f, 0.3f}, std::array{0.0f, 0.1f, 0.2f}};
+  point.tau_shadow = {std::array{0.0f, 1e-6f / 3.0f, 0.2f}, std::array{0.0f, 0.0f, 0.1f / 7.0f}};
   point.destination_score = DestinationScore::kSum;
   point.exempt_local = true;
   point.rank_capacity = 1.1f;
@@ -307,6 +310,25 @@ TEST(OperatingPoint, KnowsWhetherOwnersAndNeighboursMatter) {
   OperatingPoint idle = with_rule(PairRule::kScore);
   idle.protect_attention = 0.02f;
   EXPECT_TRUE(idle.skips_nothing() && !idle.depends_on_batch()) << "nothing to protect from";
+}
+
+TEST(OperatingPoint, UsesShadowsOnlyWhereThereAreSome) {
+  const json unused = point_with({{"tau_shadow", {{"text", {{"node", 0}}}}}});
+  const json used = point_with({{"tau_shadow", {{"text", {{"node", 0.1}}}}}});
+  const auto load = [](const json& point, ShadowCopies shadows) {
+    return load_levels(write(point.dump()), kModel, {.ranks = 2, .ranks_per_node = 2, .shadows = shadows});
+  };
+  EXPECT_NO_THROW(load(unused, ShadowCopies::kNone));
+  const LevelTable levels = load(used, ShadowCopies::kSome);
+  EXPECT_TRUE(levels.levels[1].uses_shadows() && levels.levels[1].depends_on_placement());
+  EXPECT_FALSE(levels.levels[0].uses_shadows());
+  EXPECT_NO_THROW(load(used, ShadowCopies::kUnknown));
+  try {
+    load(used, ShadowCopies::kNone);
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const InvalidFile& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("tau_shadow"), HasSubstr("--shadow_format")));
+  }
 }
 
 TEST(PlacementWorld, CountsTheRanksOfTheFullestNode) {

@@ -13,6 +13,8 @@ StepPlan full_plan() {
   plan.kind = StepKind::kRun;
   plan.level_table_version = 3;
   plan.placement_version = 5;
+  plan.experts = ExpertSet::kReference;
+  plan.guard_term = 11;
   plan.shape = {.most_rows = 16, .most_logit_rows = 2, .is_decode = true, .slot_rows = 12};
   plan.ranks.resize(3);
   plan.ranks[0].released = {7, 8};
@@ -35,6 +37,8 @@ TEST(StepPlan, SurvivesTheWayBetweenRanks) {
   EXPECT_EQ(copy.kind, StepKind::kRun);
   EXPECT_EQ(copy.level_table_version, 3u);
   EXPECT_EQ(copy.placement_version, 5u);
+  EXPECT_EQ(copy.experts, ExpertSet::kReference);
+  EXPECT_EQ(copy.guard_term, 11u);
   EXPECT_EQ(copy.shape.most_rows, 16);
   EXPECT_EQ(copy.shape.most_logit_rows, 2);
   EXPECT_TRUE(copy.shape.is_decode);

@@ -29,8 +29,9 @@ EngineConfig small_config() {
 struct Simulation {
   Simulation(const EngineConfig& config, int num_ranks) : scheduler(config, num_ranks), config(config) {}
 
-  uint64_t submit(int32_t num_prompt, int32_t max_new_tokens) {
+  uint64_t submit(int32_t num_prompt, int32_t max_new_tokens, ExpertSet experts = ExpertSet::kServed) {
     Submission submission;
+    submission.experts = experts;
     submission.request.id = ++last_id;
     submission.request.prompt_ids.resize(static_cast<size_t>(num_prompt), 1);
     submission.request.max_new_tokens = max_new_tokens;
@@ -255,6 +256,56 @@ TEST(Scheduler, KeepsItsInvariantsUnderRandomTraffic) {
     for (const auto& [id, max_new] : wanted) ASSERT_EQ(simulation.num_tokens(id), max_new);
     ASSERT_EQ(simulation.scheduler.kv_used_fraction(), 0.0);
   }
+}
+
+TEST(Scheduler, SetsOfExpertsTakeTurnsAndNoStepMixesThem) {
+  Simulation simulation(small_config(), 2);
+  std::map<uint64_t, ExpertSet> set_of;
+  for (int i = 0; i < 3; ++i) {
+    set_of[simulation.submit(5, 4)] = ExpertSet::kServed;
+    set_of[simulation.submit(5, 4, ExpertSet::kReference)] = ExpertSet::kReference;
+  }
+  std::map<ExpertSet, int> num_steps;
+  for (int i = 0; i < 40; ++i) {
+    const StepPlan plan = simulation.step();
+    if (plan.kind == StepKind::kRun) ++num_steps[plan.experts];
+    for (const RankPlan& rank : plan.ranks) {
+      for (const SequenceStep& step : rank.sequences) EXPECT_EQ(set_of.at(step.sequence_id), plan.experts);
+    }
+  }
+  for (const auto& [id, set] : set_of) EXPECT_EQ(simulation.ended(id), FinishReason::kLength) << id;
+  EXPECT_GE(num_steps[ExpertSet::kReference], 4);
+  EXPECT_GE(num_steps[ExpertSet::kServed], 4);
+}
+
+TEST(Scheduler, EverythingRunsInEveryStepWhileTheReferenceServes) {
+  Simulation simulation(small_config(), 1);
+  simulation.scheduler.set_experts(ExpertSet::kReference);
+  simulation.submit(2, 2);
+  simulation.submit(2, 2, ExpertSet::kReference);
+  const StepPlan plan = simulation.step();
+  EXPECT_EQ(plan.experts, ExpertSet::kReference);
+  EXPECT_EQ(plan.ranks[0].sequences.size(), 2u);
+}
+
+TEST(Scheduler, AFullRankHasNoStepsForRequestsThatWaitForIt) {
+  Simulation simulation(small_config(), 1);
+  for (int i = 0; i < 4; ++i) simulation.submit(1, 6);
+  simulation.step();
+  simulation.submit(1, 1, ExpertSet::kReference);
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(simulation.step().experts, ExpertSet::kServed) << "step " << i;
+}
+
+TEST(Scheduler, ShowsAnswersThatCameToTheirEnd) {
+  Simulation simulation(small_config(), 1);
+  std::vector<uint64_t> answered;
+  simulation.scheduler.set_answer_observer([&](const Sequence& one, uint8_t) { answered.push_back(one.request().id); });
+  const uint64_t whole = simulation.submit(2, 2);
+  const uint64_t cancelled = simulation.submit(2, 5);
+  simulation.step();
+  *simulation.cancel_flags[cancelled] = true;
+  for (int i = 0; i < 4; ++i) simulation.step();
+  EXPECT_EQ(answered, std::vector<uint64_t>{whole});
 }
 
 TEST(Scheduler, EndAllTellsRunningAndWaitingRequests) {

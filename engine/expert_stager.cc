@@ -1,0 +1,175 @@
+#include "engine/expert_stager.h"
+
+#include <glog/logging.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/error.h"
+#include "model/expert_hash.h"
+#include "model/weight_loader.h"
+#include "tensor/safetensors.h"
+
+namespace skipper {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Slots = std::vector<std::vector<ExpertSlot>>;
+
+// Steps come first; on Linux the calling thread alone gets this priority.
+void run_behind_steps() {
+  constexpr int kLowPriority = 10;
+  (void)setpriority(PRIO_PROCESS, 0, kLowPriority);
+}
+
+bool same_formats(std::span<const ExpertSlot> serving, const std::vector<AssignedExpert>& wanted) {
+  return std::ranges::equal(serving, wanted, {}, &ExpertSlot::format, &AssignedExpert::format);
+}
+
+// The experts that have to be made: all of the layers in which any changes its format.
+Slots slots_to_make(const ExpertStore& serving, const ExpertAssignment& wanted) {
+  Slots slots(static_cast<size_t>(serving.num_layers()));
+  for (int layer = 0; layer < serving.num_layers(); ++layer) {
+    const std::span<const ExpertSlot> now = serving.slots(layer);
+    if (same_formats(now, wanted.slots[static_cast<size_t>(layer)])) continue;
+    for (const ExpertSlot& slot : now) {
+      std::vector<ExpertSlot>& made = slots[static_cast<size_t>(layer)];
+      made.push_back({.expert = slot.expert, .format = wanted.at(layer, made.size()).format});
+    }
+  }
+  return slots;
+}
+
+size_t bytes_of(const Slots& slots, const ExpertStore& store) {
+  size_t sum = 0;
+  for (const std::vector<ExpertSlot>& layer : slots) {
+    for (const ExpertSlot& slot : layer) sum += stored_expert_bytes(slot.format, store.hidden_size(), store.intermediate_size());
+  }
+  return sum;
+}
+
+size_t bytes_of(const ExpertStore& store) {
+  size_t sum = 0;
+  for (int layer = 0; layer < store.num_layers(); ++layer) {
+    for (const ExpertSlot& slot : store.slots(layer)) {
+      sum += stored_expert_bytes(slot.format, store.hidden_size(), store.intermediate_size());
+    }
+  }
+  return sum;
+}
+
+}  // namespace
+
+ExpertStager::ExpertStager(const StagingSource& source, std::vector<ExpertPolicy> policies)
+    : source_(source), policies_(std::move(policies)) {
+  if (source.model.device() != Device::host() || source.model.config().quantization) {
+    throw InvalidRequest("experts are switched on CPUs alone and with the original checkpoint; use --device cpu, or one --plan",
+                         "policies");
+  }
+  thread_ = std::thread([this] { run(); });
+}
+
+ExpertStager::~ExpertStager() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_ending_ = true;
+  }
+  changed_.notify_one();
+  thread_.join();
+}
+
+void ExpertStager::follow(const ExpertOrder& order) {
+  if (order.version != version_) activate(order.version);
+  if (order.staged_version != ordered_version_) order_staging(order);
+}
+
+void ExpertStager::activate(uint32_t version) {
+  {
+    const std::lock_guard lock(mutex_);
+    CHECK(staged_ != nullptr && report_.version == version) << "the step runs on experts of version " << version
+                                                            << ", which this rank has not made ready";
+    source_.model.exchange_experts(*staged_);
+    retired_ = std::move(staged_);
+    report_ = {};
+  }
+  version_ = version;
+  changed_.notify_one();
+}
+
+void ExpertStager::order_staging(const ExpertOrder& order) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (staged_) retired_ = std::move(staged_);
+    report_ = {.version = order.is_staging() ? order.staged_version : 0};
+    order_ = order.is_staging() ? std::optional(order) : std::nullopt;
+  }
+  ordered_version_ = order.staged_version;
+  changed_.notify_one();
+}
+
+StagingReport ExpertStager::report() const {
+  const std::lock_guard lock(mutex_);
+  return report_;
+}
+
+void ExpertStager::run() {
+  run_behind_steps();
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [this] { return is_ending_ || order_ || retired_; });
+    if (is_ending_) return;
+    std::unique_ptr<ExpertStore> retired = std::move(retired_);
+    const std::optional<ExpertOrder> order = std::exchange(order_, std::nullopt);
+    lock.unlock();
+    retired.reset();  // takes its time
+    if (order) stage(*order);
+    lock.lock();
+  }
+}
+
+void ExpertStager::stage(const ExpertOrder& order) {
+  const auto start = Clock::now();
+  StagingReport report{.version = order.staged_version};
+  std::unique_ptr<ExpertStore> store;
+  try {
+    store = load(policies_.at(order.staged_policy), report);
+    report.state = StagingState::kReady;
+  } catch (const std::exception& error) {
+    report.state = StagingState::kFailed;
+    report.set_reason(error.what());
+  }
+  report.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  const std::lock_guard lock(mutex_);
+  if (report_.version != order.staged_version) return;  // nobody waits for it any more
+  staged_ = std::move(store);
+  report_ = report;
+}
+
+// The checkpoint is opened anew, so that one that has gone since the start is found out.
+std::unique_ptr<ExpertStore> ExpertStager::load(const ExpertPolicy& policy, StagingReport& report) {
+  Slots slots = slots_to_make(source_.model.expert_store(), policy.assignment);
+  const size_t new_bytes = bytes_of(slots, source_.model.expert_store());
+  require_room(policy, new_bytes);
+  const Checkpoint checkpoint(source_.checkpoint);
+  ThreadPool& this_thread = ThreadPool::caller_only();
+  auto store = std::make_unique<ExpertStore>(
+      load_expert_store({checkpoint, source_.model.config(), source_.formats}, std::move(slots), this_thread));
+  checkpoint.release_all_pages();
+  check_expert_hashes(*store, policy.assignment, this_thread);
+  report.moved_bytes = static_cast<int64_t>(new_bytes);
+  return store;
+}
+
+// Both sets are there until the step of the switch. The policy with the most memory says how much a rank may take.
+void ExpertStager::require_room(const ExpertPolicy& policy, size_t new_bytes) const {
+  const size_t room = std::ranges::max_element(policies_, {}, &ExpertPolicy::expert_room)->expert_room;
+  const size_t needed = bytes_of(source_.model.expert_store()) + new_bytes;
+  if (needed <= room) return;
+  throw ResourceExhausted("policy " + policy.name + ": the experts that serve and the new copies take " + std::to_string(needed) +
+                          " bytes together, but the largest budget of the policies leaves experts " + std::to_string(room) +
+                          "; make the plans with more --memory, or restart the server with this one");
+}
+
+}  // namespace skipper

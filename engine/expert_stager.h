@@ -1,0 +1,75 @@
+// Makes the experts of another plan ready beside those that serve, in the background, and exchanges them between two steps.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cluster/step_plan.h"
+#include "engine/staging_report.h"
+#include "model/expert_assignment.h"
+#include "model/multimodal_model.h"
+#include "model/weight_config.h"
+
+namespace skipper {
+
+// A plan that an operator may switch to, as one rank sees it.
+struct ExpertPolicy {
+  std::string name;
+  ExpertAssignment assignment;
+  size_t expert_room = 0;  // of this rank's memory, what the plan's budget leaves for experts
+};
+
+// Where the experts of a rank come from, and the model that they serve in; all of it outlives the stager.
+struct StagingSource {
+  std::filesystem::path checkpoint;
+  const WeightConfig& formats;
+  MultimodalModel& model;
+};
+
+// Every expert keeps its rank and slot; formats change. A layer whose experts are the same in both plans is not touched.
+class ExpertStager {
+ public:
+  // The model serves the experts of one of the policies. Throws InvalidRequest for what cannot be switched: a GPU, a quantised
+  // checkpoint.
+  ExpertStager(const StagingSource& source, std::vector<ExpertPolicy> policies);
+  ~ExpertStager();
+  ExpertStager(const ExpertStager&) = delete;
+  ExpertStager& operator=(const ExpertStager&) = delete;
+
+  // Engine thread, before each step: exchanges the experts when the order names the version that was staged, and begins or drops
+  // what is staged. Waits for nothing.
+  void follow(const ExpertOrder& order);
+  // Of what was ordered last.
+  StagingReport report() const;
+
+ private:
+  void activate(uint32_t version);
+  void order_staging(const ExpertOrder& order);
+  void run();
+  void stage(const ExpertOrder& order);
+  std::unique_ptr<ExpertStore> load(const ExpertPolicy& policy, StagingReport& report);
+  void require_room(const ExpertPolicy& policy, size_t new_bytes) const;
+
+  StagingSource source_;
+  std::vector<ExpertPolicy> policies_;
+  uint32_t version_ = kFirstExpertVersion;         // engine thread: of the experts that serve
+  uint32_t ordered_version_ = kFirstExpertVersion;  // engine thread: of those that shall be ready
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  bool is_ending_ = false;
+  std::optional<ExpertOrder> order_;      // for the thread to take
+  std::unique_ptr<ExpertStore> staged_;   // of report_, once it is ready
+  std::unique_ptr<ExpertStore> retired_;  // for the thread to free
+  StagingReport report_;
+  std::thread thread_;  // last: it uses the members above
+};
+
+}  // namespace skipper
