@@ -40,6 +40,29 @@ ExpertPlacement ExpertPlacement::from_homes(const PlacementShape& shape, std::ve
   return placement;
 }
 
+ExpertPlacement ExpertPlacement::with_shadows(std::span<const ShadowExpert> shadows) const {
+  ExpertPlacement placement = *this;
+  if (shadows.empty()) return placement;
+  const auto num_experts = static_cast<size_t>(shape_.num_experts);
+  placement.shadow_errors_.assign(residents_.size() * num_experts, 1.0f);
+  for (int layer = 0; layer < shape_.num_moe_layers; ++layer) {
+    for (int32_t rank = 0; rank < shape_.world_size; ++rank) {
+      placement.seen_homes_.insert(placement.seen_homes_.end(), homes(layer).begin(), homes(layer).end());
+      placement.seen_homes_.insert(placement.seen_homes_.end(), num_experts, {.rank = rank, .slot = -1});
+    }
+  }
+  for (const ShadowExpert& shadow : shadows) {
+    const size_t part = part_of(shadow.rank, shadow.id.layer);
+    const auto expert = static_cast<size_t>(shadow.id.expert);
+    std::vector<int32_t>& residents = placement.residents_[part];
+    CHECK_NE(owner(shadow.id).rank, shadow.rank) << "MoE layer " << shadow.id.layer << ", expert " << expert;
+    placement.seen_homes_[(2 * part + 1) * num_experts + expert].slot = static_cast<int32_t>(residents.size());
+    placement.shadow_errors_[part * num_experts + expert] = shadow.relative_error;
+    residents.push_back(shadow.id.expert);
+  }
+  return placement;
+}
+
 void ExpertPlacement::list_residents(int layer) {
   const size_t first = static_cast<size_t>(layer) * static_cast<size_t>(shape_.world_size);
   const std::span<const ExpertHome> layer_homes = homes(layer);
@@ -66,10 +89,26 @@ std::span<const ExpertHome> ExpertPlacement::homes(int layer) const {
   return std::span(homes_).subspan(static_cast<size_t>(layer) * num_experts, num_experts);
 }
 
+std::span<const ExpertHome> ExpertPlacement::homes_seen_from(int rank, int layer) const {
+  if (!has_shadows()) return homes(layer);
+  const auto num_experts = static_cast<size_t>(shape_.num_experts);
+  return std::span(seen_homes_).subspan(part_of(rank, layer) * 2 * num_experts, 2 * num_experts);
+}
+
+std::span<const float> ExpertPlacement::shadow_errors(int rank, int layer) const {
+  if (!has_shadows()) return {};
+  const auto num_experts = static_cast<size_t>(shape_.num_experts);
+  return std::span(shadow_errors_).subspan(part_of(rank, layer) * num_experts, num_experts);
+}
+
 const std::vector<int32_t>& ExpertPlacement::experts_of(int rank, int layer) const {
+  return residents_[part_of(rank, layer)];
+}
+
+size_t ExpertPlacement::part_of(int rank, int layer) const {
   CHECK(rank >= 0 && rank < shape_.world_size) << "rank " << rank << " of " << shape_.world_size;
   CHECK(layer >= 0 && layer < shape_.num_moe_layers) << "MoE layer " << layer << " of " << shape_.num_moe_layers;
-  return residents_[static_cast<size_t>(layer) * static_cast<size_t>(shape_.world_size) + static_cast<size_t>(rank)];
+  return static_cast<size_t>(layer) * static_cast<size_t>(shape_.world_size) + static_cast<size_t>(rank);
 }
 
 std::vector<std::vector<int32_t>> ExpertPlacement::experts_of(int rank) const {

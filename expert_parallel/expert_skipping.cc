@@ -9,6 +9,7 @@
 #include "expert_parallel/destination_rule.h"
 #include "expert_parallel/kept_weights.h"
 #include "expert_parallel/pair_rule.h"
+#include "expert_parallel/shadow_rule.h"
 
 namespace skipper {
 
@@ -16,6 +17,20 @@ namespace {
 
 int64_t count_experts(const int32_t* ids, int64_t top_k) {
   return top_k - std::count(ids, ids + top_k, kNoExpert);
+}
+
+int64_t count_shadows(const int32_t* ids, int64_t top_k, int num_experts) {
+  return std::count_if(ids, ids + top_k, [=](int32_t id) { return id >= num_experts; });
+}
+
+void count_pairs_on_shadows(const Routing& kept, const TokenPolicies& policies, const ExpertPlacement& placement,
+                            TrafficCounters& counters) {
+  if (!placement.has_shadows()) return;
+  const int64_t top_k = kept.expert_ids.dim(1);
+  for (int64_t t = 0; t < kept.expert_ids.dim(0); ++t) {
+    counters.pairs_on_shadows[policies.token_class.data<uint8_t>()[t]] +=
+        count_shadows(kept.expert_ids.row<int32_t>(t), top_k, placement.num_experts());
+  }
 }
 
 void count_pairs(const Routing& routed, const Routing& kept, const TokenPolicies& policies, TrafficCounters& counters) {
@@ -85,6 +100,7 @@ void apply_token_rules(const TokenPairs& routed, const TokenRules& rules, const 
   if (keeps_all_pairs(shares, rules)) return;
   apply_pair_rule(shares, rules, destinations, kept_ids);
   apply_destination_rule(shares, rules, destinations, kept_ids);
+  apply_shadow_rule(shares, rules, destinations, kept_ids);
 }
 
 ExpertSkipping::ExpertSkipping(const SkippingContext& context, const LayerIndex& index) : context_(context), index_(index) {}
@@ -104,6 +120,7 @@ Routing ExpertSkipping::apply(const Routing& routed, const TokenPolicies& polici
   limit_load(batch, buffers.rank_load, stream);
   if (may_skip) kept.expert_weights = weights_of_survivors(batch, buffers.kept_weights);
   count_pairs(routed, kept, policies, counters);
+  count_pairs_on_shadows(kept, policies, context_.placement, counters);
   return kept;
 }
 
@@ -133,9 +150,11 @@ void ExpertSkipping::limit_load(const SkipBatch& batch, RankLoad& load, Stream& 
 }
 
 Destinations ExpertSkipping::destinations() const {
-  return {.homes = context_.placement.homes(index_.moe_layer),
+  const int own_rank = context_.data.rank();
+  return {.homes = context_.placement.homes_seen_from(own_rank, index_.moe_layer),
           .topology = context_.topology,
-          .own_rank = context_.data.rank()};
+          .own_rank = own_rank,
+          .shadow_errors = context_.placement.shadow_errors(own_rank, index_.moe_layer)};
 }
 
 }  // namespace skipper

@@ -43,14 +43,15 @@ struct LayerIndex {
 };
 
 // The rules of one token and of the owners of its experts, in their order: what is decided whatever else is in the batch.
-// `kept_ids` gets the surviving ids, kNoExpert for the others. Pure.
+// `kept_ids` gets the surviving ids, those of shadows
+// for pairs that run on one, kNoExpert for the others. Pure.
 void apply_token_rules(const TokenPairs& routed, const TokenRules& rules, const Destinations& destinations,
                        std::span<int32_t> kept_ids);
 
 // What every token of a micro-batch may skip under its own level, class and phase, rule by rule:
 //
 //   of the token alone            pair rule (pair_rule.h): MoDES' s = alpha · p < tau, reduced k, tail mass, relative
-//   of the token and the owners   exempt_local; destination rule (destination_rule.h)
+//   of the token and the owners   exempt_local; destination rule (destination_rule.h); shadow rule (shadow_rule.h)
 //   of the batch                  decode rules (decode_experts.h), then rank_capacity (rank_capacity.h)
 //   of what is left               renormalize (kept_weights.h)
 //

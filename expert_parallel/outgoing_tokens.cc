@@ -51,6 +51,11 @@ void count_saved_rows(const OutgoingTokens& tokens, DispatchBuffers& buffers) {
   count_rows(tokens.routing.expert_ids, -1);
 }
 
+// A shadow may keep rows here that would all have left: of those nothing is saved here.
+void spare_rows_on_shadows(DispatchCounts& own) {
+  for (size_t c = 0; c < kNumTokenClasses; ++c) own.unskipped_tokens[c] = std::max(own.unskipped_tokens[c], own.tokens[c]);
+}
+
 void count_outgoing(const OutgoingTokens& tokens, DispatchBuffers& buffers) {
   std::vector<DispatchCounts>& counts = buffers.sent_counts;
   const uint8_t* classes = tokens.policies.token_class.data<uint8_t>();
@@ -67,6 +72,7 @@ void count_outgoing(const OutgoingTokens& tokens, DispatchBuffers& buffers) {
   for_each_pair(tokens.routed_ids, tokens.homes, buffers, [&](int32_t token, size_t rank, bool starts_row) {
     counts[rank].unskipped_tokens[classes[token]] += starts_row ? 1 : 0;
   });
+  spare_rows_on_shadows(counts[static_cast<size_t>(buffers.own_rank)]);
 }
 
 // Rank by rank, the own rank last: the other ranks' rows lie together, as their sums come back.

@@ -17,7 +17,7 @@ struct OutgoingTokens {
   const Routing& routing;             // [T, top_k], after skipping
   const Tensor& routed_ids;           // [T, top_k] i32, before skipping
   const TokenPolicies& policies;      // [T]; rows sent and saved are added to its usage
-  std::span<const ExpertHome> homes;  // of the layer's experts
+  std::span<const ExpertHome> homes;  // of the layer's experts, as the rank sees them: its shadows included
 };
 
 // Fills sent_counts, sent_tokens, send_bytes and the returned rows of each token.

@@ -25,7 +25,7 @@ PairsByPhase count_pairs(const MeteredBatch& batch) {
     SkipCost& of_phase = pairs[phases[t]];
     const int64_t num_run = num_experts(batch.kept.expert_ids, t);
     of_phase.pairs_run += num_run;
-    if (rules.of(t).skip_nothing()) continue;
+    if (rules.of(t).skip_nothing() || rules.of(t).may_use_shadows()) continue;  // what a shadow saves is on the wire
     const int64_t num_routed = num_experts(batch.routed.expert_ids, t);
     of_phase.pairs_decided += num_routed;
     of_phase.pairs_skipped += num_routed - num_run;

@@ -105,7 +105,7 @@ DispatchHandle TokenDispatcher::start_dispatch(const DispatchInput& input, Dispa
                               .routing = input.routing,
                               .routed_ids = input.routed_ids,
                               .policies = input.policies,
-                              .homes = context_.placement.homes(input.moe_layer)};
+                              .homes = context_.placement.homes_seen_from(context_.data.rank(), input.moe_layer)};
   plan_outgoing(tokens, buffers);
   auto counts = start_counts(buffers, stream);
   pack_outgoing(tokens, buffers, stream);

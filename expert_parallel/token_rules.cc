@@ -58,11 +58,18 @@ int Destinations::rank_of(int32_t expert) const {
   return homes[static_cast<size_t>(expert)].rank;
 }
 
+int32_t Destinations::shadow_of(int32_t expert) const {
+  if (shadow_errors.empty()) return kNoExpert;
+  const auto shadow = expert + static_cast<int32_t>(shadow_errors.size());
+  CHECK_LT(static_cast<size_t>(shadow), homes.size());
+  return homes[static_cast<size_t>(shadow)].slot < 0 ? kNoExpert : shadow;
+}
+
 bool TokenRules::skip_nothing() const {
   const bool has_pair_threshold = pair_rule == PairRule::kScore   ? tau > 0.0f
                                   : pair_rule == PairRule::kTopK ? kept_k > 0.0f
                                                                   : beta > 0.0f;
-  const bool has_destination_threshold = tau_dst[1] > 0.0f || tau_dst[2] > 0.0f;
+  const bool has_destination_threshold = tau_dst[1] > 0.0f || tau_dst[2] > 0.0f || may_use_shadows();
   const bool has_batch_rule = rank_capacity > 0.0f || decode_base_k > 0 || decode_rank_experts > 0;
   return !has_pair_threshold && !has_destination_threshold && !has_batch_rule && !is_bypassed;
 }
@@ -82,6 +89,7 @@ TokenRules token_rules(const OperatingPoint& point, const TokenKind& kind) {
           .expert_scale = part_of_layer(point, point.expert_scale, layer),
           .expert_similarity = part_of_layer(point, point.expert_similarity, layer),
           .tau_dst = point.tau_dst[c],
+          .tau_shadow = point.tau_shadow[c],
           .destination_score = point.destination_score,
           .rank_capacity = point.rank_capacity,
           .decode_base_k = is_generated ? point.decode_base_k : 0,

@@ -42,11 +42,18 @@ class PairShares {
 
 // Where the experts of one layer are, seen from the rank that holds the tokens.
 struct Destinations {
-  std::span<const ExpertHome> homes;  // by expert
+  std::span<const ExpertHome> homes;  // by expert, then where there are shadows by num_experts + expert
   const ClusterTopology& topology;
   int own_rank = 0;
+  std::span<const float> shadow_errors = {};  // of the own rank's shadows by expert, 1 where there is none; empty: no shadows
 
   int rank_of(int32_t expert) const;
+  // The id of the own rank's shadow of an expert; kNoExpert where there is none.
+  int32_t shadow_of(int32_t expert) const;
+  // What the own rank loses of an expert's answer without a trip: all of it where it has no shadow.
+  float error_of_shadow(int32_t expert) const {
+    return shadow_errors.empty() ? 1.0f : shadow_errors[static_cast<size_t>(expert)];
+  }
   Hop hop_to(int rank) const { return topology.hop(own_rank, rank); }
   bool is_own(int32_t expert) const { return rank_of(expert) == own_rank; }
 };
@@ -62,6 +69,7 @@ struct TokenRules {
   std::span<const float> expert_scale;  // of the layer, by expert; empty: 1
   std::span<const float> expert_similarity;  // of the layer, a square; empty unless kSimilar
   std::array<float, kNumHops> tau_dst{};
+  std::array<float, kNumHops> tau_shadow{};
   DestinationScore destination_score = DestinationScore::kSumOfSquares;
   float rank_capacity = 0.0f;
   int32_t decode_base_k = 0;        // 0 for prompt tokens
@@ -73,6 +81,7 @@ struct TokenRules {
   bool is_bypassed = false;  // identity_bypass of this layer
 
   bool skip_nothing() const;
+  bool may_use_shadows() const { return tau_shadow[1] > 0.0f || tau_shadow[2] > 0.0f; }
 };
 
 struct TokenKind {

@@ -20,6 +20,7 @@ void add(TrafficCounters& sums, const TrafficCounters& values, int64_t sign) {
   add(sums.wire_bytes, values.wire_bytes, sign);
   add(sums.pairs_run, values.pairs_run, sign);
   add(sums.pairs_skipped, values.pairs_skipped, sign);
+  add(sums.pairs_on_shadows, values.pairs_on_shadows, sign);
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ struct TrafficCounters {
   std::array<std::array<int64_t, kNumHops>, kNumDirections> wire_bytes{};
   std::array<int64_t, kNumTokenClasses> pairs_run{};
   std::array<int64_t, kNumTokenClasses> pairs_skipped{};
+  std::array<int64_t, kNumTokenClasses> pairs_on_shadows{};  // of those that run
 
   TrafficCounters& operator+=(const TrafficCounters& other);
   TrafficCounters operator-(const TrafficCounters& other) const;

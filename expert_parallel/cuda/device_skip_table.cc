@@ -63,6 +63,7 @@ void require_rules_of_gpu(const LevelTable& levels) {
     const OperatingPoint& point = levels.levels[level];
     refuse(point.pair_rule == PairRule::kSimilar, level, "expert_similarity");
     refuse(point.protect_attention > 0.0f, level, "protect_attention");
+    refuse(point.uses_shadows(), level, "tau_shadow");
     refuse(point.rank_capacity > 0.0f, level, "rank_capacity");
     refuse(point.decode_base_k > 0, level, "decode_base_k");
     refuse(point.decode_rank_experts > 0, level, "decode_rank_experts");

@@ -80,5 +80,36 @@ TEST(PlacementFromHomesDeathTest, RefusesSlotsThatTwoExpertsShare) {
   EXPECT_DEATH(ExpertPlacement::from_homes(shape, {{0, 0}, {0, 0}}), "expert 1: slot 0");
 }
 
+TEST(ExpertPlacement, PutsShadowsBehindTheExpertsThatARankOwns) {
+  const auto owners = ExpertPlacement::contiguous({.num_moe_layers = 2, .num_experts = 5, .world_size = 2});
+  const std::vector<ShadowExpert> shadows = {{.id = {1, 4}, .rank = 0, .relative_error = 0.5f},
+                                             {.id = {1, 2}, .rank = 0, .relative_error = 0.25f},
+                                             {.id = {1, 0}, .rank = 1}};
+  const ExpertPlacement placement = owners.with_shadows(shadows);
+  EXPECT_TRUE(placement.has_shadows());
+  EXPECT_EQ(placement.experts_of(0, 0), owners.experts_of(0, 0));
+  EXPECT_EQ(placement.experts_of(0, 1), (std::vector<int32_t>{0, 1, 4, 2}));
+  EXPECT_EQ(placement.experts_of(1, 1), (std::vector<int32_t>{2, 3, 4, 0}));
+  EXPECT_EQ(placement.max_local_experts(), 4);
+  const auto seen = placement.homes_seen_from(0, 1);
+  ASSERT_EQ(seen.size(), 10u);
+  for (size_t e = 0; e < 5; ++e) EXPECT_EQ(seen[e].rank, owners.homes(1)[e].rank);
+  for (size_t e = 5; e < 10; ++e) EXPECT_EQ(seen[e].rank, 0);
+  EXPECT_EQ(seen[5 + 4].slot, 2);
+  EXPECT_EQ(seen[5 + 2].slot, 3);
+  EXPECT_EQ(seen[5 + 3].slot, -1);
+  EXPECT_EQ(placement.shadow_errors(0, 1)[2], 0.25f);
+  EXPECT_EQ(placement.shadow_errors(0, 1)[3], 1.0f);
+  EXPECT_EQ(placement.shadow_errors(0, 0)[2], 1.0f);
+}
+
+TEST(ExpertPlacement, ShowsTheOwnersAloneWhereThereAreNoShadows) {
+  const auto placement = ExpertPlacement::contiguous({.num_moe_layers = 1, .num_experts = 3, .world_size = 2}).with_shadows({});
+  EXPECT_FALSE(placement.has_shadows());
+  EXPECT_EQ(placement.homes_seen_from(1, 0).data(), placement.homes(0).data());
+  EXPECT_EQ(placement.homes_seen_from(1, 0).size(), 3u);
+  EXPECT_TRUE(placement.shadow_errors(1, 0).empty());
+}
+
 }  // namespace
 }  // namespace skipper

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <random>
 #include <set>
 #include <tuple>
@@ -289,6 +290,31 @@ TEST_P(MoeLayerRanks, SendsFewerBytesAsThresholdsRise) {
     const int64_t bytes = payload_bytes(run_moe(setup, batch).total());
     EXPECT_LE(bytes, last);
     last = bytes;
+  }
+}
+
+// How many rows went from tokens to ranks, their own included.
+int64_t rows_sent(const MoeSetup& setup, const TokenBatch& batch, const TrafficCounters& counters) {
+  int64_t bytes = 0;
+  for (const auto& by_class : counters.payload_bytes[0]) bytes = std::accumulate(by_class.begin(), by_class.end(), bytes);
+  return bytes / dispatch_row_bytes(setup, batch.hidden_size);
+}
+
+TEST_P(MoeLayerRanks, SendATokenToNoMoreRanksThanThereAreNorThanItKeepsPairs) {
+  const MoeWeights weights = random_moe_weights(kShape, 22);
+  TokenBatch batch = random_batch(60, kShape, GetParam(), 23);
+  std::fill(batch.levels.begin(), batch.levels.end(), uint8_t{1});
+  for (const float tau : {0.0f, 0.15f, 0.25f, 0.35f, 0.5f}) {
+    const MoeSetup setup{.weights = weights, .world_size = GetParam(), .levels = levels_with({{tau, tau}})};
+    const MoeRun run = run_moe(setup, batch);
+    int64_t most = 0, num_with_pairs = 0;
+    for (const TokenResult& token : run.tokens) {
+      const auto num_kept = static_cast<int64_t>(kept_pairs(token).size());
+      most += std::min<int64_t>(num_kept, GetParam());
+      num_with_pairs += num_kept > 0 ? 1 : 0;
+    }
+    EXPECT_LE(rows_sent(setup, batch, run.total()), most) << "tau " << tau;
+    EXPECT_GE(rows_sent(setup, batch, run.total()), num_with_pairs) << "tau " << tau;
   }
 }
 

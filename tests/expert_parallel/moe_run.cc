@@ -10,13 +10,22 @@ namespace skipper {
 
 namespace {
 
+// Shadows lie behind the experts that the rank owns.
+std::vector<std::vector<ExpertSlot>> slots_of_rank(const MoeSetup& setup, const ExpertPlacement& placement, int rank) {
+  std::vector<std::vector<ExpertSlot>> slots = slots_of(placement.experts_of(rank), setup.expert_format);
+  for (ExpertSlot& slot : slots[0]) {
+    if (placement.owner({.layer = 0, .expert = slot.expert}).rank != rank) slot.format = setup.shadow_format;
+  }
+  return slots;
+}
+
 // The rank's experts of the one MoE layer, copied out of the whole model's.
 ExpertStore load_experts(const MoeSetup& setup, const ExpertPlacement& placement, int rank) {
   const MoeWeights& weights = setup.weights;
   const int64_t width = weights.shape.intermediate_size;
   ExpertStore store({.hidden_size = weights.shape.hidden_size,
                      .intermediate_size = width,
-                     .slots = slots_of(placement.experts_of(rank), setup.expert_format),
+                     .slots = slots_of_rank(setup, placement, rank),
                      .bf16_activations = setup.formats.payload_format == PayloadFormat::kBF16 ? ActivationFormat::kBF16
                                                                                                 : ActivationFormat::kF32});
   for (const int32_t expert : placement.experts_of(rank, 0)) {
@@ -65,8 +74,9 @@ class RankRun {
 
   void operator()(Communicator& data) {
     const MoeShape& shape = setup_.weights.shape;
-    const auto placement = ExpertPlacement::contiguous(
+    const auto owners = ExpertPlacement::contiguous(
         {.num_moe_layers = 1, .num_experts = static_cast<int>(shape.num_experts), .world_size = data.size()});
+    const ExpertPlacement placement = owners.with_shadows(setup_.shadows);
     const ClusterTopology topology(nodes(data.size()));
     const ExpertStore store = load_experts(setup_, placement, data.rank());
     const ExpertFfn experts(store);

@@ -8,6 +8,7 @@
 #include "cluster/operating_point.h"
 #include "cluster/token_class.h"
 #include "expert_parallel/dispatch_config.h"
+#include "expert_parallel/expert_placement.h"
 #include "expert_parallel/traffic_counters.h"
 #include "kernels/weight_format.h"
 #include "tests/support/moe_reference.h"
@@ -46,6 +47,8 @@ struct MoeSetup {
   int64_t max_rows_per_pass = 512;
   WeightFormat expert_format{};
   int num_threads = 1;  // of each rank
+  std::vector<ShadowExpert> shadows{};
+  WeightFormat shadow_format{};
 };
 
 struct TokenResult {

@@ -1,0 +1,137 @@
+"""Shadow copies on the demo model over two ranks: planned, loaded, used where an operating point says so, refused elsewhere."""
+
+import json
+import os
+import sys
+
+import skipper_process
+from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, read_json, run_checks
+
+NUM_LAYERS = 6
+RANKS = 2
+MEMORY = "1G"
+FORMAT = "int4a-g32"
+HOPS = (1, 2)
+SMALL = ["--limit", "12", "--text_windows", "2"]
+
+
+def point(**fields):
+    alpha = [1 / NUM_LAYERS] * NUM_LAYERS
+    return {"version": 1, "alpha": {"text": alpha, "vision": alpha}, "tau": {"text": 0, "vision": 0}, **fields}
+
+
+def of_hops(tau):
+    return {name: {"node": tau, "network": tau} for name in ("text", "vision")}
+
+
+class Case:
+    def __init__(self, arguments, folder):
+        self.arguments, self.folder = arguments, folder
+
+    def run_plan(self, name, *flags):
+        return skipper_process.run(
+            self.arguments.binary,
+            ["plan", "--model", self.arguments.model, "--device", "cpu", "--ranks", str(RANKS), "--memory", MEMORY,
+             "--out", os.path.join(self.folder, name), *flags])
+
+    def plan(self, name, *flags):
+        result = self.run_plan(name, *flags)
+        if result.returncode != 0:
+            sys.exit(f"plan {flags}: status {result.returncode}\n{result.stderr}")
+        return os.path.join(self.folder, name)
+
+    def measure(self, points, *flags):
+        path = os.path.join(self.folder, "points.jsonl")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("\n".join(map(json.dumps, points)) + "\n")
+        data = os.path.join(self.arguments.model, "calibration")
+        return skipper_process.run(
+            self.arguments.binary,
+            ["measure", "--model", self.arguments.model, "--data", data, "--points", path, *SMALL, *flags],
+            ranks=RANKS, timeout=300)
+
+    def measured(self, points, *flags):
+        """(KL, bytes between ranks) of level 0 and of each point, over all samples."""
+        result = self.measure(points, *flags)
+        if result.returncode != 0:
+            sys.exit(f"measure {flags}: status {result.returncode}\n{result.stderr}")
+        lines = [json.loads(line)["kinds"].values() for line in result.stdout.splitlines()[1:]]
+        remote = lambda kind: sum(kind["sums"]["bytes_sent"][hop] for hop in HOPS)
+        return [(sum(kind["sums"]["kl"] for kind in kinds), sum(map(remote, kinds))) for kinds in lines]
+
+
+def check_plans(case, whole, shadowed):
+    failures = []
+    plain, plan = read_json(whole), read_json(shadowed)
+    serving = [one for one in plan["copies"] if not one["shadow"]]
+    key = lambda one: (one["layer"], one["expert"])
+    if sorted(serving, key=key) != sorted(plain["copies"], key=key):
+        failures.append("shadows change what serves")
+    shadows = [one for one in plan["copies"] if one["shadow"]]
+    if len(shadows) != (RANKS - 1) * len(serving) or {one["format"] for one in shadows} != {FORMAT}:
+        failures.append(f"{len(shadows)} shadows of {len(serving)} experts")
+    small = read_json(case.plan("small.json", "--shadow_format", FORMAT, "--shadow_memory", "1M"))
+    num_small = sum(one["shadow"] for one in small["copies"])
+    print(f"{len(shadows)} shadows, {num_small} in 1 MB a rank")
+    if not 0 < num_small < len(shadows):
+        failures.append(f"{num_small} shadows in 1 MB a rank")
+    return failures
+
+
+def check_measured(case, whole, shadowed):
+    """A shadow loses less than skipping what it stands for, and no trip is made for it."""
+    shadow = [point(tau_shadow=of_hops(tau)) for tau in (0, 1e-4, 2.0)]
+    level_0, zero, some, all_local = case.measured(shadow, "--plan", shadowed)
+    plain, skipped = case.measured([point(tau_dst=of_hops(2.0))], "--plan", whole)
+    print(f"bytes {level_0[1]}, some shadows {some[1]}, all {all_local[1]}")
+    print(f"KL {some[0]:.4f}, {all_local[0]:.4f}, skipped {skipped[0]:.4f}")
+    failures = []
+    if level_0 != (0.0, plain[1]) or zero != level_0:
+        failures.append(f"a threshold of 0 changes something: {level_0}, {zero}, {plain}")
+    if not all_local[1] < some[1] < level_0[1]:
+        failures.append("bytes do not fall with the threshold")
+    if not 0 < some[0] < all_local[0] < skipped[0]:
+        failures.append("KL does not rise with the threshold, or shadows lose more than nothing in their place")
+    return failures
+
+
+def check_refusals(case, whole, shadowed):
+    used = [point(tau_shadow=of_hops(0.1))]
+    failures = check_refusal("no shadows", case.measure(used, "--plan", whole), EXIT_ERROR,
+                             "needs shadow copies, but no rank has any")
+    failures += check_refusal("no plan", case.measure(used), EXIT_ERROR, "needs shadow copies, but no rank has any")
+    for name, flags, status, expected in (
+        ("no format", ["--shadow_memory", "1M"], EXIT_USAGE, "--shadow_memory needs --shadow_format"),
+        ("unknown format", ["--shadow_format", "int5"], EXIT_USAGE, "int5"),
+        ("three sizes", ["--shadow_format", FORMAT, "--shadow_memory", "1M,2M,3M"], EXIT_USAGE, "3 sizes for 2 ranks"),
+        ("too much", ["--shadow_format", FORMAT, "--shadow_memory", "2G"], EXIT_ERROR, "raise --memory or lower --shadow_memory"),
+    ):
+        out = os.path.join(case.folder, "none.json")
+        failures += check_refusal(name, case.run_plan("none.json", *flags), status, expected, out)
+    return failures
+
+
+def check_serving(case, shadowed):
+    """Answers with shadows, and counts them."""
+    operating_point = os.path.join(case.folder, "point.json")
+    with open(operating_point, "w", encoding="utf-8") as file:
+        json.dump(point(tau_shadow=of_hops(2.0)), file)
+    flags = ["--model", case.arguments.model, "--device", "cpu", "--plan", shadowed, "--operating_point", operating_point,
+             "--level", "1"]
+    body = {"model": "demo", "messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_completion_tokens": 4}
+    with skipper_process.Server(case.arguments.binary, flags, ranks=RANKS) as server:
+        status, answer = skipper_process.post_json(server.url + "/v1/chat/completions", body)
+    print(f"serve with shadows: {status}")
+    return [] if status == 200 and answer["usage"]["completion_tokens"] > 0 else [f"serve: {status} {answer}"]
+
+
+def check(arguments, folder):
+    case = Case(arguments, folder)
+    whole = case.plan("whole.json")
+    shadowed = case.plan("shadowed.json", "--shadow_format", FORMAT)
+    return (check_plans(case, whole, shadowed) + check_measured(case, whole, shadowed) + check_refusals(case, whole, shadowed)
+            + check_serving(case, shadowed))
+
+
+if __name__ == "__main__":
+    run_checks(check)
