@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/json_fields.h"
+#include "evaluation/skip_calibration.h"
 
 namespace skipper {
 namespace {
@@ -59,6 +60,16 @@ LayerCounts read_counts(const JsonFields& scores, const std::string& name, size_
   return counts;
 }
 
+// Files made by hand may leave it out.
+void check_convention(const JsonFields& file) {
+  const auto convention = file.optional_object("convention");
+  if (!convention) return;
+  const std::string p = convention->optional_string("p", std::string(kRoutingWeightConvention));
+  if (p == kRoutingWeightConvention) return;
+  convention->fail("p", "is of '" + p + "', but thresholds are compared with '" + std::string(kRoutingWeightConvention) +
+                            "'; run 'skipper calibrate' again");
+}
+
 // All pairs of a bucket at the upper edge: the highest threshold must be over all of them.
 ScoreDistribution distribution(const LayerCounts& counts, const std::vector<double>& edges, const std::vector<float>& alpha) {
   std::vector<ScoreCount> scores;
@@ -85,6 +96,7 @@ CalibrationScores load_calibration_scores(const std::filesystem::path& path, con
   const json document = read_json_file(path);
   const JsonFields file(document, path.string());
   check_origin(file, model);
+  check_convention(file);
   const JsonFields alpha = file.required_object("alpha");
   const JsonFields scores = file.required_object("scores");
   const std::vector<double> edges = read_edges(scores);

@@ -55,13 +55,25 @@ void FormatScorer::keep_reference(const ProgressCallback& progress) {
   for (const DrivenResult& one : run(ReferenceUse::kKeep, progress)) num_scored_ += one.num_scored;
 }
 
-double FormatScorer::measure(const ExpertFormats& formats) {
+double FormatScorer::measure(const ExpertFormats& formats) { return score(formats).kl; }
+
+FormatScorer::Score FormatScorer::score(const ExpertFormats& formats) {
   CHECK_GT(num_scored_, 0) << "keep_reference() comes first";
   set_formats(formats);
-  double kl = 0.0;
-  for (const DrivenResult& one : run(ReferenceUse::kCompare, ignore_progress)) kl += one.distance.kl;
-  if (std::isfinite(kl)) return kl / static_cast<double>(num_scored_);
-  throw Error("KL is " + std::to_string(kl) + " with rounded experts; check the model with 'skipper eval'");
+  double kl = 0.0, text_nll = 0.0;
+  int64_t num_text_tokens = 0;
+  const std::vector<DrivenResult> results = run(ReferenceUse::kCompare, ignore_progress);
+  for (size_t i = 0; i < results.size(); ++i) {
+    kl += results[i].distance.kl;
+    if (parts_.samples.samples[chosen_[i]].kind != SampleKind::kText) continue;
+    text_nll += results[i].prompt_nll;
+    num_text_tokens += results[i].num_scored;
+  }
+  if (!std::isfinite(kl)) {
+    throw Error("KL is " + std::to_string(kl) + " with rounded experts; check the model with 'skipper eval'");
+  }
+  return {.kl = kl / static_cast<double>(num_scored_),
+          .text_perplexity = num_text_tokens > 0 ? std::exp(text_nll / static_cast<double>(num_text_tokens)) : 0.0};
 }
 
 std::vector<DrivenResult> FormatScorer::run(ReferenceUse use, const ProgressCallback& progress) {

@@ -45,6 +45,12 @@ class FormatScorer {
   // Mean KL in nats per scored token of the model with these formats, which it has from then on. Throws Error when it is no
   // number.
   double measure(const ExpertFormats& formats);
+  // The same with the perplexity of the texts among the samples; 0 where there are none.
+  struct Score {
+    double kl = 0.0;
+    double text_perplexity = 0.0;
+  };
+  Score score(const ExpertFormats& formats);
 
   int64_t num_scored() const { return num_scored_; }
 

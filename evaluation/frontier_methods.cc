@@ -154,10 +154,10 @@ OperatingPoint mass_point(const SkipScores& scores, const ClassThresholds& beta)
 std::vector<FrontierMethod> make_table() {
   constexpr auto kFamily = MethodKind::kFamily;
   constexpr auto kSearched = MethodKind::kSearched;
-  const SearchedRule plain{plain_scores, score_thresholds, pair_point};
-  const SearchedRule calibrated{calibrated_scores, score_thresholds, pair_point};
+  const SearchedRule plain{plain_scores, score_thresholds, pair_point, false, true};
+  const SearchedRule calibrated{calibrated_scores, score_thresholds, pair_point, false, true};
   const SearchedRule adaptive{plain_scores, mass_thresholds, mass_point};
-  const SearchedRule local_exempt{calibrated_scores, score_thresholds, local_exempt_point};
+  const SearchedRule local_exempt{calibrated_scores, score_thresholds, local_exempt_point, false, true};
   const SearchedRule destination{calibrated_scores, destination_thresholds, destination_point, true};
   return {
       {"reduced_k", "reduced k", "experts kept", kFamily, fewer_experts},
@@ -170,10 +170,10 @@ std::vector<FrontierMethod> make_table() {
       {"ace", "one threshold on p by two views of the expert (ACE's kind)", "threshold", kFamily, thresholds_of_both_views, {}, 1,
        true},
       {"gmlg", "GMLG: one threshold on alpha p", "threshold", kFamily, layer_weighted_thresholds},
-      {"dmt", "DMT: text and vision thresholds on p", "target", kSearched, nullptr, plain},
+      {"dmt", "DMT: text and vision thresholds on p", "target", kSearched, nullptr, plain, 1, false, true},
       {"local_exempt", "GMLG + DMT, local pairs spared", "target", kSearched, nullptr, local_exempt, 2},
       {"destination", "destination rule", "target", kSearched, nullptr, destination, 2},
-      {kLadderMethod, "GMLG + DMT, calibrated alpha", "target", kSearched, nullptr, calibrated},
+      {kLadderMethod, "GMLG + DMT, calibrated alpha", "target", kSearched, nullptr, calibrated, 1, false, true},
   };
 }
 

@@ -54,6 +54,7 @@ struct SearchedRule {
   ThresholdLists (*thresholds)(const SkipScores&, int count) = nullptr;
   OperatingPoint (*point)(const SkipScores&, const ClassThresholds&) = nullptr;
   bool is_destination_rule = false;  // has no other thresholds of destinations beside its own
+  bool has_generated_threshold = false;  // its text threshold may be another for generated tokens
 };
 
 struct FrontierMethod {
@@ -65,9 +66,11 @@ struct FrontierMethod {
   SearchedRule rule = {};                                             // kSearched
   int least_ranks = 1;         // what depends on where experts are says nothing on fewer
   bool needs_ratings = false;
+  bool joins_ladder = false;   // where it is measured its points are candidates for the ladder
 };
 
-// The table, in the order of a legend. The method whose points become the ladder is "gmlg_dmt".
+// The table, in the order of a legend. The method whose points become the ladder is "gmlg_dmt"; those of "dmt", the same without
+// calibrated alpha, compete with them where they are measured.
 const std::vector<FrontierMethod>& frontier_methods();
 const FrontierMethod& ladder_method();
 

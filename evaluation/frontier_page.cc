@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdio>
 #include <sstream>
 #include <vector>
 
+#include "evaluation/html_page.h"
+
 namespace skipper {
 namespace {
+
+using html::escaped, html::number, html::significant, html::table_row;
 
 constexpr double kWidth = 760.0, kHeight = 420.0;
 constexpr double kLeft = 70.0, kRight = 20.0, kTop = 20.0, kBottom = 50.0;  // margins
@@ -17,46 +20,6 @@ constexpr double kPercent = 100.0;
 constexpr std::array<const char*, 10> kColours = {"#4e79a7", "#a0765a", "#8c8c8c", "#b07aa1", "#7f7fd5", "#e0a030", "#3f9f6f",
                                                   "#2ca8b8", "#c4618c", "#e0524f"};
 constexpr std::array<const char*, 3> kDashes = {"", "6 3", "2 3"};
-
-constexpr const char* kStyle = R"(
-:root { color-scheme: light dark; --ink: #1d2125; --faint: #c9ced3; --paper: #ffffff; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e7ea; --faint: #454b52; --paper: #16191c; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60em; margin: 2em auto;
-  padding: 0 1em; }
-svg { width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 12px; }
-.paper { fill: var(--paper); fill-opacity: .85; } .axis { stroke: var(--ink); fill: none; }
-.grid { stroke: var(--faint); } .curve { fill: none; stroke-width: 2; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2em .7em; border-bottom: 1px solid var(--faint); text-align: right; } th:first-child, td:first-child {
-  text-align: left; }
-)";
-
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      default:
-        if (static_cast<unsigned char>(c) >= ' ') out += c;  // XML has no other control characters than white space
-    }
-  }
-  return out;
-}
-
-std::string number(double value, int digits) {
-  std::array<char, 64> text{};
-  std::snprintf(text.data(), text.size(), "%.*f", digits, value);
-  return text.data();
-}
-
-std::string significant(double value) {
-  std::array<char, 64> text{};
-  std::snprintf(text.data(), text.size(), "%.3g", value);
-  return text.data();
-}
 
 // What is on the horizontal axis.
 struct Saving {
@@ -188,12 +151,6 @@ class Chart {
   std::vector<size_t> shown_curves_;
 };
 
-void add_row(std::ostringstream& out, const std::vector<std::string>& cells, const char* tag) {
-  out << "<tr>";
-  for (const std::string& cell : cells) out << "<" << tag << ">" << escaped(cell) << "</" << tag << ">";
-  out << "</tr>\n";
-}
-
 std::vector<std::string> cells_of(const std::string& name, const std::string& parameter, const PointMeasurement& m) {
   return {name,
           parameter,
@@ -208,18 +165,19 @@ std::vector<std::string> cells_of(const std::string& name, const std::string& pa
 
 void add_table(std::ostringstream& out, const FrontierResult& result) {
   out << "<div class=\"scroll\"><table>\n";
-  add_row(out,
-          {"method", "parameter", "KL (nats)", "top-1 flips (%)", "pairs skipped (%)", "of text", "of vision", "bytes saved (%)",
-           "step (ms)"},
-          "th");
+  out << table_row(
+      {"method", "parameter", "KL (nats)", "top-1 flips (%)", "pairs skipped (%)", "of text", "of vision", "bytes saved (%)",
+       "step (ms)"},
+      "th");
   for (size_t i = 0; i < result.ladder.size(); ++i) {
     const MeasuredPoint& level = result.ladder[i];
     const std::string taus = "text " + significant(level.point.tau[0]) + ", vision " + significant(level.point.tau[1]);
-    add_row(out, cells_of("level " + std::to_string(i), taus, level.held_out), "td");
+    out << table_row(cells_of("level " + std::to_string(i), taus, level.held_out), "td");
   }
   for (const MethodCurve& curve : result.curves) {
     for (const MeasuredPoint& one : curve.points) {
-      add_row(out, cells_of(curve.method.title, curve.method.parameter + " " + significant(one.target), one.held_out), "td");
+      const std::string parameter = curve.method.parameter + " " + significant(one.target);
+      out << table_row(cells_of(curve.method.title, parameter, one.held_out), "td");
     }
   }
   out << "</table></div>\n";
@@ -234,9 +192,7 @@ bool sends_bytes(const FrontierResult& result) {
 
 std::string to_page(const FrontierResult& result, const PageTitle& title) {
   std::ostringstream out;
-  out << "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\">\n<head><meta charset=\"utf-8\"/>"
-      << "<meta name=\"viewport\" content=\"width=device-width\"/><title>Skip frontier of " << escaped(title.model)
-      << "</title>\n<style>" << kStyle << "</style></head>\n<body>\n<h1>Skip frontier of " << escaped(title.model) << "</h1>\n<p>"
+  out << html::page_head("Skip frontier of " + title.model) << "<p>"
       << "Held-out part of " << escaped(title.data) << ", " << title.num_ranks
       << (title.num_ranks == 1 ? " rank" : " ranks") << ". Pairs are (token, expert) pairs of text and vision tokens; "
       << "special tokens are never skipped and not counted. Level 0 skips nothing.</p>\n<h2>KL against skipped pairs</h2>\n"
@@ -247,7 +203,7 @@ std::string to_page(const FrontierResult& result, const PageTitle& title) {
   }
   out << "<h2>All points</h2>\n";
   add_table(out, result);
-  out << "</body>\n</html>\n";
+  out << html::page_end();
   return out.str();
 }
 

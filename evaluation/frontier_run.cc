@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/json_fields.h"
+#include "evaluation/generated_threshold.h"
 
 namespace skipper {
 namespace {
@@ -110,8 +111,13 @@ struct ThresholdSpace {
   GridSize size() const { return {static_cast<int>(tau[kText].size()), static_cast<int>(tau[kVision].size())}; }
 
   OperatingPoint point(GridIndex index, float destination_threshold) const {
-    OperatingPoint point =
-        rule.point(scores, {tau[kText][static_cast<size_t>(index.text)], tau[kVision][static_cast<size_t>(index.vision)]});
+    return point(PhaseIndex{index, index.text}, destination_threshold);
+  }
+
+  OperatingPoint point(const PhaseIndex& index, float destination_threshold) const {
+    const auto text = static_cast<size_t>(index.prompt.text), vision = static_cast<size_t>(index.prompt.vision);
+    OperatingPoint point = rule.point(scores, {tau[kText][text], tau[kVision][vision]});
+    if (index.generated != index.prompt.text) point.tau_generated = tau[kText][static_cast<size_t>(index.generated)];
     if (destination_threshold == 0.0f) return point;
     for (auto& by_hop : point.tau_dst) {
       for (const Hop hop : {Hop::kNode, Hop::kNetwork}) by_hop[static_cast<size_t>(hop)] = destination_threshold;
@@ -119,11 +125,12 @@ struct ThresholdSpace {
     return point;
   }
 
-  OperatingPoint highest() const { return point({size().text - 1, size().vision - 1}, 0.0f); }
+  OperatingPoint highest() const { return point(GridIndex{size().text - 1, size().vision - 1}, 0.0f); }
 
   // The point at this share of each list.
   OperatingPoint at_share(double text_share, double vision_share) const {
-    return point({static_cast<int>(text_share * (size().text - 1)), static_cast<int>(vision_share * (size().vision - 1))}, 0.0f);
+    const GridIndex index{static_cast<int>(text_share * (size().text - 1)), static_cast<int>(vision_share * (size().vision - 1))};
+    return point(index, 0.0f);
   }
 
  private:
@@ -146,8 +153,7 @@ class ThresholdSearch {
     measure_scale();
     for (const float tau_dst : space.tau_dst) {
       grids_.emplace_back(space.size(), [this, tau_dst](GridIndex index) {
-        const PointMeasurement measured = measurements_.measure(space_.point(index, tau_dst), DataSplit::kSearch);
-        return PointValue{measured.mean_kl(), (*gain_)(measured)};
+        return value_of(space_.point(index, tau_dst));
       });
     }
   }
@@ -158,7 +164,7 @@ class ThresholdSearch {
     for (size_t i = 0; i < settings_.targets.size(); ++i) {
       const double target = settings_.targets[i];
       if (target <= 0.0) {
-        chosen.push_back({target, space_.point({0, 0}, 0.0f), {}});
+        chosen.push_back({target, space_.point(GridIndex{0, 0}, 0.0f), {}});
       } else if (const auto best = best_point(target)) {
         chosen.push_back({target, *best, {}});
       }
@@ -181,7 +187,7 @@ class ThresholdSearch {
  private:
   void measure_scale() {
     measurements_.expect(passes_left(0));
-    const PointMeasurement none = measurements_.measure(space_.point({0, 0}, 0.0f), DataSplit::kSearch);
+    const PointMeasurement none = measurements_.measure(space_.point(GridIndex{0, 0}, 0.0f), DataSplit::kSearch);
     const PointMeasurement all = measurements_.measure(space_.highest(), DataSplit::kSearch);
     if (settings_.objective == FrontierObjective::kTime) {
       for (const double share : kTimedShares) {
@@ -193,18 +199,28 @@ class ThresholdSearch {
     gain_.emplace(settings_.objective, none, all, measurements_.fitted_step_time());
   }
 
+  PointValue value_of(const OperatingPoint& point) {
+    const PointMeasurement measured = measurements_.measure(point, DataSplit::kSearch);
+    return {measured.mean_kl(), (*gain_)(measured)};
+  }
+
   std::optional<OperatingPoint> best_point(double target) {
-    std::optional<OperatingPoint> best;
-    double least_loss = 0.0;
+    std::optional<GridIndex> best;
+    PointValue best_value;
+    float best_tau_dst = 0.0f;
     for (size_t d = 0; d < grids_.size(); ++d) {
       const std::optional<GridIndex> found = search_frontier(grids_[d], target);
-      if (!found) continue;
-      const double loss = grids_[d].at(*found).loss;
-      if (best && loss >= least_loss) continue;
-      best = space_.point(*found, space_.tau_dst[d]);
-      least_loss = loss;
+      if (!found || (best && grids_[d].at(*found).loss >= best_value.loss)) continue;
+      best = found;
+      best_value = grids_[d].at(*found);
+      best_tau_dst = space_.tau_dst[d];
     }
-    return best;
+    if (!best) return std::nullopt;
+    const PhaseWalk walk{space_.size(), target, space_.rule.has_generated_threshold ? settings_.num_generated_steps : 0};
+    const PhaseIndex place = walk_generated_threshold(*best, best_value, walk, [&](const PhaseIndex& index) {
+      return value_of(space_.point(index, best_tau_dst));
+    });
+    return space_.point(place, best_tau_dst);
   }
 
   // The walks of later targets meet ever more points that are known; until one is done, count it as half new.
@@ -213,7 +229,7 @@ class ThresholdSearch {
     const size_t per_walk = static_cast<size_t>(space_.size().text + space_.size().vision) * space_.tau_dst.size();
     const size_t new_per_walk =
         num_targets_done == 0 ? per_walk / 2 : static_cast<size_t>(num_evaluated()) / num_targets_done;
-    return num_left * new_per_walk + settings_.targets.size();
+    return num_left * (new_per_walk + static_cast<size_t>(settings_.num_generated_steps)) + settings_.targets.size();
   }
 
   const ThresholdSpace& space_;
@@ -236,7 +252,7 @@ std::vector<MeasuredPoint> measure_family(const std::vector<MethodPoint>& points
 size_t expected_passes(const FrontierMethod& method, const MethodInputs& inputs, const FrontierSettings& settings) {
   if (method.kind == MethodKind::kFamily) return method.points(inputs).size();
   const auto per_walk = static_cast<size_t>(settings.grid) * static_cast<size_t>(settings.num_destination_thresholds + 1);
-  return settings.targets.size() * (per_walk + 1);
+  return settings.targets.size() * (per_walk + static_cast<size_t>(settings.num_generated_steps) + 1);
 }
 
 }  // namespace
@@ -255,6 +271,7 @@ FrontierResult run_frontier(const MethodInputs& inputs, const FrontierSettings& 
                             const FrontierProgress& progress) {
   Measurements measurements(evaluate, progress);
   FrontierResult result;
+  std::vector<MeasuredPoint> candidates;
   size_t num_later = 0;
   for (const FrontierMethod& method : settings.methods) num_later += expected_passes(method, inputs, settings);
   for (const FrontierMethod& method : settings.methods) {
@@ -268,11 +285,14 @@ FrontierResult run_frontier(const MethodInputs& inputs, const FrontierSettings& 
     ThresholdSearch search(space, settings, measurements);
     result.curves.push_back({method, search.run()});
     result.num_search_points += search.num_evaluated();
-    if (method.name != ladder_method().name) continue;
-    result.ladder = clean_ladder(result.curves.back().points);
-    result.num_beaten = static_cast<int>(result.curves.back().points.size() - result.ladder.size());
-    result.is_monotone = search.is_monotone();
+    if (!method.joins_ladder) continue;
+    // The first skips nothing, and is there already from the second method on.
+    const std::vector<MeasuredPoint>& points = result.curves.back().points;
+    candidates.insert(candidates.end(), points.begin() + (candidates.empty() ? 0 : 1), points.end());
+    result.is_monotone = result.is_monotone && search.is_monotone();
   }
+  result.ladder = clean_ladder(candidates);
+  result.num_beaten = static_cast<int>(candidates.size() - result.ladder.size());
   result.step_time = measurements.fitted_step_time();
   return result;
 }

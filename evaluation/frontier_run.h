@@ -28,6 +28,7 @@ struct FrontierSettings {
   FrontierObjective objective = FrontierObjective::kPairs;
   int grid = 24;               // thresholds above 0 for each class
   int num_destination_thresholds = 0;  // of the destination rule, above 0; the search's third axis
+  int num_generated_steps = 0;  // passes for each target in search of another threshold of generated tokens
   std::vector<FrontierMethod> methods;
   std::vector<double> targets;  // ascending from 0
 };
@@ -42,7 +43,7 @@ struct FrontierResult {
   std::vector<MethodCurve> curves;    // as measured, one per method
   StepTimeModel step_time;
   int num_search_points = 0;          // evaluated for all searches together
-  int num_beaten = 0;                 // points of the ladder's method that the clean-up dropped
+  int num_beaten = 0;                 // points of the ladder's methods that the clean-up dropped
   bool is_monotone = true;            // loss and gain ascended with the thresholds at all points of the ladder's search
 };
 

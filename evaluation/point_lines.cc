@@ -1,5 +1,6 @@
 #include "evaluation/point_lines.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -8,6 +9,16 @@ namespace skipper {
 namespace {
 
 using nlohmann::json;
+
+constexpr const char* kFormatsKey = "expert_formats";
+
+WeightFormat parse_format(const std::string& name, const std::string& key) {
+  try {
+    return parse_weight_format(name, key);
+  } catch (const InvalidRequest& error) {
+    throw InvalidFile(error.what());
+  }
+}
 
 bool is_blank(const std::string& line) { return line.find_first_not_of(" \t\r") == std::string::npos; }
 
@@ -24,18 +35,45 @@ json kind_json(const PointSamples& measured, const std::vector<uint8_t>& right) 
 
 }  // namespace
 
-std::optional<OperatingPoint> PointReader::next() {
+std::optional<PointLine> PointReader::next() {
   for (std::string line; std::getline(lines_, line);) {
     ++line_number_;
     if (is_blank(line)) continue;
     const std::string where = name_ + ", line " + std::to_string(line_number_);
     const json document = json::parse(line, nullptr, false);
     if (document.is_discarded()) throw InvalidFile(where + ": is no JSON; expected one operating point on the line");
-    const LevelTable table = read_levels(document, where, model_, world_);
-    if (table.num_levels() != 2) throw InvalidFile(where + ": holds several levels; give one operating point a line");
-    return table.levels[1];
+    if (document.contains(kFormatsKey)) return PointLine{.point = std::nullopt, .formats = read_formats(document, where)};
+    return PointLine{.point = read_point(document, where), .formats = std::nullopt};
   }
   return std::nullopt;
+}
+
+OperatingPoint PointReader::read_point(const json& document, const std::string& where) const {
+  const LevelTable table = read_levels(document, where, model_, world_);
+  if (table.num_levels() != 2) throw InvalidFile(where + ": holds several levels; give one operating point a line");
+  return table.levels[1];
+}
+
+ExpertFormats PointReader::read_formats(const json& document, const std::string& where) const {
+  const std::string key = where + ", " + kFormatsKey;
+  if (document.size() != 1) throw InvalidFile(key + ": stands beside other keys; give formats and points on lines of their own");
+  std::vector<std::vector<std::string>> names;
+  try {
+    document.at(kFormatsKey).get_to(names);
+  } catch (const json::exception&) {
+    throw InvalidFile(key + ": is no list of lists of names; give the format of each expert, layer by layer");
+  }
+  const auto num_layers = static_cast<size_t>(model_.num_moe_layers);
+  const auto num_experts = static_cast<size_t>(model_.num_experts);
+  if (names.size() != num_layers || std::ranges::any_of(names, [&](const auto& layer) { return layer.size() != num_experts; })) {
+    throw InvalidFile(key + ": does not fit the model; it has " + std::to_string(num_layers) + " MoE layers of " +
+                      std::to_string(num_experts) + " experts");
+  }
+  ExpertFormats formats(num_layers);
+  for (size_t layer = 0; layer < num_layers; ++layer) {
+    for (const std::string& name : names[layer]) formats[layer].push_back(parse_format(name, key));
+  }
+  return formats;
 }
 
 std::string samples_line(const ScoredSamples& samples, const std::vector<SampleMeasurement>& reference,

@@ -1,14 +1,16 @@
-// Operating points one a line in, what each does to every sample one a line out.
+// Operating points, or formats of experts, one a line in; what each does to every sample one a line out.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <istream>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "cluster/operating_point.h"
+#include "evaluation/format_scorer.h"
 #include "evaluation/scored_samples.h"
 #include "evaluation/skip_evaluator.h"
 
@@ -16,7 +18,14 @@ namespace skipper {
 
 inline constexpr std::array<const char*, kNumSampleKinds> kSampleKindNames = {"texts", "questions", "visual_questions"};
 
-// Reads operating points, one JSON document a line; empty lines are skipped.
+// Either is absent: a point that skips, or formats that the experts have from then on.
+struct PointLine {
+  std::optional<OperatingPoint> point;
+  std::optional<ExpertFormats> formats;
+};
+
+// Reads one JSON document a line: an operating point, or {"expert_formats": [[name, ...], ...]} by MoE layer and expert. Empty
+// lines are skipped.
 class PointReader {
  public:
   // `name` is for messages; `lines` outlives the reader.
@@ -24,9 +33,12 @@ class PointReader {
       : lines_(lines), name_(std::move(name)), model_(model), world_(world) {}
 
   // Nothing at the end. Throws InvalidFile naming line and key, also for a line of several levels.
-  std::optional<OperatingPoint> next();
+  std::optional<PointLine> next();
 
  private:
+  OperatingPoint read_point(const nlohmann::json& document, const std::string& where) const;
+  ExpertFormats read_formats(const nlohmann::json& document, const std::string& where) const;
+
   std::istream& lines_;
   std::string name_;
   ModelIdentity model_;

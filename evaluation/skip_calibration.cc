@@ -74,7 +74,7 @@ json scores_section(const RoutingTrace& trace) {
 
 std::string to_json(const SkipCalibration& calibration) {
   json file = {{"version", 1}, {"model_fingerprint", calibration.model_fingerprint}};
-  file["convention"] = {{"p", "weight / sum over the top-k"}, {"bypass", name_of(calibration.bypass)},
+  file["convention"] = {{"p", kRoutingWeightConvention}, {"bypass", name_of(calibration.bypass)},
                         {"held_out", "every " + std::to_string(kHeldOutEvery) + "th sample of a kind"}};
   for (size_t c = 0; c < kNumSkippableClasses; ++c) {
     const ClassCalibration& one = calibration.classes[c];

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cluster/operating_point.h"
@@ -40,6 +41,9 @@ struct CalibrationOrigin {
 
   bool operator==(const CalibrationOrigin&) const = default;
 };
+
+// What the p of a calibration is, as its file names it.
+inline constexpr std::string_view kRoutingWeightConvention = "weight / sum over the top-k";
 
 struct SkipCalibration {
   std::string model_fingerprint;

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -25,7 +26,10 @@ constexpr int64_t kRowBytes = 100;
 constexpr double kSecondsPerPair = 2e-6;
 constexpr double kSecondsPerByte = 1e-8;
 
+constexpr double kLossOfGenerated = 6.0;  // of a dropped weight, beside 1 of prompts
+
 struct FakeToken {
+  bool is_generated = false;
   size_t token_class = 0;
   size_t layer = 0;
   std::array<float, kTopK> p{};  // descending, sum 1
@@ -38,7 +42,7 @@ class FakeModel {
     std::mt19937 random(7);
     std::uniform_real_distribution<float> weight(0.05f, 1.0f);
     for (size_t i = 0; i < 300; ++i) {
-      FakeToken token{i % 2, i % kNumLayers, {}};
+      FakeToken token{i % 10 == 0, i % 2, i % kNumLayers, {}};
       float sum = 0.0f;
       for (float& p : token.p) sum += p = weight(random);
       for (float& p : token.p) p /= sum;
@@ -90,14 +94,20 @@ class FakeModel {
     }
     if (point.pair_rule == PairRule::kSimilar) return slot > 0 && token.p[slot] < point.beta[c][token.layer] * token.p[0];
     if (point.protect_top1 && slot == 0) return false;
-    return point.alpha[c][token.layer] * token.p[slot] < point.tau[c];
+    const float tau = token.is_generated ? point.tau_generated.value_or(point.tau[c]) : point.tau[c];
+    return point.alpha[c][token.layer] * token.p[slot] < tau;
+  }
+
+  static double loss_of(const FakeToken& token) {
+    if (token.is_generated) return kLossOfGenerated;
+    return token.token_class == 0 ? 1.0 : 0.1;
   }
 
   void add(const FakeToken& token, const OperatingPoint& point, PointMeasurement& m) const {
     int64_t run = 0;
     for (size_t slot = 0; slot < kTopK; ++slot) {
       if (drops(token, slot, point)) {
-        m.kl += token.p[slot] * token.p[slot] * (token.token_class == 0 ? 1.0 : 0.1);
+        m.kl += token.p[slot] * token.p[slot] * loss_of(token);
       } else {
         ++run;
       }
@@ -193,6 +203,45 @@ TEST(FrontierRun, AnObjectiveInTimeSavesTheShareAskedForOfModelledTime) {
     const double saved = (longest - one.held_out.seconds) / (longest - 0.5);
     EXPECT_GE(saved, one.target - 1e-6);
   }
+  expect_ascending(result.ladder);
+}
+
+TEST(FrontierRun, AThresholdOfGeneratedTokensLosesLessAtNoLessGain) {
+  const FakeModel model(1);
+  FrontierSettings settings = settings_for(FrontierObjective::kPairs);
+  const FrontierResult same = run_frontier(model.inputs(), settings, model.evaluator(), ignore_progress);
+  settings.num_generated_steps = 9;
+  const FrontierResult own = run_frontier(model.inputs(), settings, model.evaluator(), ignore_progress);
+  ASSERT_EQ(own.curves[0].points.size(), same.curves[0].points.size());
+  size_t num_lower = 0;
+  for (size_t i = 0; i < own.curves[0].points.size(); ++i) {
+    const MeasuredPoint& before = same.curves[0].points[i];
+    const MeasuredPoint& after = own.curves[0].points[i];
+    EXPECT_FALSE(before.point.tau_generated);
+    EXPECT_GE(after.held_out.skip_ratio(), after.target);
+    EXPECT_LE(after.held_out.mean_kl(), before.held_out.mean_kl());
+    if (!after.point.tau_generated) continue;
+    EXPECT_LT(*after.point.tau_generated, after.point.tau[0]);
+    EXPECT_LT(after.held_out.mean_kl(), before.held_out.mean_kl());
+    ++num_lower;
+  }
+  EXPECT_GE(num_lower, 5u);
+  expect_ascending(own.ladder);
+}
+
+// In the fake model layers are all alike, and plain weights the better scores.
+TEST(FrontierRun, TheLadderIsNeverWorseThanPlainThresholdsThatWereMeasured) {
+  const FakeModel model(1);
+  const FrontierSettings settings = settings_for(FrontierObjective::kPairs, "dmt");
+  const FrontierResult result = run_frontier(model.inputs(), settings, model.evaluator(), ignore_progress);
+  const std::vector<MeasuredPoint>& plain = result.curves[0].points;
+  ASSERT_EQ(result.curves[0].method.name, "dmt");
+  for (const MeasuredPoint& one : plain) {
+    EXPECT_TRUE(std::ranges::any_of(result.ladder, [&](const MeasuredPoint& level) {
+      return level.held_out.skip_ratio() >= one.held_out.skip_ratio() && level.held_out.mean_kl() <= one.held_out.mean_kl();
+    })) << "target " << one.target;
+  }
+  EXPECT_EQ(result.num_beaten + static_cast<int>(result.ladder.size()), 2 * static_cast<int>(plain.size()) - 1);
   expect_ascending(result.ladder);
 }
 

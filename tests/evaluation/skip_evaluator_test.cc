@@ -104,6 +104,34 @@ TEST(SkipEvaluator, BypassesTheLayersOfOneClassByZeroOrIdentity) {
   EXPECT_NE(measured[0].kl(), measured[1].kl());
 }
 
+// Spearman's rank correlation of values without equals with 0, 1, 2, ...
+double correlation_with_order(const std::vector<double>& values) {
+  const auto count = static_cast<double>(values.size());
+  double squares = 0.0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const auto place = std::count_if(values.begin(), values.end(), [&](double other) { return other < values[i]; });
+    squares += std::pow(static_cast<double>(place) - static_cast<double>(i), 2.0);
+  }
+  return 1.0 - 6.0 * squares / (count * (count * count - 1.0));
+}
+
+// What is skipped in one layer changes the routes of the next, so no two neighbours need be in order; the trend must be.
+TEST(SkipEvaluator, AHigherLevelSendsLessAndLosesMoreOnTheWhole) {
+  const DemoData data;
+  std::vector<OperatingPoint> points;
+  for (float tau = 0.01f; points.size() < 9; tau *= 1.35f) points.push_back(demo_operating_point(tau, 1.5f * tau));
+  std::vector<double> skipped, bytes, losses;
+  for (const Measurement& one : measure(data, points, {.num_ranks = 4})) {
+    skipped.push_back(static_cast<double>(one.usage().pairs_skipped));
+    bytes.push_back(static_cast<double>(one.usage().bytes_sent));
+    losses.push_back(one.mean_kl());
+  }
+  EXPECT_GE(correlation_with_order(skipped), 0.95);
+  EXPECT_LE(correlation_with_order(bytes), -0.95);
+  EXPECT_GE(correlation_with_order(losses), 0.9);
+  EXPECT_LT(bytes.back(), 0.8 * bytes.front());
+}
+
 TEST(SkipEvaluator, RefusesReferencesThatTakeTooMuchMemory) {
   const DemoData data;
   DemoEngineOptions options;

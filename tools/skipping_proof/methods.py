@@ -12,6 +12,8 @@ from skipping_proof import expert_scale
 CLASSES = ("text", "vision")
 PROTECTED_SHARE = 0.02  # of a prompt's tokens, as MC-MoE
 LARGEST_BETA = 1000.0   # that an operating point may have
+GENERATED_SHARE = 0.7   # of the text threshold, for generated tokens: of 0, .35, .7, 1, 1.4 the best on calibration data
+RARE_MARGIN = 0.05      # p_1 - p_2 under which a token keeps all its experts
 
 
 class ScoreQuantiles:
@@ -111,6 +113,10 @@ class Methods:
         tau = {name: scores.by_class[name].at(share) for name, share in zip(CLASSES, shares)}
         return document(scores.alpha, ranks, tau=tau, **fields)
 
+    def generated_point(self, shares):
+        tau = {name: self.calibrated.by_class[name].at(share) for name, share in zip(CLASSES, shares)}
+        return document(self.calibrated.alpha, tau=tau, tau_generated=GENERATED_SHARE * tau["text"])
+
     def single_point(self, scores, share):
         tau = scores.pooled.at(share)
         return document(scores.alpha, tau={"text": tau, "vision": tau})
@@ -186,6 +192,10 @@ class Methods:
             Method("calibrated", "GMLG + DMT, calibrated exponents", score(self.calibrated), has_two=True),
             Method("weights", "calibrated, second score from the weights",
                    score(self.calibrated, expert_scale=self.expert_scale), has_two=True),
+            Method("generated", "calibrated, generated tokens at 0.7 of the threshold", lambda t, v: self.generated_point((t, v)),
+                   has_two=True),
+            Method("margin", "calibrated, rare cases spared (p₁ − p₂ under .05)",
+                   score(self.calibrated, protect_margin=RARE_MARGIN), has_two=True),
             Method("exempt", "calibrated with local exemption, 4 ranks", score(self.calibrated, ranks=4, exempt_local=True),
                    has_two=True, ranks=4),
             Method("destination", "destination rule (sum of p²), 4 ranks", lambda t, v: self.destination_point((t, v), 4),

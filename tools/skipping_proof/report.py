@@ -3,7 +3,7 @@
 import os
 import re
 
-from skipping_proof import figures, stages, tables, targets
+from skipping_proof import batch_rules, figures, stages, tables, targets
 from skipping_proof.byte_results import INT8, ByteResults
 from skipping_proof.pair_results import PairResults
 from skipping_proof.pictures import Panel, picture
@@ -23,6 +23,7 @@ def write(workplace, methods, page):
         "generated": tables.generated_table(results),
         "tasks": tables.task_table(results),
         "perplexity": tables.perplexity_table(results),
+        "batch rules": batch_rules.table(workplace, methods, results),
         "bytes text": tables.byte_table(by_data["text"]),
         "bytes pictures": tables.byte_table(by_data["pictures"]),
         "byte ratios text": tables.byte_ratio_table(by_data["text"]),

@@ -139,7 +139,7 @@ def answers(workplace, methods):
     measurer = answers_measurer(workplace).start()
     for _, name, ratio, _, point in test_points(workplace, methods):
         is_calibrated = name == "calibrated" and ratio in CALIBRATED_ANSWER_RATIOS
-        if is_calibrated or (ratio == ANSWER_RATIO and name in ("reduced k", "dmt")):
+        if is_calibrated or (ratio == ANSWER_RATIO and name in ("reduced k", "dmt", "generated")):
             measurer.measure(point)
     measurer.close()
 

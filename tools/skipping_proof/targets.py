@@ -6,6 +6,7 @@ from skipping_proof.tables import NOT_REACHED, markdown, mean_and_interval, perc
 RATIO = 0.75
 MOST_OF_REDUCED_K = 0.5
 LEAST_KEPT = 0.98
+CALIBRATED = {"calibrated": "calibrated", "generated": "calibrated, generated tokens at 0.7"}
 BYTE_TARGETS = ((4, "squares", "pair", 0.85), (2, "squares", "pair", 0.75), (4, "squares", "exempt", 0.92))
 
 
@@ -39,18 +40,28 @@ def pair_targets(results):
     rows = []
     for ratio in stages.RATIOS:
         plain = results.find("dmt", ratio)
-        found = kl_ratio(results, "calibrated", plain)
-        rows.append([f"calibrated / DMT, KL at {100 * plain.skipped:.0f} % skipped", "≤ 1", ratio_text(*found),
-                     verdict(found[0] <= 1)])
+        for name, title in CALIBRATED.items():
+            found = kl_ratio(results, name, plain)
+            rows.append([f"{title} / DMT, KL at {100 * plain.skipped:.0f} % skipped", "≤ 1", ratio_text(*found),
+                         verdict(found[0] <= 1)])
     found = kl_ratio(results, "calibrated", results.find("reduced k", RATIO))
     rows.append([f"calibrated / reduced k, KL at {100 * RATIO:.0f} % skipped", f"≤ {MOST_OF_REDUCED_K}", ratio_text(*found),
                  verdict(found[0] <= MOST_OF_REDUCED_K)])
-    found = mean_and_interval(figures.still_right(results.generated["calibrated", RATIO], results.answers.level_0))
-    right, before = (figures.right(one).mean() for one in (results.generated["calibrated", RATIO], results.answers.level_0))
-    rows.append([f"right answers at {100 * RATIO:.0f} %, calibrated, in percent of level 0's number",
-                 f"≥ {100 * LEAST_KEPT:.0f} %", f"{100 * right / before:.1f}", verdict(right / before >= LEAST_KEPT)])
-    rows.append([f"level 0's right answers still right at {100 * RATIO:.0f} %, calibrated", f"≥ {100 * LEAST_KEPT:.0f} %",
-                 percent(*found), verdict(found[0] >= LEAST_KEPT)])
+    return rows + answer_targets(results)
+
+
+def answer_targets(results):
+    """Of answers that were generated."""
+    rows = []
+    before = results.answers.level_0
+    for name, title in CALIBRATED.items():
+        measured = results.generated[name, RATIO]
+        share = figures.right(measured).mean() / figures.right(before).mean()
+        found = mean_and_interval(figures.still_right(measured, before))
+        rows.append([f"right answers at {100 * RATIO:.0f} %, {title}, in percent of level 0's number",
+                     f"≥ {100 * LEAST_KEPT:.0f} %", f"{100 * share:.1f}", verdict(share >= LEAST_KEPT)])
+        rows.append([f"level 0's right answers still right at {100 * RATIO:.0f} %, {title}", f"≥ {100 * LEAST_KEPT:.0f} %",
+                     percent(*found), verdict(found[0] >= LEAST_KEPT)])
     return rows
 
 

@@ -1,0 +1,85 @@
+#include "evaluation/precision_log.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+
+namespace skipper {
+namespace {
+
+using nlohmann::json;
+
+std::string key_of(const ExpertFormats& formats) {
+  std::string key;
+  for (const std::vector<WeightFormat>& layer : formats) {
+    for (const WeightFormat& format : layer) key += name_of(format) + " ";
+  }
+  return key;
+}
+
+std::string settings_line(const std::string& settings) { return json({{"version", 1}, {"settings", settings}}).dump(); }
+
+std::string measurement_line(const std::string& key, const PrecisionMeasurement& m) {
+  json measured = {{"kl", m.kl}, {"perplexity", m.perplexity}, {"right", m.right}, {"questions", m.questions},
+                   {"tokens_per_second", m.tokens_per_second}};
+  if (m.joules_per_token) measured["joules_per_token"] = *m.joules_per_token;
+  return json({{"formats", key}, {"measured", measured}}).dump();
+}
+
+PrecisionMeasurement measurement_from(const json& measured) {
+  PrecisionMeasurement m{.kl = measured.at("kl"), .perplexity = measured.at("perplexity"), .right = measured.at("right"),
+                         .questions = measured.at("questions"), .tokens_per_second = measured.at("tokens_per_second"),
+                         .joules_per_token = std::nullopt};
+  if (measured.contains("joules_per_token")) m.joules_per_token = measured.at("joules_per_token").get<double>();
+  return m;
+}
+
+}  // namespace
+
+PrecisionLog::PrecisionLog(std::filesystem::path path, const std::string& settings) : path_(std::move(path)) {
+  take_over(settings);
+  // Written anew: a line that a kill cut short would spoil the next one.
+  file_.open(path_, std::ios::trunc);
+  file_ << settings_line(settings) << "\n";
+  for (const auto& [key, measurement] : measurements_) file_ << measurement_line(key, measurement) << "\n";
+  file_.flush();
+  check_written();
+}
+
+void PrecisionLog::take_over(const std::string& settings) {
+  std::ifstream old(path_);
+  std::string line;
+  if (!std::getline(old, line) || line != settings_line(settings)) return;
+  while (std::getline(old, line)) {
+    try {
+      const json entry = json::parse(line);
+      measurements_[entry.at("formats").get<std::string>()] = measurement_from(entry.at("measured"));
+    } catch (const json::exception&) {
+      break;  // cut short
+    }
+  }
+  num_taken_over_ = measurements_.size();
+}
+
+std::optional<PrecisionMeasurement> PrecisionLog::find(const ExpertFormats& formats) const {
+  const auto found = measurements_.find(key_of(formats));
+  return found == measurements_.end() ? std::nullopt : std::optional(found->second);
+}
+
+void PrecisionLog::add(const ExpertFormats& formats, const PrecisionMeasurement& measurement) {
+  measurements_[key_of(formats)] = measurement;
+  file_ << measurement_line(key_of(formats), measurement) << "\n" << std::flush;
+  check_written();
+}
+
+void PrecisionLog::check_written() const {
+  if (!file_) throw Error(path_.string() + ": cannot be written; check the folder, its permissions and free space");
+}
+
+void PrecisionLog::remove() {
+  file_.close();
+  std::error_code ignored;  // a leftover does no harm: it has its settings in its first line
+  std::filesystem::remove(path_, ignored);
+}
+
+}  // namespace skipper
