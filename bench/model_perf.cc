@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "bench/benchmark_flags.h"
 #include "bench/benchmark_report.h"
-#include "bench/memory_read_rate.h"
+#include "machine/memory_read_rate.h"
 #include "bench/model_benchmark.h"
 #include "bench/model_report.h"
 #include "bench/ranked_benchmark.h"

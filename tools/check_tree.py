@@ -54,8 +54,8 @@ BANS = [
          r"launcher/flags\.cc$|bench/\w+_perf\.cc$"),
     _ban("using namespace std", r"\busing\s+namespace\s+std\b"),
     # `std::shared_ptr<T> owner(new T(...))` stays possible: make_shared cannot call a private constructor.
-    _ban("own by value or unique_ptr; no bare new", r"(?<!\()\bnew\b(?!\s*\()"),
-    _ban("own by value or unique_ptr; no bare delete", r"\bdelete\s*(?:\[\s*\]\s*)?[\w(*]"),
+    _ban("own by value or unique_ptr; no bare new", r"(?<!\()(?<!operator )\bnew\b(?!\s*\()"),
+    _ban("own by value or unique_ptr; no bare delete", r"(?<!operator )\bdelete\s*(?:\[\s*\]\s*)?[\w(*]"),
 ]
 
 # Headers that cost seconds to parse or pull a runtime into every includer.

@@ -91,7 +91,8 @@ class CheckTree(unittest.TestCase):
         for code in ("std::regex r;", "sleep_for(1s);", "exit(1);", "MPI_Barrier(c);", "FLAGS_port;", "DEFINE_int32(port);",
                      "using namespace std;", "auto x = new int;", "delete x;", "delete[] x;"):
             self.assert_found("engine/engine.cc", f"void f() {{\n{code}\n}}\n", "2: banned")
-        for code in ("A(const A&) = delete;", "x.exit(1);", "new (p) int;", "std::shared_ptr<A> a(new A);", "1'000; exited(1);"):
+        for code in ("A(const A&) = delete;", "x.exit(1);", "new (p) int;", "void operator delete[](void* p);",
+                     "std::shared_ptr<A> a(new A);", "1'000; exited(1);"):
             self.assert_found("engine/engine.cc", f"void f() {{\n{code}\n}}\n")
 
     def test_finds_swallowed_errors(self):
