@@ -13,7 +13,8 @@ void ExpertLoad::count(int moe_layer, const TokenPolicies& policies, const Routi
     int64_t* counts = counts_.data() + shape_.first_of(moe_layer, classes[t]);
     const int32_t* experts = kept.expert_ids.row<int32_t>(t);
     for (int64_t j = 0; j < top_k; ++j) {
-      if (experts[j] != kNoExpert) ++counts[experts[j]];
+      const bool is_at_owner = experts[j] != kNoExpert && experts[j] < shape_.num_experts;  // others run on shadows
+      if (is_at_owner) ++counts[experts[j]];
     }
   }
 }

@@ -1,4 +1,5 @@
-// Pairs that ran, by MoE layer, token class and expert: counted on each rank for its own tokens, added up at rank 0.
+// Pairs that ran at their experts' owners, by MoE layer, token class and expert: counted on each rank for its own tokens, added
+// up at rank 0.
 #pragma once
 
 #include <cstddef>

@@ -13,6 +13,7 @@ find_package(OpenSSL 3 REQUIRED COMPONENTS Crypto)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+pkg_check_modules(LIBURING REQUIRED IMPORTED_TARGET liburing)
 
 if(SKIPPER_WITH_CUDA)
   # wgmma, which the matrix products are made of, is an instruction of this architecture alone (H100, H200).

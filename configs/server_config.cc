@@ -65,6 +65,21 @@ void visit_fields(SkipGateConfig& config, Visitor& visit) {
 }
 
 template <typename Visitor>
+void visit_fields(GuardConfig& config, Visitor& visit) {
+  visit("share", config.share);
+  visit("request_share", config.request_share);
+  visit("max_error_ratio", config.max_error_ratio);
+  visit("max_kl", config.max_kl);
+  visit("min_rows", config.min_rows);
+  visit("window_rows", config.window_rows);
+  visit("min_tokens", config.min_tokens);
+  visit("window_tokens", config.window_tokens);
+  visit("reference_experts", config.reference_experts);
+  visit("reference_model", config.reference_model);
+  visit("log", config.log);
+}
+
+template <typename Visitor>
 void visit_fields(FrontendConfig& config, Visitor& visit) {
   visit("host", config.host);
   visit("port", config.port);
@@ -107,6 +122,14 @@ void visit_fields(WeightConfig& config, Visitor& visit) {
   visit("residence", config.residence);
 }
 
+template <typename Visitor>
+void visit_fields(ResidencyConfig& config, Visitor& visit) {
+  visit("cache_mb", config.cache_mb);
+  visit("eviction", config.eviction);
+  visit("foresight", config.foresight);
+  visit("reads", config.reads);
+}
+
 struct KvCacheSection {
   DType& dtype;
 };
@@ -125,9 +148,11 @@ void visit_sections(ServerConfig& config, Visitor& visitor) {
   visitor.section("cluster", config.cluster);
   visitor.section("dispatch", config.dispatch);
   visitor.section("skipping", config.skipping);
+  visitor.section("guard", config.guard);
   visitor.section("frontend", config.frontend);
   visitor.section("images", config.images);
   visitor.section("weights", config.weights);
+  visitor.section("residency", config.residency);
   KvCacheSection kv_cache{config.kv_dtype};
   visitor.section("kv_cache", kv_cache);
 }
@@ -154,9 +179,11 @@ struct FieldReader {
   const JsonFields& fields;
 
   static constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
+  static constexpr double kMost = std::numeric_limits<double>::max();
 
   void operator()(const char* key, int64_t& value) { value = fields.optional_int(key, value, -kMax, kMax); }
   void operator()(const char* key, bool& value) { value = fields.optional_bool(key, value); }
+  void operator()(const char* key, double& value) { value = fields.optional_number(key, value, -kMost, kMost); }
   void operator()(const char* key, size_t& value) {
     value = static_cast<size_t>(fields.optional_int(key, static_cast<int64_t>(value), 0, kMax));
   }
@@ -177,6 +204,15 @@ struct FieldReader {
   void operator()(const char* key, WeightResidence& value) {
     const std::string text = fields.optional_string(key, std::string(name_of(value)));
     value = parse_weight_residence(text, fields.path() + ": " + key);
+  }
+  void operator()(const char* key, EvictionRule& value) {
+    value = parse_eviction_rule(fields.optional_string(key, std::string(name_of(value))), fields.path() + ": " + key);
+  }
+  void operator()(const char* key, ForesightRule& value) {
+    value = parse_foresight_rule(fields.optional_string(key, std::string(name_of(value))), fields.path() + ": " + key);
+  }
+  void operator()(const char* key, ReadMethod& value) {
+    value = parse_read_method(fields.optional_string(key, std::string(name_of(value))), fields.path() + ": " + key);
   }
   void operator()(const char* key, GpuExpertTier& value) {
     value = parse_host_expert_tier(fields.optional_string(key, std::string(name_of(value))), fields.path() + ": " + key);
@@ -209,6 +245,9 @@ struct FieldPrinter {
   void operator()(const char* key, const PayloadTravel& value) { object[key] = name_of(value); }
   void operator()(const char* key, const WeightResidence& value) { object[key] = name_of(value); }
   void operator()(const char* key, const GpuExpertTier& value) { object[key] = name_of(value); }
+  void operator()(const char* key, const EvictionRule& value) { object[key] = name_of(value); }
+  void operator()(const char* key, const ForesightRule& value) { object[key] = name_of(value); }
+  void operator()(const char* key, const ReadMethod& value) { object[key] = name_of(value); }
   void operator()(const char* key, const std::optional<WeightFormat>& value) {
     object[key] = value ? nlohmann::json(name_of(*value)) : nlohmann::json();
   }
@@ -244,6 +283,8 @@ void ServerConfig::validate() const {
   cluster.validate();
   dispatch.validate();
   skipping.validate();
+  residency.validate();
+  guard.validate();
   frontend.validate();
   weights.validate();
   // Otherwise an idle group would give itself up between two heartbeats.

@@ -13,8 +13,10 @@
 #include "engine/skip_gate_config.h"
 #include "expert_parallel/dispatch_config.h"
 #include "frontend/frontend_config.h"
+#include "guard/guard_config.h"
 #include "model/weight_config.h"
 #include "processor/image_limits.h"
+#include "residency/residency_config.h"
 #include "tensor/dtype.h"
 
 namespace skipper {
@@ -27,17 +29,20 @@ struct ServerConfig {
   ClusterConfig cluster;
   DispatchConfig dispatch;
   SkipGateConfig skipping;
+  GuardConfig guard;
   FrontendConfig frontend;
   ImageLimits images;
   WeightConfig weights;
+  ResidencyConfig residency;
   DType kv_dtype = DType::kBF16;               // "kv_cache.dtype": bf16 or f32
   std::map<std::string, int64_t> service_tiers;  // request field service_tier → level; "gold" is always level 0
 
   void validate() const;
 };
 
-// Sections engine, cpu, gpu, comm, cluster, dispatch, skipping, frontend, images, weights, kv_cache, service_tiers; each key is
-// optional, an unknown one is refused with the nearest known name. An empty path gives the defaults. Throws InvalidFile.
+// Sections engine, cpu, gpu, comm, cluster, dispatch, skipping, guard, frontend, images, weights, residency, kv_cache,
+// service_tiers; each key is optional, an unknown one is refused with the nearest known name. An empty path gives the defaults.
+// Throws InvalidFile.
 ServerConfig load_server_config(const std::filesystem::path& path);
 
 // Every effective value as one line of JSON, for the log.

@@ -71,10 +71,10 @@ ExpertStore::ExpertStore(const ExpertStoreConfig& config) : config_(config) {
 
 ExpertStore::Layer ExpertStore::make_layer(const std::vector<ExpertSlot>& slots) const {
   const PackedShape gate_up = gate_up_shape(config_), down = down_shape(config_);
-  const auto is_mapped = [](const ExpertSlot& slot) { return slot.tier == ExpertTier::kMapped; };
+  const auto is_elsewhere = [](const ExpertSlot& slot) { return slot.tier != ExpertTier::kHost; };
   size_t num_bytes = 0;
   for (const ExpertSlot& slot : slots) {
-    if (!is_mapped(slot)) num_bytes += aligned_bytes(slot.format, gate_up) + aligned_bytes(slot.format, down);
+    if (!is_elsewhere(slot)) num_bytes += aligned_bytes(slot.format, gate_up) + aligned_bytes(slot.format, down);
   }
 
   Layer layer;
@@ -85,8 +85,8 @@ ExpertStore::Layer ExpertStore::make_layer(const std::vector<ExpertSlot>& slots)
     return with_activations(borrow_packed(format, shape, memory));
   };
   for (const ExpertSlot& slot : slots) {
-    layer.gate_up.push_back(is_mapped(slot) ? PackedMatrix() : take(slot.format, gate_up));
-    layer.down.push_back(is_mapped(slot) ? PackedMatrix() : take(slot.format, down));
+    layer.gate_up.push_back(is_elsewhere(slot) ? PackedMatrix() : take(slot.format, gate_up));
+    layer.down.push_back(is_elsewhere(slot) ? PackedMatrix() : take(slot.format, down));
   }
   return layer;
 }
@@ -102,6 +102,8 @@ int ExpertStore::num_local_experts(int layer) const { return static_cast<int>(sl
 size_t ExpertStore::num_bytes() const { return mapped_bytes() + bytes_of_tier(config_, ExpertTier::kHost); }
 
 size_t ExpertStore::mapped_bytes() const { return bytes_of_tier(config_, ExpertTier::kMapped); }
+
+size_t ExpertStore::disk_bytes() const { return bytes_of_tier(config_, ExpertTier::kDisk); }
 
 std::span<const ExpertSlot> ExpertStore::slots(int layer) const {
   layer_at(layer);
@@ -119,7 +121,7 @@ ExpertMatrices ExpertStore::matrices(int layer, int slot) {
   CHECK(!frozen_) << "expert weights are immutable after loading";
   const Layer& home = layer_at(layer);
   const ExpertMatrices result{home.gate_up.at(static_cast<size_t>(slot)), home.down.at(static_cast<size_t>(slot))};
-  CHECK(result.down.defined()) << "expert in slot " << slot << " of MoE layer " << layer << " rests in the mapping";
+  CHECK(result.down.defined()) << "expert in slot " << slot << " of MoE layer " << layer << " rests in the mapping or on disk";
   return result;
 }
 
@@ -134,8 +136,11 @@ void ExpertStore::place(int layer, int slot, const ExpertMatrices& matrices) {
 }
 
 void ExpertStore::freeze() {
-  for (const Layer& layer : layers_) {
-    CHECK(std::ranges::all_of(layer.down, &PackedMatrix::defined)) << "an expert of the mapping was given no place";
+  for (int layer = 0; layer < num_layers(); ++layer) {
+    for (size_t slot = 0; slot < slots(layer).size(); ++slot) {
+      const bool is_on_disk = slots(layer)[slot].tier == ExpertTier::kDisk;
+      CHECK(is_on_disk || layer_at(layer).down[slot].defined()) << "an expert of the mapping was given no place";
+    }
   }
   frozen_ = true;
 }

@@ -12,9 +12,9 @@
 
 namespace skipper {
 
-// Where an expert's weights rest: in memory of the store, or in place in the checkpoint's mapping, whose pages all ranks of a
-// machine share.
-enum class ExpertTier : uint8_t { kHost, kMapped };
+// Where an expert's weights rest: in memory of the store; in place in the checkpoint's mapping, whose pages all ranks of a
+// machine share; or in a file, from which an ExpertResidence reads them when they are needed.
+enum class ExpertTier : uint8_t { kHost, kMapped, kDisk };
 
 // How the rest of the code reaches an expert: never by pointer, so that it may rest in another format or place.
 struct ExpertHandle {
@@ -62,9 +62,11 @@ class ExpertStore {
   int num_local_experts(int layer) const;
   int64_t hidden_size() const { return config_.hidden_size; }
   int64_t intermediate_size() const { return config_.intermediate_size; }
-  // Bytes of all experts, and of those of kMapped.
+  ActivationFormat bf16_activations() const { return config_.bf16_activations; }
+  // Bytes of all experts in memory, those of kMapped included; of those; and of experts on disk.
   size_t num_bytes() const;
   size_t mapped_bytes() const;
+  size_t disk_bytes() const;
 
   // What the store was made for, in slot order.
   std::span<const ExpertSlot> slots(int layer) const;
@@ -79,7 +81,7 @@ class ExpertStore {
   // Ends loading; every expert of kMapped has its place.
   void freeze();
 
-  // All experts of one layer in slot order; only after freeze().
+  // All experts of one layer in slot order, those of kDisk undefined; only after freeze().
   std::span<const PackedMatrix> gate_up(int layer) const;
   std::span<const PackedMatrix> down(int layer) const;
 

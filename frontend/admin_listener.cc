@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "frontend/guard_endpoint.h"
 #include "frontend/http_error.h"
 #include "frontend/json_document.h"
 #include "frontend/request_fields.h"
@@ -14,7 +15,9 @@ using nlohmann::json;
 
 namespace {
 
-constexpr const char* kPath = "/admin/operating_point";
+constexpr const char* kOperatingPointPath = "/admin/operating_point";
+constexpr const char* kGuardPath = "/admin/guard";
+constexpr const char* kPolicyPath = "/admin/policy";
 constexpr JsonLimits kLimits{.max_depth = 8, .max_values = 1 << 20};
 constexpr const char* kBodyName = "operating point";  // in place of a file's name
 
@@ -74,13 +77,21 @@ OperatingReport change(const std::string& body, const AdminContext& context) {
   return context.hooks.append(parse_point(std::move(document), context));
 }
 
-// `respond` behind the key.
-Endpoint locked(std::string method, std::shared_ptr<const AdminContext> context,
-                std::function<HttpResponse(const HttpRequest&, const AdminContext&)> respond) {
-  return {.method = std::move(method),
-          .path = kPath,
+using AdminResponder = std::function<HttpResponse(const HttpRequest&, const AdminContext&)>;
+
+struct AdminRoute {
+  std::string method;
+  std::string path;
+  AdminResponder respond;
+};
+
+// The route behind the key.
+Endpoint locked(AdminRoute route, std::shared_ptr<const AdminContext> context) {
+  return {.method = std::move(route.method),
+          .path = std::move(route.path),
           .work = Endpoint::Work::kLong,
-          .handle = [context = std::move(context), respond = std::move(respond)](const HttpRequest& request) -> EndpointResult {
+          .handle = [context = std::move(context),
+                     respond = std::move(route.respond)](const HttpRequest& request) -> EndpointResult {
             if (context->key.opens_for(request.authorization)) return respond(request, *context);
             return error_response(http_error(401, "the admin key is missing or wrong; send it as 'Authorization: Bearer KEY'"));
           }};
@@ -104,7 +115,18 @@ EndpointTable make_admin_endpoints(std::shared_ptr<const AdminContext> context) 
   const auto post = [](const HttpRequest& request, const AdminContext& admin) {
     return report_response(admin, change(request.body, admin));
   };
-  return EndpointTable({locked("GET", context, get), locked("POST", context, post)});
+  const auto get_guard = [](const HttpRequest&, const AdminContext& admin) { return guard_response(admin.hooks.guard_state()); };
+  const auto arm_guard = [](const HttpRequest& request, const AdminContext& admin) {
+    check_arming(request.body);
+    return guard_response(admin.hooks.arm_guard());
+  };
+  const auto get_policy = [](const HttpRequest&, const AdminContext& admin) { return policy_response(admin.hooks.policies()); };
+  const auto set_policy = [](const HttpRequest& request, const AdminContext& admin) {
+    return policy_response(admin.hooks.switch_policy(parse_policy_request(request.body)));
+  };
+  return EndpointTable({locked({"GET", kOperatingPointPath, get}, context), locked({"POST", kOperatingPointPath, post}, context),
+                        locked({"GET", kGuardPath, get_guard}, context), locked({"POST", kGuardPath, arm_guard}, context),
+                        locked({"GET", kPolicyPath, get_policy}, context), locked({"POST", kPolicyPath, set_policy}, context)});
 }
 
 }  // namespace skipper

@@ -31,7 +31,7 @@ ModelIdentity identity_of(const ModelConfig& model) {
 std::shared_ptr<const AdminContext> context_of(const CommandLine& line, const RankProcess& process, AdminHooks hooks) {
   return std::make_shared<const AdminContext>(AdminContext{.key = AdminKey::load(line.admin_key_file),
                                                            .model = identity_of(process.model_config()),
-                                                           .world = placement_world(process.topology()),
+                                                           .world = process.world(),
                                                            .measured = measured_levels(line.operating_point),
                                                            .hooks = std::move(hooks)});
 }
@@ -51,7 +51,11 @@ AdminServer::~AdminServer() {
 AdminHooks AdminServer::hooks() {
   return {.report = [this] { return report(); },
           .set_level = [this](int64_t level) { return report_when_in_force(engine().set_level(level)); },
-          .append = [this](OperatingPoint point) { return report_when_in_force(engine().append_level(std::move(point))); }};
+          .append = [this](OperatingPoint point) { return report_when_in_force(engine().append_level(std::move(point))); },
+          .guard_state = [this] { return guard().state(); },
+          .arm_guard = [this] { return arm_guard(); },
+          .policies = [this] { return policies(); },
+          .switch_policy = [this](const PolicyRequest& request) { return switch_policy(request); }};
 }
 
 Engine& AdminServer::engine() const {
@@ -66,6 +70,37 @@ OperatingReport AdminServer::report() const {
           .level = state.level,
           .places = std::move(state.places),
           .switched_off = std::move(state.switched_off)};
+}
+
+EngineGuard& AdminServer::guard() const {
+  EngineGuard& guard = engine().guard();
+  if (guard.is_on()) return guard;
+  throw InvalidRequest("this server has no guard; start it with guard.share in its --config", "");
+}
+
+// The next step is at most a heartbeat away.
+GuardState AdminServer::arm_guard() const {
+  EngineGuard& armed = guard();
+  if (!armed.wait_for_term(armed.arm(), patience_)) {
+    throw Cancelled("no step has armed the guard within " + std::to_string(patience_.count()) +
+                    " ms, or the server is stopping; GET tells what serves");
+  }
+  return armed.state();
+}
+
+PolicyReport AdminServer::policies() const {
+  const ExpertSwitch& experts = engine().expert_switch();
+  if (experts.has_policies()) return {experts.policies(), experts.state()};
+  throw InvalidRequest("this server has no policies; start it with --policies NAME=PLAN.json,...", "");
+}
+
+PolicyReport AdminServer::switch_policy(const PolicyRequest& request) const {
+  PolicyReport report = policies();
+  const uint64_t number = engine().switch_experts(request.policy, request.deadline);
+  report.state = engine().expert_switch().wait_until_ended(number);
+  const SwitchRecord& last = report.state.last;
+  if (last.request == number && !last.failure.empty()) throw Cancelled("no switch to " + last.policy + ": " + last.failure);
+  return report;
 }
 
 OperatingReport AdminServer::report_when_in_force(uint64_t change) const {

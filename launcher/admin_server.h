@@ -32,6 +32,10 @@ class AdminServer {
   Engine& engine() const;
   OperatingReport report() const;
   OperatingReport report_when_in_force(uint64_t change) const;
+  EngineGuard& guard() const;
+  GuardState arm_guard() const;
+  PolicyReport policies() const;
+  PolicyReport switch_policy(const PolicyRequest& request) const;
 
   const std::chrono::milliseconds patience_;  // for the step that applies a change
   std::atomic<Engine*> engine_{nullptr};

@@ -41,9 +41,15 @@ RankOptions rank_options_from(const CommandLine& line) {
   options.operating_point = line.operating_point;
   options.level = line.level;
   options.plan = line.plan;
+  options.disk = line.disk;
+  options.policies = parse_policies(line.policies);
+  options.first_policy = place_of_policy(options.policies, line.policy);
+  if (!options.policies.empty()) options.plan = options.policies[options.first_policy].plan;
+  if (line.command != "plan") options.budgets = budget_options_from(line);
   // The others compute with what only the CPU has: observers, rules over whole batches.
   if (line.command == "serve" || line.command == "eval") options.device = parse_device_choice(line.device);
   options.switches_layers_off = line.command == "serve";
+  options.guards_experts = line.command == "serve";
   options.fits_model_len = line.max_model_len < 0;
   options.audit.file = line.audit_file;
   if (line.audit_rate >= 0.0) options.audit.rate = line.audit_rate;

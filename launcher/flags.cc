@@ -11,6 +11,9 @@
 #include "base/error.h"
 #include "base/json_fields.h"
 #include "kernels/weight_format.h"
+#include "launcher/frontier_flags.h"
+#include "launcher/policies.h"
+#include "planning/memory_size.h"
 
 DEFINE_string(model, "", "checkpoint directory in Hugging Face format (required)");
 DEFINE_string(config, "", "JSON file with the server's settings; flags override it");
@@ -41,12 +44,16 @@ DEFINE_string(methods, "",
               "adaptive_k, mc_moe, diep, ace, gmlg, dmt, and from 2 ranks local_exempt, destination, with commas between "
               "(default: none)");
 DEFINE_string(ratings, "", "file of 'skipper experts', which the methods diep and ace need");
+DEFINE_bool(precision, false, "true: plans for a sweep of memory sizes (--memory) instead of levels of skipping");
 DEFINE_string(html, "", "file for a page with the curves of all methods that were measured");
 DEFINE_int32(grid, -1,
              "thresholds of each class that the search tries, besides 0; 100 is finest, each costs about two passes over the "
              "data for each of 15 targets (default 24)");
 DEFINE_int32(destination_grid, -1,
              "thresholds of the destination rule that the search tries, besides 0 (default: 0 for pairs, else 3)");
+DEFINE_int32(generated_steps, -1,
+             "at most so many passes for each level in search of a threshold of generated tokens lower than that of text "
+             "(default 0: the same threshold)");
 DEFINE_int64(limit, -1, "at most so many samples, spread evenly; every fifth is held out from the search (default: all)");
 DEFINE_int64(text_windows, -1, "at most so many of the samples are windows of texts, the others questions (default 32)");
 DEFINE_string(bypass, "", "what the experts of a skipped layer return while alpha is measured: zero, or identity (default zero)");
@@ -64,20 +71,32 @@ DEFINE_int32(ranks, -1,
              "plan: ranks that will serve (default 1); replay: ranks over which experts are placed anew, each on a host of its "
              "own (default: as in the audit file)");
 DEFINE_string(memory, "",
-              "memory of each rank's processor for all it holds, as 2G, 24Gi or, for ranks that differ, 80G,80G,40G (required)");
+              "memory of each rank's processor for all it holds, as 2G, 24Gi or, for ranks that differ, 80G,80G,40G; serve and "
+              "eval then plan when they start");
 DEFINE_string(host_memory, "", "with GPUs: host memory of each rank for experts that a GPU reads there (default: none)");
-DEFINE_string(disk, "", "directory on whose disk experts may rest that fit nowhere else (default: none)");
+DEFINE_string(disk, "",
+              "directory on whose disk experts may rest that fit nowhere else; serve and eval write them there, a file for each "
+              "rank (default: none)");
 DEFINE_double(max_loss, -1.0, "the fastest plan whose predicted loss is no more than this");
 DEFINE_string(target, "",
               "quality: the least loss; throughput: the fastest that loses no more than four bits everywhere (default quality)");
 DEFINE_string(verify, "",
               "data as for --data: measure the plan and plans with one format on it, and take the best (default: do not)");
-DEFINE_string(formats, "", "formats to measure, with commas between (default int8-g64,int4a-g32,int4-g64,int3a-g32,int2a-g32)");
+DEFINE_string(formats, "",
+              "formats to measure, with commas between (default int8-g64,int4a-g32,int4-g64,int3a-g32,int2a-g32; of machine also "
+              "int4-g32)");
 DEFINE_int32(plans, -1, "random plans against which the sums of losses are held; 0 for none (default 30)");
 DEFINE_bool(hashes, false,
             "true: also reads the weights and writes a hash of each expert as it will be in memory, for serve to check");
 DEFINE_string(plan, "", "plan.json of 'skipper plan': formats, memory and rank of every expert (default: blocks of one format)");
+DEFINE_string(policies, "", "plans to switch between while serving, as quality=a.json,small=b.json; POST /admin/policy switches");
+DEFINE_string(policy, "", "the one of --policies that serves first (default: the first)");
 DEFINE_string(profile, "", "profile.json of 'skipper profile' (default: losses by the model's shape alone)");
+DEFINE_string(machine, "", "machine.json of 'skipper machine', by which speed is predicted (default: assumed rates)");
+DEFINE_string(shadow_format, "",
+              "also gives ranks copies of other ranks' experts in this format, for points with tau_shadow (default: none)");
+DEFINE_string(shadow_memory, "", "of each rank's --memory, for such copies alone (default: what experts leave)");
+DEFINE_string(owners_of, "", "plan.json whose ranks keep their experts, for a plan that differs in formats and memory alone");
 
 namespace skipper {
 namespace {
@@ -95,17 +114,19 @@ CommandTable running_commands() {
   return {
       {"serve",
        {"answer OpenAI-style HTTP requests; run it under mpirun to shard the experts over ranks",
-        {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level", "plan", "experts",
-         "dense", "threads", "device", "admin_port", "admin_key_file", "audit_file", "audit_rate", "audit_max_bytes",
-         "imbalance_alarm"},
+        {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level", "plan", "memory",
+         "policies", "policy", "host_memory", "disk", "profile", "machine", "target", "max_loss", "experts", "dense", "threads",
+         "device", "admin_port", "admin_key_file", "audit_file", "audit_rate", "audit_max_bytes", "imbalance_alarm"},
         "  skipper serve --model models/demo\n"
         "  mpirun -n 4 skipper serve --model models/demo --port 8000\n"
         "  mpirun -n 4 skipper serve --model models/demo --operating_point configs/demo_operating_point.json --level 1\n"
-        "  mpirun -n 4 skipper serve --model models/demo --plan plan.json\n"}},
+        "  mpirun -n 4 skipper serve --model models/demo --plan plan.json\n"
+        "  mpirun -n 4 skipper serve --model models/demo --memory 210M --profile profile.json\n"}},
       {"eval",
        {"measure perplexity and answers on held-out texts and questions",
-        {"model", "config", "data", "json", "max_model_len", "operating_point", "level", "kl", "plan", "experts", "dense",
-         "threads", "device", "audit_file", "audit_rate", "audit_max_bytes"},
+        {"model", "config", "data", "json", "max_model_len", "operating_point", "level", "kl", "plan", "memory", "host_memory",
+         "disk", "profile", "machine", "target", "max_loss", "experts", "dense", "threads", "device", "audit_file", "audit_rate",
+         "audit_max_bytes"},
         "  skipper eval --model models/demo --data models/demo/eval\n"
         "  mpirun -n 4 skipper eval --model models/demo --data models/demo/eval --json result.json\n"
         "  skipper eval --model models/demo --data models/demo/eval --operating_point frontier.json --level 3 --kl true\n"}},
@@ -120,14 +141,18 @@ CommandTable running_commands() {
         "is of the unskipped pass: what 'skipper replay' decides otherwise.\n"}},
       {"frontier",
        {"search a ladder of operating points: the least loss of answers for each share of skipped pairs, saved bytes or time",
-        {"model", "data", "calibration", "out", "objective", "grid", "destination_grid", "limit", "methods", "ratings", "html",
-         "config",
-         "max_model_len", "experts", "dense", "threads", "reference_memory"},
+        {"model", "data", "calibration", "out", "objective", "grid", "destination_grid", "generated_steps", "limit", "methods",
+         "ratings", "html", "precision", "memory", "profile", "machine", "text_windows", "config", "max_model_len",
+         "experts", "dense", "threads", "reference_memory"},
         "  skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
         "    --out frontier.json\n"
         "  mpirun -n 4 skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
         "    --out frontier.json --objective bytes --methods all --html frontier.html\n"
-        "  skipper serve --model models/demo --operating_point frontier.json --level 3\n"}},
+        "  skipper serve --model models/demo --operating_point frontier.json --level 3\n"
+        "  skipper frontier --precision true --model models/demo --data models/demo/calibration --profile profile.json \\\n"
+        "    --out precision.json --html precision.html\n"
+        "\nWith --precision: plans for a sweep of memory sizes (--memory 205M,210M,220M, else 8 of them) and single formats, on\n"
+        "one rank. Killed, it goes on from FILE.partial when it is started again with the same flags.\n"}},
       {"experts",
        {"compare the experts of each layer with one another, for the methods diep and ace of 'skipper frontier'; on one rank",
         {"model", "data", "out", "limit", "config", "max_model_len", "experts", "dense", "threads"},
@@ -136,7 +161,7 @@ CommandTable running_commands() {
       {"measure",
        {"measure operating points sample by sample: KL, flips, likelihood, pairs and bytes, as lines of JSON on standard output",
         {"model", "data", "points", "answers", "limit", "text_windows", "reference", "save_reference", "reference_memory",
-         "config", "max_model_len", "experts", "dense", "threads"},
+         "config", "max_model_len", "plan", "experts", "dense", "threads"},
         "  skipper measure --model models/demo --data models/demo/calibration --points points.jsonl > measured.jsonl\n"
         "  mpirun -n 4 skipper measure --model models/demo --data models/demo/eval/vqa.jsonl --points - --answers true\n"
         "\nA point is a line of an operating_point.json. Each is measured and answered before the next is read.\n"}},
@@ -163,14 +188,21 @@ CommandTable other_commands() {
         "those of what skipping leaves.\n"}},
       {"plan",
        {"choose the format, memory and rank of every expert by the memory of the ranks, without reading weights unless asked",
-        {"model", "ranks", "memory", "host_memory", "disk", "max_loss", "target", "profile", "out", "config", "device",
-         "hashes", "verify", "threads"},
+        {"model", "ranks", "memory", "host_memory", "disk", "max_loss", "target", "profile", "machine", "owners_of", "out",
+         "config", "device", "hashes", "verify", "shadow_format", "shadow_memory", "threads"},
         "  skipper plan --model models/demo --memory 210M --out plan.json\n"
         "  skipper plan --model models/demo --ranks 4 --memory 210M --profile profile.json --out plan.json\n"
         "  skipper plan --model models/demo --memory 208M --profile profile.json --verify models/demo/calibration \\\n"
         "    --hashes true --out plan.json\n"
+        "  skipper plan --model models/demo --ranks 2 --memory 250M --shadow_format int3a-g32 --out plan.json\n"
         "  skipper plan --model MODEL --ranks 8 --memory 80G --device cuda --host_memory 100G --max_loss 0.02 --out plan.json\n"
         "\nExit status 1, and a line that says what would help, where the experts do not fit.\n"}},
+      {"machine",
+       {"measure memory, disk, links, kernels and GPU of this machine, by which 'skipper plan --machine' predicts speed",
+        {"out", "disk", "formats", "threads", "device"},
+        "  skipper machine --out machine.json\n"
+        "  mpirun -n 2 skipper machine --out machine.json --disk /var/tmp\n"
+        "\nAll ranks measure at once, as many as will serve: they share memory and disk of their host.\n"}},
       {"replay",
        {"decide the skipping of an audit file again: the same as logged, or what another operating point would do",
         {"audit", "operating_point", "level", "ranks"},
@@ -324,9 +356,11 @@ CommandLine read_flags() {
   line.objective = FLAGS_objective;
   line.methods = FLAGS_methods;
   line.html = FLAGS_html;
+  line.precision = FLAGS_precision;
   line.ratings = FLAGS_ratings;
   line.grid = FLAGS_grid;
   line.destination_grid = FLAGS_destination_grid;
+  line.generated_steps = FLAGS_generated_steps;
   line.limit = FLAGS_limit;
   line.text_windows = FLAGS_text_windows;
   line.bypass = FLAGS_bypass;
@@ -348,7 +382,13 @@ CommandLine read_flags() {
   line.max_loss = FLAGS_max_loss;
   line.target = FLAGS_target;
   line.profile = FLAGS_profile;
+  line.owners_of = FLAGS_owners_of;
+  line.shadow_format = FLAGS_shadow_format;
+  line.shadow_memory = FLAGS_shadow_memory;
+  line.machine = FLAGS_machine;
   line.plan = FLAGS_plan;
+  line.policies = FLAGS_policies;
+  line.policy = FLAGS_policy;
   line.verify = FLAGS_verify;
   line.formats = FLAGS_formats;
   line.plans = FLAGS_plans;
@@ -367,6 +407,12 @@ void check_format(const std::string& flag, const std::string& text) {
   } catch (const InvalidRequest& error) {
     throw UsageError(error.what());
   }
+}
+
+void check_shadows(const CommandLine& line) {
+  check_format("shadow_format", line.shadow_format);
+  if (line.shadow_memory.empty() || !line.shadow_format.empty()) return;
+  throw UsageError("flag --shadow_memory needs --shadow_format, which the copies have");
 }
 
 void check_calibration(const CommandLine& line) {
@@ -396,8 +442,41 @@ void check_audit(const CommandLine& line) {
   }
 }
 
+// Empty: not given.
+void check_memory(const std::string& flag, const std::string& text) {
+  if (text.empty()) return;
+  try {
+    parse_memory_sizes(text, "flag --" + flag);
+  } catch (const InvalidRequest& error) {
+    throw UsageError(error.what());
+  }
+}
+
+// Of `skipper plan`, and of commands that plan when they start.
 void check_plan(const CommandLine& line) {
-  if (line.memory.empty()) throw UsageError("flag --memory is missing; give the memory of each rank, as 2G or 80G,80G,40G");
+  if (line.memory.empty() && line.command == "plan") {
+    throw UsageError("flag --memory is missing; give the memory of each rank, as 2G or 80G,80G,40G");
+  }
+  const std::pair<const char*, bool> with_memory[] = {{"host_memory", !line.host_memory.empty()},
+                                                      {"profile", !line.profile.empty()},
+                                                      {"machine", !line.machine.empty()},
+                                                      {"target", !line.target.empty()},
+                                                      {"max_loss", line.max_loss >= 0.0}};
+  for (const auto& [flag, given] : with_memory) {
+    if (given && line.memory.empty() && line.command != "frontier") {
+      throw UsageError(std::string("flag --") + flag + " needs --memory, for which to plan");
+    }
+  }
+  if (!line.disk.empty() && line.memory.empty() && line.plan.empty() && line.command != "machine") {
+    throw UsageError("flag --disk needs --plan or --memory, which say what rests there");
+  }
+  if (!line.memory.empty() && (!line.plan.empty() || !line.experts.empty())) {
+    throw UsageError(std::string("flags --memory and ") + (line.plan.empty() ? "--experts" : "--plan") +
+                     " exclude each other, for both say the format of every expert; give one");
+  }
+  check_memory("memory", line.memory);
+  check_memory("host_memory", line.host_memory);
+  check_memory("shadow_memory", line.shadow_memory);
   if (!line.target.empty() && line.target != "quality" && line.target != "throughput") {
     throw UsageError("flag --target: '" + line.target + "' is unknown; expected quality or throughput");
   }
@@ -435,19 +514,20 @@ void check_required(const CommandLine& line, const Command& command) {
   }
   if (takes("out") && line.out.empty()) throw UsageError("flag --out is missing; give the file or directory to make");
   if (takes("memory")) check_plan(line);
-  if (takes("grid") && line.calibration.empty()) {
-    throw UsageError("flag --calibration is missing; give calibration.json of 'skipper calibrate'");
-  }
+  if (takes("grid")) check_frontier_flags(line);
   if (takes("calibration_limit") && line.experts.empty()) {
     throw UsageError("flag --experts is missing; give a weight format such as int4a-g32");
   }
   if (!line.plan.empty() && !line.experts.empty()) {
     throw UsageError("flags --plan and --experts exclude each other, for a plan has a format for every expert; give one");
   }
-  if (!line.plan.empty() && !line.audit_file.empty()) {
-    throw UsageError("flags --plan and --audit_file exclude each other: an audit is of experts in equal blocks; give one");
+  if ((!line.plan.empty() || !line.memory.empty()) && !line.audit_file.empty()) {
+    throw UsageError(std::string("flags --") + (line.plan.empty() ? "memory" : "plan") +
+                     " and --audit_file exclude each other: an audit is of experts in equal blocks; give one");
   }
   check_format("experts", line.experts);
+  check_shadows(line);
+  check_policy_flags(line);
   check_format("dense", line.dense);
   check_calibration(line);
   check_audit(line);

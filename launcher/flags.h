@@ -30,9 +30,11 @@ struct CommandLine {
   std::string objective;   // frontier
   std::string methods;     // frontier
   std::string html;        // frontier
+  bool precision = false;  // frontier
   std::string ratings;     // frontier
   int32_t grid = -1;       // frontier
   int32_t destination_grid = -1;  // frontier
+  int32_t generated_steps = -1;   // frontier
   int64_t limit = -1;      // frontier, calibrate: of samples
   int64_t text_windows = -1;      // calibrate
   std::string bypass;             // calibrate
@@ -50,13 +52,19 @@ struct CommandLine {
   int32_t ranks = -1;
   std::string audit_file;  // serve, eval, calibrate: the file to write
   double audit_rate = -1.0;
-  std::string memory;         // plan
-  std::string host_memory;    // plan
-  std::string disk;           // plan
-  double max_loss = -1.0;     // plan
-  std::string target;         // plan
-  std::string profile;        // plan
-  std::string plan;           // serve, eval
+  std::string memory;         // plan, serve, eval
+  std::string host_memory;    // plan, serve, eval
+  std::string disk;           // plan, serve, eval
+  double max_loss = -1.0;     // plan, serve, eval
+  std::string target;         // plan, serve, eval
+  std::string profile;        // plan, serve, eval
+  std::string owners_of;      // plan
+  std::string shadow_format;  // plan
+  std::string shadow_memory;  // plan
+  std::string machine;        // plan, serve, eval
+  std::string plan;           // serve, eval, measure
+  std::string policies;       // serve
+  std::string policy;         // serve
   bool hashes = false;        // plan
   std::string verify;         // plan
   std::string formats;        // profile

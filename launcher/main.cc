@@ -12,9 +12,11 @@
 #include "launcher/commands/eval_command.h"
 #include "launcher/commands/frontier_command.h"
 #include "launcher/commands/experts_command.h"
+#include "launcher/commands/machine_command.h"
 #include "launcher/commands/measure_command.h"
 #include "launcher/commands/quantize_command.h"
 #include "launcher/commands/plan_command.h"
+#include "launcher/commands/precision_frontier_command.h"
 #include "launcher/commands/profile_command.h"
 #include "launcher/commands/replay_command.h"
 #include "launcher/commands/serve_command.h"
@@ -31,13 +33,17 @@ int run(const skipper::CommandLine& line) {
   if (line.command == "serve") return skipper::run_serve(line);
   if (line.command == "calibrate") return skipper::run_calibrate(line);
   if (line.command == "eval") return skipper::run_eval(line);
+  if (line.command == "frontier" && line.precision) return skipper::run_precision_frontier(line);
   if (line.command == "frontier") return skipper::run_frontier_command(line);
   if (line.command == "experts") return skipper::run_experts(line);
   if (line.command == "measure") return skipper::run_measure(line);
   if (line.command == "quantize") return skipper::run_quantize(line);
+  if (line.command == "machine") return skipper::run_machine(line);
+  // These run a model on one rank, and say so where there are more: all of them have to come to MPI_Init.
+  if (line.command == "profile") return skipper::run_profile(line);
+  if (line.command == "plan" && !line.verify.empty()) return skipper::run_plan(line);
   if (!skipper::is_first_rank()) return 0;
   if (line.command == "doctor") return skipper::run_doctor();
-  if (line.command == "profile") return skipper::run_profile(line);
   if (line.command == "plan") return skipper::run_plan(line);
   if (line.command == "replay") return skipper::run_replay(line);
   if (line.command == "version") {
@@ -48,6 +54,15 @@ int run(const skipper::CommandLine& line) {
   return 0;
 }
 
+// All ranks have met this error.
+void print_as_first_rank(const std::string& message) {
+  if (skipper::is_first_rank()) {
+    skipper::print_error(message);
+  } else {
+    skipper::wait_for_first_rank();
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -56,7 +71,7 @@ int main(int argc, char** argv) {
   try {
     return run(skipper::parse_command_line(std::vector<std::string>(argv + 1, argv + argc)));
   } catch (const skipper::UsageError& e) {
-    if (skipper::is_first_rank()) skipper::print_error(e.what());
+    print_as_first_rank(e.what());
     return kExitUsage;
   } catch (const skipper::CommError& e) {
     // Ranks may fail alone here; the lowest that still can tells what it knows.
@@ -64,7 +79,7 @@ int main(int argc, char** argv) {
     if (!skipper::lower_rank_has_ended_the_group()) skipper::print_error(e.what());
   } catch (const skipper::Error& e) {
     VLOG(1) << "thrown at " << e.location();
-    if (skipper::is_first_rank()) skipper::print_error(e.what());
+    print_as_first_rank(e.what());
   } catch (const std::exception& e) {
     if (!skipper::lower_rank_has_ended_the_group()) skipper::print_error(std::string("unexpected: ") + e.what());
   }

@@ -25,6 +25,13 @@ void check_subject(const RankProcess& process) {
   }
 }
 
+// Formats change on the loaded model: no plan, budget or disk of the command line is for loading it.
+RankOptions unplanned(const CommandLine& line) {
+  RankOptions options;
+  options.model = line.model;
+  return options;
+}
+
 ExpertFormats formats_of(const ExpertPlan& plan, const ModelConfig& model) {
   ExpertFormats formats = uniform_formats(model, {});
   for (const ExpertCopy& copy : plan.copies) {
@@ -38,7 +45,8 @@ ExpertFormats formats_of(const ExpertPlan& plan, const ModelConfig& model) {
 std::optional<ExpertPlan> plan_of_one_format(const PlanProblem& problem, const WeightFormat& format) {
   const PrecisionProfile profile = restricted_to(problem.profile, format);
   const PlanProblem restricted{.model = problem.model, .profile = profile, .ranks = problem.ranks, .target = problem.target,
-                               .max_loss = problem.max_loss, .dense_bytes = problem.dense_bytes, .rates = problem.rates};
+                               .max_loss = problem.max_loss, .dense_bytes = problem.dense_bytes,
+                               .dense_format = problem.dense_format, .rates = problem.rates, .owners = problem.owners};
   if (find_shortage(restricted)) return std::nullopt;
   try {
     return make_plan(restricted);
@@ -66,7 +74,7 @@ PrecisionProfile restricted_to(const PrecisionProfile& profile, const WeightForm
 }
 
 PlanVerifier::PlanVerifier(const CommandLine& line)
-    : process_([&] { return scoring_config_from(line); }, RankOptions{.model = line.model, .operating_point = {}, .plan = {}}) {
+    : process_([&] { return scoring_config_from(line); }, unplanned(line)) {
   check_subject(process_);
   samples_ = load_scored_samples(line.verify, kVerifiedSamples, process_.model_config().eos_token_ids,
                                  process_.processor().tokenizer());

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "comm/nccl_communicator.h"
 #include "launcher/core_share.h"
+#include "launcher/guard_setup.h"
 #include "launcher/progress_line.h"
 #include "launcher/startup_agreement.h"
 #include "model/weight_loader.h"
@@ -57,7 +58,9 @@ RankProcess::RankProcess(std::function<ServerConfig()> load_config, RankOptions 
   require_same_everywhere(startup(), "settings", describe(config_));
   require_same_everywhere(startup(), "operating points", describe(levels_));
   require_same_everywhere(startup(), "level", std::to_string(level_));
+  if (!options_.budgets.memory.empty()) plan_for_budgets();
   require_same_everywhere(startup(), "plan", plan_ ? plan_->text : "none");
+  require_same_everywhere(startup(), "policies", policies_.text);
   open_communicators(config_.comm, group_);
 }
 
@@ -66,6 +69,8 @@ void RankProcess::load() {
   start_workers();
   join_gpus();
   run_together(startup(), [this] { load_model(); });
+  run_together(startup(), [this] { load_reference(); });
+  run_together(startup(), [this] { start_stager(); });
   size_kv_cache();
   run_together(startup(), [this] { allocate_kv_cache(); });
   LOG(INFO) << "rank=" << control().rank() << " loaded model=" << options_.model.string()
@@ -104,7 +109,8 @@ void RankProcess::start_workers() {
 void RankProcess::read_model() {
   model_config_ = load_model_config(options_.model);
   if (!options_.plan.empty()) {
-    plan_ = load_served_plan(options_.plan, {model_config_, startup().rank(), startup().size(), device_.kind}, config_);
+    plan_ = load_served_plan(options_.plan, plan_reader(), config_);
+    read_policies();
   }
   EngineConfig& engine = config_.engine;
   if (!options_.fits_model_len && engine.max_model_len > fitting_model_len(engine, model_config_)) {
@@ -120,7 +126,7 @@ void RankProcess::read_model() {
                             .num_experts = static_cast<int>(model_config_.moe.num_experts)};
   levels_ = options_.operating_point.empty()
                 ? unskipped_levels(model.num_moe_layers)
-                : load_levels(options_.operating_point, model, placement_world(*topology_));
+                : load_levels(options_.operating_point, model, world());
   level_ = choose_level(options_, levels_);
   for (const auto& [tier, tier_level] : config_.service_tiers) {
     if (tier_level < levels_.num_levels()) continue;
@@ -130,6 +136,43 @@ void RankProcess::read_model() {
   processor_ = std::make_unique<MultimodalProcessor>(options_.model, model_config_, config_.images);
   queue_ = std::make_unique<RequestQueue>(engine.queue_capacity);
   health_ = std::make_unique<HealthMonitor>(config_.frontend.stall_timeout);
+}
+
+PlacementWorld RankProcess::world() const {
+  PlacementWorld world = placement_world(*topology_);
+  world.shadows = plan_ && plan_->assignment.placement.has_shadows() ? ShadowCopies::kSome : ShadowCopies::kNone;
+  return world;
+}
+
+// Rank 0 plans, so that the others need no profile. All ranks call it together.
+void RankProcess::plan_for_budgets() {
+  std::string text;
+  run_together(startup(), [&] {
+    if (startup().rank() == 0) text = make_plan_text();
+  });
+  Stream stream;
+  uint64_t size = text.size();
+  startup().broadcast({reinterpret_cast<std::byte*>(&size), sizeof(size)}, 0, stream);
+  text.resize(size);
+  startup().broadcast({reinterpret_cast<std::byte*>(text.data()), text.size()}, 0, stream);
+  run_together(startup(), [&] {
+    plan_ = read_served_plan(text, plan_reader(), config_);
+  });
+}
+
+PlanReader RankProcess::plan_reader() const {
+  return {model_config_, startup().rank(), startup().size(), device_.kind, options_.disk};
+}
+
+std::string RankProcess::make_plan_text() const {
+  const ComputePlace place = device_ == Device::host() ? ComputePlace::kHost : ComputePlace::kDevice;
+  const BudgetPlanner planner({options_.model, model_config_, startup().size(), place}, config_, options_.budgets);
+  const ExpertPlan plan = plan_for(planner.request());
+  LOG(INFO) << "planned memory=" << options_.budgets.memory << " target=" << plan.origin.target << " profile="
+            << (plan.origin.profile == "measured" ? options_.budgets.profile : "analytic (losses by the model's shape alone)")
+            << " loss=" << plan.predicted.loss << " expert_bits=" << plan.predicted.expert_bits
+            << " gap=" << plan.certificate.gap;
+  return to_json(plan);
 }
 
 void RankProcess::load_model() {
@@ -156,7 +199,36 @@ void RankProcess::load_model() {
                                                            .gpu_experts = gpu_experts,
                                                            .expert_tiers = std::nullopt,
                                                            .assignment = plan_ ? std::optional(plan_->assignment)
-                                                                               : std::nullopt});
+                                                                               : std::nullopt,
+                                                           .disk = plan_ ? plan_->disk : std::nullopt});
+}
+
+void RankProcess::load_reference() {
+  if (!options_.guards_experts || !config_.guard.is_on()) return;
+  const WatchedModel watched{options_.model, model_config_, config_.weights, model_->expert_store()};
+  if (plan_) require_room_for_reference(config_.guard, watched, plan_->reference_room, startup().rank());
+  reference_ = load_reference_experts(config_.guard, watched, *workers_);
+}
+
+// Experts that a guard compares with are of the plan that it was started with.
+void RankProcess::read_policies() {
+  if (options_.policies.empty()) return;
+  if (config_.guard.is_on()) {
+    throw Error("guard.share: the guard watches the experts of one plan, but --policies changes plans; leave one of them out");
+  }
+  policies_ = load_policies(options_.policies, plan_reader(), config_);
+}
+
+void RankProcess::start_stager() {
+  if (options_.policies.empty()) return;
+  const StagingSource source{options_.model, config_.weights, *model_};
+  stager_ = std::make_unique<ExpertStager>(source, std::move(policies_.policies));
+}
+
+PolicyParts RankProcess::policy_parts() const {
+  PolicyParts parts{.stager = stager_.get(), .names = {}, .first = static_cast<uint16_t>(options_.first_policy)};
+  for (const PolicyFile& file : options_.policies) parts.names.push_back(file.name);
+  return parts;
 }
 
 // All ranks have as many blocks as the one with the least memory: the scheduler knows one number. All ranks call it together.
@@ -235,12 +307,20 @@ void RankProcess::end_audit() {
   audit_.reset();
 }
 
+// What an operator calls the experts that serve.
+std::string RankProcess::served_name() const {
+  if (!options_.plan.empty()) return options_.plan.string();
+  if (plan_) return "plan for --memory " + options_.budgets.memory;
+  return options_.model.string();
+}
+
 Engine& RankProcess::start_engine(StepObserver observer) {
   ExpertLoads loads{.counts = load_->counts()};
   if (device_ != Device::host()) loads.bring_up_to_date = [this] { load_->set(model_->expert_loads()); };
   const EngineParts parts{*group_.control, *group_.data, *runner_, *model_, *queue_, *health_, levels_, *workers_,
                           std::move(loads), level_,
-                          options_.switches_layers_off ? config_.skipping : SkipGateConfig{.switch_off = false}};
+                          options_.switches_layers_off ? config_.skipping : SkipGateConfig{.switch_off = false},
+                          {reference_ ? config_.guard : GuardConfig(), reference_.get(), served_name()}, policy_parts()};
   engine_ = std::make_unique<Engine>(config_.engine, config_.cluster, parts, std::move(observer));
   return *engine_;
 }

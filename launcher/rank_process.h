@@ -18,7 +18,10 @@
 #include "comm/communicator_factory.h"
 #include "configs/server_config.h"
 #include "engine/engine.h"
+#include "guard/reference_experts.h"
+#include "launcher/budget_planner.h"
 #include "launcher/device_choice.h"
+#include "launcher/policies.h"
 #include "launcher/served_plan.h"
 #include "model/kv_cache.h"
 #include "model/model_config.h"
@@ -31,11 +34,16 @@ namespace skipper {
 struct RankOptions {
   std::filesystem::path model;
   std::filesystem::path operating_point;  // empty: level 0 alone
-  std::filesystem::path plan;             // empty: equal blocks of experts in one format
+  std::filesystem::path plan;             // empty: equal blocks of experts in one format, or a plan for `budgets`
+  std::vector<PolicyFile> policies = {};  // that can be switched to; `plan` is that of the first one to serve
+  size_t first_policy = 0;
+  std::filesystem::path disk;             // directory for experts that the plan puts on disk; empty: there is none
+  BudgetOptions budgets = {};             // with a memory: rank 0 plans at start, and all ranks load that
   int level = -1;                         // −1: 1 for operating_point.json, an error for a ladder of several levels
   bool fits_model_len = true;             // lower max_model_len to the checkpoint's; otherwise a larger one is refused
   AuditConfig audit = {};                 // of routing decisions; off without a file
   bool switches_layers_off = false;       // as config.skipping says; others measure what skipping does, whatever it costs
+  bool guards_experts = false;            // as config.guard says; others measure what they are given
   DeviceChoice device = DeviceChoice::kCpu;
 };
 
@@ -60,12 +68,13 @@ class RankProcess {
   int world_size() const { return group_.control->size(); }
   Communicator& control() { return *group_.control; }
   // For run_together(): its deadline leaves time to load weights.
-  Communicator& startup() { return *group_.startup; }
+  Communicator& startup() const { return *group_.startup; }
   const ServerConfig& config() const { return config_; }
   const ModelConfig& model_config() const { return model_config_; }
   const MultimodalProcessor& processor() const { return *processor_; }
   const LevelTable& levels() const { return levels_; }
   const ClusterTopology& topology() const { return *topology_; }
+  PlacementWorld world() const;  // where levels shall apply
   uint8_t level() const { return level_; }
   Device device() const { return device_; }
   // After load().
@@ -78,14 +87,22 @@ class RankProcess {
 
  private:
   void read_model();
+  void plan_for_budgets();
+  std::string make_plan_text() const;
+  PlanReader plan_reader() const;
   void start_workers();
   void choose_device();
   void join_gpus();
   void load_model();
+  void load_reference();
+  void read_policies();
+  void start_stager();
+  PolicyParts policy_parts() const;
   void size_kv_cache();
   int64_t kv_blocks_that_fit() const;
   void allocate_kv_cache();
   void watch_routing();
+  std::string served_name() const;
 
   ServerConfig config_;
   RankOptions options_;
@@ -97,10 +114,13 @@ class RankProcess {
   LevelTable levels_;
   uint8_t level_ = 0;
   std::optional<ServedPlan> plan_;
+  ServedPolicies policies_;
   std::unique_ptr<MultimodalProcessor> processor_;
   std::unique_ptr<ClusterTopology> topology_;
   std::unique_ptr<ThreadPool> workers_;
   std::unique_ptr<MultimodalModel> model_;
+  std::unique_ptr<ReferenceExperts> reference_;  // of a rank with a guard
+  std::unique_ptr<ExpertStager> stager_;         // of a server with policies
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<ModelRunner> runner_;
   std::unique_ptr<ExpertLoad> load_;

@@ -1,8 +1,12 @@
 #include "launcher/served_plan.h"
 
+#include <map>
+#include <utility>
+
 #include "base/error.h"
 #include "planning/expert_plan.h"
 #include "planning/plan_assignment.h"
+#include "planning/plan_request.h"
 
 namespace skipper {
 namespace {
@@ -28,16 +32,60 @@ void fit_kv_cache(const ExpertPlan& plan, const std::string& where, EngineConfig
               " has room for; lower it, or run 'skipper plan' with these settings");
 }
 
+PlanSubject subject_of(const PlanReader& reader) {
+  return {.model_fingerprint = reader.model.fingerprint,
+          .num_moe_layers = reader.model.num_moe_layers(),
+          .num_experts = static_cast<int>(reader.model.moe.num_experts),
+          .world_size = reader.world_size};
+}
+
+// Without a size in the settings: what the plan set aside, and what it left over.
+size_t cache_bytes(const ExpertPlan& plan, const PlanReader& reader, const ServerConfig& config) {
+  constexpr size_t kMegabyte = 1'000'000;
+  if (config.residency.cache_mb > 0) return static_cast<size_t>(config.residency.cache_mb) * kMegabyte;
+  const TierBudget& host = plan.ranks.at(static_cast<size_t>(reader.rank)).tiers.at(MemoryTier::kHost);
+  return expert_cache_bytes(reader.model, ComputePlace::kHost) + host.budget_bytes - host.use.total_bytes();
+}
+
+// What was set aside, and what else is left over, unless it is a cache's.
+size_t reference_room(const ExpertPlan& plan, const PlanReader& reader) {
+  const std::map<MemoryTier, TierBudget>& tiers = plan.ranks.at(static_cast<size_t>(reader.rank)).tiers;
+  const auto host = tiers.find(MemoryTier::kHost);
+  if (host == tiers.end()) return 0;
+  const MemoryUse& use = host->second.use;
+  return use.reference_experts + (reader.disk.empty() ? host->second.budget_bytes - use.total_bytes() : 0);
+}
+
+size_t expert_room(const ExpertPlan& plan, const PlanReader& reader) {
+  const std::map<MemoryTier, TierBudget>& tiers = plan.ranks.at(static_cast<size_t>(reader.rank)).tiers;
+  const auto host = tiers.find(MemoryTier::kHost);
+  return host == tiers.end() ? 0 : host->second.budget_bytes - host->second.use.fixed_bytes();
+}
+
+ServedPlan serve(const ExpertPlan& plan, const std::string& where, const PlanReader& reader, ServerConfig& config) {
+  fit_kv_cache(plan, where, config.engine);
+  const DiskUse disk_use = reader.disk.empty() ? DiskUse::kRefused : DiskUse::kServed;
+  ServedPlan served{.assignment = assignment_of(plan, reader.rank, reader.device, where, disk_use),
+                    .text = to_json(plan),
+                    .expert_room = expert_room(plan, reader),
+                    .reference_room = reference_room(plan, reader)};
+  if (disk_use == DiskUse::kServed && reader.device == DeviceKind::kHost) {
+    served.disk = {reader.disk, cache_bytes(plan, reader, config), config.residency};
+  }
+  return served;
+}
+
 }  // namespace
 
 ServedPlan load_served_plan(const std::filesystem::path& path, const PlanReader& reader, ServerConfig& config) {
   refuse_decided_settings(config);
-  const ExpertPlan plan = load_expert_plan(path, {.model_fingerprint = reader.model.fingerprint,
-                                                  .num_moe_layers = reader.model.num_moe_layers(),
-                                                  .num_experts = static_cast<int>(reader.model.moe.num_experts),
-                                                  .world_size = reader.world_size});
-  fit_kv_cache(plan, path.string(), config.engine);
-  return {assignment_of(plan, reader.rank, reader.device, path.string()), to_json(plan)};
+  return serve(load_expert_plan(path, subject_of(reader)), path.string(), reader, config);
+}
+
+ServedPlan read_served_plan(const std::string& text, const PlanReader& reader, ServerConfig& config) {
+  refuse_decided_settings(config);
+  const std::string where = "the plan of rank 0";
+  return serve(parse_expert_plan(text, where, subject_of(reader)), where, reader, config);
 }
 
 }  // namespace skipper

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "configs/server_config.h"
+#include "model/disk_experts.h"
 #include "model/expert_assignment.h"
 #include "model/model_config.h"
 #include "tensor/device.h"
@@ -14,6 +16,9 @@ namespace skipper {
 struct ServedPlan {
   ExpertAssignment assignment;  // of this rank
   std::string text;             // the same on every rank
+  size_t expert_room = 0;       // of this rank's host memory, for all experts that serve
+  size_t reference_room = 0;    // of this rank's host memory, for the experts that a guard compares with
+  std::optional<DiskConfig> disk = {};  // where this rank may keep experts
 };
 
 // One of the ranks that read a plan.
@@ -22,10 +27,14 @@ struct PlanReader {
   int rank = 0;
   int world_size = 1;
   DeviceKind device = DeviceKind::kHost;
+  std::filesystem::path disk = {};  // directory for experts that the plan puts on disk; empty: there is none
 };
 
 // Throws InvalidFile for a plan that is malformed, of another model or number of ranks, or holds what this rank cannot serve, and
 // Error naming a setting that decides what the plan has decided, or takes memory that it has not.
 ServedPlan load_served_plan(const std::filesystem::path& path, const PlanReader& reader, ServerConfig& config);
+
+// The same of a plan that rank 0 has made and sent as text.
+ServedPlan read_served_plan(const std::string& text, const PlanReader& reader, ServerConfig& config);
 
 }  // namespace skipper

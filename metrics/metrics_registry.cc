@@ -73,6 +73,7 @@ class MetricsExposition {
     add_pair_family();
     add_load_families();
     add_switch_families();
+    add_guard_families();
     add_http_family();
     return std::move(families_);
   }
@@ -133,6 +134,11 @@ class MetricsExposition {
         wire.metric.push_back(counter({model_, {"hop", kHopLabels[h]}, {"direction", kDirectionLabels[d]}},
                                       values_.traffic_.wire_bytes[d][h]));
       }
+    }
+    MetricFamily& shadows = family("skipper_pairs_on_shadows_total", "Pairs that ran on shadow copies, not at their owners.",
+                                   MetricType::Counter);
+    for (size_t c = 0; c < TrafficTotals::kTokenClasses; ++c) {
+      shadows.metric.push_back(counter({model_, {"token_class", kClassLabels[c]}}, values_.traffic_.pairs_on_shadows[c]));
     }
   }
 
@@ -208,6 +214,29 @@ class MetricsExposition {
     }
   }
 
+  void add_guard_families() {
+    const GuardGauges& guard = values_.guard_;
+    if (!guard.is_on) return;
+    add_gauge("skipper_guard_serves_reference", "1 while reference experts serve instead of the plan's.", guard.serves_reference);
+    add_gauge("skipper_guard_relative_error", "Of experts' outputs from their reference, over all rows compared.",
+              guard.relative_error);
+    add_gauge("skipper_guard_worst_over_allowed", "The worst expert's error over what its format may cost; over 1 it is wrong.",
+              guard.worst_over_allowed);
+    add_gauge("skipper_guard_kl", "Nats per token from the reference experts' predictions, over the last answers scored.",
+              guard.mean_kl);
+    add_counter("skipper_guard_rows_total", "Rows that reference experts have computed again.", guard.num_rows);
+    add_counter("skipper_guard_scored_tokens_total", "Generated tokens that were predicted again.", guard.num_scored_tokens);
+    add_counter("skipper_guard_rollbacks_total", "Times that reference experts took over.", guard.num_rollbacks);
+  }
+
+  void add_gauge(std::string name, std::string help, double value) {
+    family(std::move(name), std::move(help), MetricType::Gauge).metric = {gauge({model_}, value)};
+  }
+
+  void add_counter(std::string name, std::string help, int64_t value) {
+    family(std::move(name), std::move(help), MetricType::Counter).metric = {counter({model_}, value)};
+  }
+
   void add_http_family() {
     MetricFamily& http = family("skipper_http_requests_total", "HTTP requests answered.", MetricType::Counter);
     for (const auto& [key, count] : values_.http_requests_) {
@@ -257,6 +286,11 @@ void MetricsRegistry::set_skip_switches(std::span<const SkipSwitchGauge> switche
   const std::lock_guard lock(mutex_);
   skip_switches_.assign(switches.begin(), switches.end());
   num_skip_switches_ = num_changes;
+}
+
+void MetricsRegistry::set_guard(const GuardGauges& gauges) {
+  const std::lock_guard lock(mutex_);
+  guard_ = gauges;
 }
 
 void MetricsRegistry::record_prompt(int64_t num_tokens) {

@@ -27,6 +27,7 @@ struct TrafficTotals {
   std::array<BytesByHopAndClass, kDirections> payload_bytes{};
   std::array<BytesByHopAndClass, kDirections> saved_bytes{};
   std::array<std::array<int64_t, kHops>, kDirections> wire_bytes{};
+  std::array<int64_t, kTokenClasses> pairs_on_shadows{};
 };
 
 // What the engine has in hand at this moment.
@@ -60,6 +61,18 @@ struct SkipSwitchGauge {
   double saved_seconds = 0.0;
 };
 
+// What comparing experts with their reference has shown; without a guard nothing of it is exported.
+struct GuardGauges {
+  bool is_on = false;
+  bool serves_reference = false;
+  double relative_error = 0.0;    // of all rows compared since start
+  double worst_over_allowed = 0.0;  // the worst expert's error over what it may be, now
+  double mean_kl = 0.0;           // nats per token, of the last answers scored
+  int64_t num_rows = 0;           // compared since start
+  int64_t num_scored_tokens = 0;  // since start
+  int64_t num_rollbacks = 0;      // since start
+};
+
 // Thread-safe. Each call takes one short lock; none allocates on the engine's path.
 class MetricsRegistry {
  public:
@@ -72,6 +85,7 @@ class MetricsRegistry {
   void set_loads(LoadGauges loads);
   // [MoE layer][prompt, generated], and how often one of them changed since start.
   void set_skip_switches(std::span<const SkipSwitchGauge> switches, int64_t num_changes);
+  void set_guard(const GuardGauges& gauges);
   // (token, expert) pairs of one step over all ranks: [MoE layer][prompt, generated][token class][run, skipped]. Every step has
   // the same layers.
   void record_pairs(std::span<const int64_t> counts);
@@ -100,6 +114,7 @@ class MetricsRegistry {
   LoadGauges loads_;
   std::vector<SkipSwitchGauge> skip_switches_;
   int64_t num_skip_switches_ = 0;
+  GuardGauges guard_;
   std::vector<int64_t> pairs_;  // sums of record_pairs()
   int64_t num_steps_ = 0;
   int64_t prompt_tokens_ = 0;

@@ -65,6 +65,7 @@ class CpuModel final : public ModelBackend {
   void set_routing_observer(const RoutingObserver& observer) override;
   std::vector<int64_t> expert_loads() override { return {}; }
   void set_activation_observer(const ActivationObserver& observer) override;
+  void set_expert_output_observer(const ExpertOutputObserver& observer) override { experts_.set_output_observer(observer); }
   size_t gpu_bytes() const override { return 0; }
   size_t pinned_bytes() const override { return 0; }
 
@@ -101,6 +102,7 @@ CpuModel::CpuModel(const ModelParts& parts, ModelWeights weights, const Parallel
       embedding_table_(weights.embedding),
       final_norm_(weights.final_norm),
       head_(weights.head) {
+  experts_.set_residence(parts.residence);
   const SkippingContext skipping{parallel.levels, parts.placement, parallel.topology, parallel.data};
   build_layers(std::move(weights.layers), {experts_, dispatcher_, skipping, parts.traffic, parts.pairs, &parts.skip_meter});
   if (weights.vision) vision_.emplace(*config_.vision, std::move(*weights.vision));

@@ -15,6 +15,7 @@ struct AssignedExpert {
   WeightFormat format;
   GpuExpertTier tier = GpuExpertTier::kDevice;  // on a GPU
   std::string hash = {};                        // of its matrices, see model/expert_hash.h; empty: unknown
+  ExpertTier rest = ExpertTier::kHost;          // of those that a CPU computes: kHost, or kDisk
 };
 
 struct ExpertAssignment {

@@ -71,7 +71,7 @@ void check_expert_hashes(const ExpertStore& store, const ExpertAssignment& assig
   for (int layer = 0; layer < store.num_layers(); ++layer) {
     for (size_t slot = 0; slot < store.slots(layer).size(); ++slot) {
       const std::string& expected = assignment.at(layer, slot).hash;
-      if (expected.empty()) continue;
+      if (expected.empty() || store.slots(layer)[slot].tier == ExpertTier::kDisk) continue;
       const ExpertMatrices matrices = matrices_of(store, layer, slot);
       const ExpertId id{layer, store.slots(layer)[slot].expert};
       queue.add(matrices.gate_up.num_bytes() + matrices.down.num_bytes(),

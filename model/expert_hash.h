@@ -16,8 +16,8 @@ namespace skipper {
 // again.
 std::string expert_hash(const ExpertMatrices& matrices);
 
-// Throws InvalidFile naming the first expert whose hash is not the assigned one. Experts without one are not looked at. `store`
-// is frozen.
+// Throws InvalidFile naming the first expert whose hash is not the assigned one. Experts without one, and those on disk, are not
+// looked at. `store` is frozen.
 void check_expert_hashes(const ExpertStore& store, const ExpertAssignment& assignment, ThreadPool& workers);
 
 // The hashes of experts of one layer, loaded and rounded for it and freed again, in the order of `slots`.

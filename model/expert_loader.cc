@@ -105,11 +105,8 @@ void load_experts(const WeightSource& source, ExpertStore& store, LoadQueue& que
     int slot_index = 0;
     for (const ExpertSlot& slot : store.slots(moe_layer)) {
       const ExpertLoad load{reader, config.moe, config.hidden_size, prefix, slot};
-      if (slot.tier == ExpertTier::kMapped) {
-        store.place(moe_layer, slot_index, map_quantized(load));
-      } else {
-        fill_later(load, config, store.matrices(moe_layer, slot_index));
-      }
+      if (slot.tier == ExpertTier::kMapped) store.place(moe_layer, slot_index, map_quantized(load));
+      if (slot.tier == ExpertTier::kHost) fill_later(load, config, store.matrices(moe_layer, slot_index));
       ++slot_index;
     }
     ++moe_layer;

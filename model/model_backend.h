@@ -12,6 +12,7 @@
 #include "expert_parallel/pair_counters.h"
 #include "expert_parallel/traffic_counters.h"
 #include "experts/activation_observer.h"
+#include "experts/expert_ffn.h"
 #include "experts/expert_store.h"
 #include "model/batch_input.h"
 #include "model/expert_tiers.h"
@@ -33,6 +34,7 @@ struct ModelParts {
   TrafficCounters& traffic;
   PairCounters& pairs;
   SkipMeter& skip_meter;  // of the CPU
+  ExpertResidence* residence = nullptr;  // of the CPU: of experts on disk; null: there are none
 };
 
 // The methods mean what MultimodalModel says of those of the same name. Engine thread only.
@@ -51,6 +53,7 @@ class ModelBackend {
   virtual void set_routing_observer(const RoutingObserver& observer) = 0;
   virtual std::vector<int64_t> expert_loads() = 0;
   virtual void set_activation_observer(const ActivationObserver& observer) = 0;
+  virtual void set_expert_output_observer(const ExpertOutputObserver& observer) = 0;
   // Weights in GPU memory, staging of experts included, and those in page-locked host memory.
   virtual size_t gpu_bytes() const = 0;
   virtual size_t pinned_bytes() const = 0;

@@ -41,6 +41,7 @@ struct MultimodalModel::State {
         limits(step_limits),
         formats(loading.formats),
         device(parallel.device),
+        group{parallel.data.rank(), parallel.data.size()},
         checkpoint(directory),
         placement(place_experts(config, loading, parallel.data.size())),
         store(store_config({checkpoint, config, loading.formats}, placement, loading, parallel.data.rank())),
@@ -66,6 +67,8 @@ struct MultimodalModel::State {
   ModelWeights load(const WeightLoading& loading) {
     const WeightSource source{checkpoint, config, loading.formats};
     check_formats(config, loading.formats);
+    std::optional<DiskExperts> on_disk = disk_experts(source, loading);
+    if (on_disk) on_disk->settle_file(loading.workers, loading.progress);
     LoadQueue queue;
     DenseWeights dense = load_dense_weights(source, queue);
     load_experts(source, store, queue);
@@ -76,11 +79,27 @@ struct MultimodalModel::State {
     memory.mapped_bytes = settle_mapping(source, dense.weights.embedding) + dense.mapped_bytes + store.mapped_bytes();
     memory.dense_bytes = dense.packed_bytes;
     memory.expert_bytes = store.num_bytes();
+    if (on_disk) residence = on_disk->open(routers_of(dense.weights));
     return std::move(dense.weights);
   }
 
+  // Nothing where all experts rest in memory.
+  std::optional<DiskExperts> disk_experts(const WeightSource& source, const WeightLoading& loading) const {
+    if (store.disk_bytes() == 0) return std::nullopt;
+    CHECK(loading.assignment && loading.disk && !is_gpu(device)) << "experts on disk, and nothing that says where";
+    return std::optional<DiskExperts>(std::in_place, source, store, *loading.assignment, *loading.disk, group);
+  }
+
+  RouterGates routers_of(const ModelWeights& weights) const {
+    RouterGates routers{.gates = {}, .top_k = config.moe.top_k};
+    for (const DecoderLayerWeights& layer : weights.layers) {
+      if (layer.router.defined()) routers.gates.push_back(layer.router);
+    }
+    return routers;
+  }
+
   std::unique_ptr<ModelBackend> make_backend(ModelWeights weights, const ParallelContext& parallel, ThreadPool& workers) {
-    const ModelParts parts{config, limits, placement, store, tiers, traffic, pairs, skip_meter};
+    const ModelParts parts{config, limits, placement, store, tiers, traffic, pairs, skip_meter, residence.get()};
     if constexpr (kBuiltWithCuda) {
       if (is_gpu(device)) {
         auto model = cuda::make_device_model(parts, std::move(weights), parallel, workers);
@@ -99,6 +118,7 @@ struct MultimodalModel::State {
   StepLimits limits;
   WeightConfig formats;
   Device device;
+  RankOfGroup group;
   Checkpoint checkpoint;
   ExpertPlacement placement;
   ExpertStore store;
@@ -107,6 +127,7 @@ struct MultimodalModel::State {
   PairCounters pairs;
   SkipMeter skip_meter;
   WeightMemory memory;
+  std::unique_ptr<DiskResidence> residence;  // of experts on disk
   std::unique_ptr<ModelBackend> backend;
 };
 
@@ -144,6 +165,17 @@ std::vector<int64_t> MultimodalModel::expert_loads() { return state_->backend->e
 
 void MultimodalModel::set_activation_observer(const ActivationObserver& observer) {
   state_->backend->set_activation_observer(observer);
+}
+
+void MultimodalModel::set_expert_output_observer(const ExpertOutputObserver& observer) {
+  state_->backend->set_expert_output_observer(observer);
+}
+
+void MultimodalModel::exchange_experts(ExpertStore& other) {
+  CHECK(!is_gpu(state_->device)) << "a GPU's experts do not lie in the store";
+  for (int layer = 0; layer < state_->store.num_layers(); ++layer) {
+    if (!other.slots(layer).empty()) state_->store.exchange_layer(layer, other);
+  }
 }
 
 void MultimodalModel::check_levels(const LevelTable& levels) const {
@@ -194,5 +226,7 @@ WeightMemory MultimodalModel::weight_memory() const {
 }
 
 const ExpertStore& MultimodalModel::expert_store() const { return state_->store; }
+
+const DiskResidence* MultimodalModel::disk_residence() const { return state_->residence.get(); }
 
 }  // namespace skipper

@@ -18,7 +18,9 @@
 #include "expert_parallel/pair_counters.h"
 #include "expert_parallel/traffic_counters.h"
 #include "experts/activation_observer.h"
+#include "experts/expert_ffn.h"
 #include "model/batch_input.h"
+#include "model/disk_experts.h"
 #include "model/expert_assignment.h"
 #include "model/expert_tiers.h"
 #include "model/image_patches.h"
@@ -64,6 +66,8 @@ struct WeightLoading {
   // Where each expert lives and in which format; formats.experts and the two above do not count then. Without it ranks own equal
   // blocks of experts.
   std::optional<ExpertAssignment> assignment = std::nullopt;
+  // On a CPU: where the experts rest that the assignment puts on disk.
+  std::optional<DiskConfig> disk = std::nullopt;
 };
 
 // Where the weights of this rank lie.
@@ -115,6 +119,10 @@ class MultimodalModel {
   // InvalidRequest on a GPU, and for a checkpoint that is quantised already.
   void set_expert_formats(int moe_layer, std::span<const WeightFormat> formats, ThreadPool& workers);
 
+  // The experts of `other` serve from the next step on, and those that served are in `other`: the same experts in the same slots,
+  // in other formats. Layers that `other` has not stay. Moves no weight. On a CPU; between steps.
+  void exchange_experts(ExpertStore& other);
+
   // Which rank owns which expert.
   const ExpertPlacement& placement() const;
 
@@ -128,6 +136,8 @@ class MultimodalModel {
   std::vector<int64_t> expert_loads();
   // Sees the inputs of all decoder matrices of this rank, its experts included; off by default. Throws InvalidRequest on a GPU.
   void set_activation_observer(const ActivationObserver& observer);
+  // Sees the outputs of this rank's experts; off by default. Throws InvalidRequest on a GPU.
+  void set_expert_output_observer(const ExpertOutputObserver& observer);
 
   // Sums since start of this rank.
   const TrafficCounters& traffic() const;
@@ -139,6 +149,8 @@ class MultimodalModel {
   WeightMemory weight_memory() const;
   // The experts of this rank; of a model on a GPU without their weights.
   const ExpertStore& expert_store() const;
+  // What reading experts from disk has cost; null without experts on disk.
+  const DiskResidence* disk_residence() const;
 
  private:
   struct State;

@@ -1,6 +1,7 @@
 #include "model/weight_loader.h"
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -206,22 +207,28 @@ ExpertStoreConfig expert_store_config(const WeightSource& source, const ExpertAs
   for (int layer = 0; layer < source.config.num_moe_layers(); ++layer) {
     std::vector<ExpertSlot>& slots = store.slots.emplace_back();
     for (const int32_t expert : assignment.placement.experts_of(rank, layer)) {
-      slots.push_back({expert, assignment.at(layer, slots.size()).format, tier_of(source.formats)});
+      const AssignedExpert& assigned = assignment.at(layer, slots.size());
+      slots.push_back({expert, assigned.format, assigned.rest == ExpertTier::kDisk ? assigned.rest : tier_of(source.formats)});
     }
   }
   return store;
 }
 
-ExpertStore load_expert_layer(const WeightSource& source, int moe_layer, std::span<const ExpertSlot> slots, ThreadPool& workers) {
+ExpertStore load_expert_store(const WeightSource& source, std::vector<std::vector<ExpertSlot>> slots, ThreadPool& workers) {
   ExpertStoreConfig config = store_without_slots(source);
-  config.slots.resize(static_cast<size_t>(source.config.num_moe_layers()));
-  config.slots[static_cast<size_t>(moe_layer)].assign(slots.begin(), slots.end());
+  config.slots = std::move(slots);
   ExpertStore store(config);
   LoadQueue queue;
   load_experts(source, store, queue);
   queue.run(workers, nullptr);
   store.freeze();
   return store;
+}
+
+ExpertStore load_expert_layer(const WeightSource& source, int moe_layer, std::span<const ExpertSlot> slots, ThreadPool& workers) {
+  std::vector<std::vector<ExpertSlot>> layers(static_cast<size_t>(source.config.num_moe_layers()));
+  layers[static_cast<size_t>(moe_layer)].assign(slots.begin(), slots.end());
+  return load_expert_store(source, std::move(layers), workers);
 }
 
 size_t settle_mapping(const WeightSource& source, const Tensor& embedding) {

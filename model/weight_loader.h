@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <span>
+#include <vector>
 
 #include "expert_parallel/expert_placement.h"
 #include "experts/expert_store.h"
@@ -45,6 +46,9 @@ ExpertStoreConfig expert_store_config(const WeightSource& source, const ExpertAs
 // Makes `queue` fill `store`, made by expert_store_config(); reads no byte of any other expert. Throws InvalidFile naming the
 // tensor, now or from the queue.
 void load_experts(const WeightSource& source, ExpertStore& store, LoadQueue& queue);
+
+// The experts of `slots`, [MoE layer][slot], in memory of a store of their own, loaded and frozen.
+ExpertStore load_expert_store(const WeightSource& source, std::vector<std::vector<ExpertSlot>> slots, ThreadPool& workers);
 
 // Experts of one layer alone in a store of their own, loaded and frozen: to look at them, or to take the place of others.
 ExpertStore load_expert_layer(const WeightSource& source, int moe_layer, std::span<const ExpertSlot> slots, ThreadPool& workers);

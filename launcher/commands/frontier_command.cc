@@ -22,6 +22,7 @@ namespace {
 
 constexpr int kDefaultGrid = 24;
 constexpr int kDefaultDestinationGrid = 3;
+constexpr int kDefaultGeneratedSteps = 0;
 
 FrontierSettings settings_from(const CommandLine& line) {
   try {
@@ -33,6 +34,7 @@ FrontierSettings settings_from(const CommandLine& line) {
     if (settings.grid < 1) throw InvalidRequest("grid: 0 thresholds leave nothing to search; give at least 1", "grid");
     const int by_objective = settings.objective == FrontierObjective::kPairs ? 0 : kDefaultDestinationGrid;
     settings.num_destination_thresholds = line.destination_grid < 0 ? by_objective : line.destination_grid;
+    settings.num_generated_steps = line.generated_steps < 0 ? kDefaultGeneratedSteps : line.generated_steps;
     return settings;
   } catch (const InvalidRequest& error) {
     throw UsageError(std::string("flag --") + error.what());

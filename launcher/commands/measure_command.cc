@@ -60,9 +60,12 @@ class PointMeasurer {
     const ModelIdentity identity{.fingerprint = model.fingerprint,
                                  .num_moe_layers = model.num_moe_layers(),
                                  .num_experts = static_cast<int>(model.moe.num_experts)};
-    PointReader reader(lines, line_.points, identity, placement_world(process_.topology()));
+    PointReader reader(lines, line_.points, identity, process_.world());
     print(to_line(measure(unskipped_levels(model.num_moe_layers()).levels[0])));
-    while (const std::optional<OperatingPoint> point = reader.next()) print(to_line(measure(*point)));
+    while (const std::optional<PointLine> line = reader.next()) {
+      if (line->formats) set_formats(*line->formats);
+      print(to_line(measure(line->point ? *line->point : unskipped_levels(model.num_moe_layers()).levels[0])));
+    }
   }
 
  private:
@@ -71,6 +74,19 @@ class PointMeasurer {
     settings.in_flight_per_rank = kInFlightPerRank;
     settings.reference_bytes_per_rank = reference_bytes_from(line_);
     return settings;
+  }
+
+  // Only layers that change are rounded anew.
+  void set_formats(const ExpertFormats& formats) {
+    if (process_.world_size() > 1 || !line_.plan.empty()) {
+      throw Error(line_.points + ": expert_formats change the experts of one rank without a plan; leave out mpirun and --plan");
+    }
+    formats_.resize(formats.size());
+    for (size_t layer = 0; layer < formats.size(); ++layer) {
+      if (formats[layer] == formats_[layer]) continue;
+      process_.model().set_expert_formats(static_cast<int>(layer), formats[layer], process_.workers());
+      formats_[layer] = formats[layer];
+    }
   }
 
   // Kind by kind, so that pairs and bytes are known of each.
@@ -107,6 +123,7 @@ class PointMeasurer {
   const StepTotals& totals_;
   SkipEvaluator evaluator_;
   RequestDriver driver_;
+  ExpertFormats formats_;  // that lines have given; empty before the first
 };
 
 // What predictions depend on that a comparison must share: not the formats, which may be what is compared.

@@ -60,6 +60,7 @@ TrafficTotals totals_of(const TrafficCounters& traffic) {
   totals.payload_bytes = traffic.payload_bytes;
   totals.saved_bytes = traffic.saved_bytes;
   totals.wire_bytes = traffic.wire_bytes;
+  totals.pairs_on_shadows = traffic.pairs_on_shadows;
   return totals;
 }
 
@@ -164,6 +165,21 @@ class Frontend {
     loads_->observe(report);
     metrics_.record_pairs(report.pairs->counts());
     show_switches(report);
+    show_guard();
+  }
+
+  void show_guard() {
+    const Engine* engine = engine_;
+    if (engine == nullptr || !engine->guard().is_on()) return;
+    const GuardState state = engine->guard().state();
+    metrics_.set_guard({.is_on = true,
+                        .serves_reference = state.serving == ExpertSet::kReference,
+                        .relative_error = state.relative_error,
+                        .worst_over_allowed = state.worst.excess(),
+                        .mean_kl = state.mean_kl,
+                        .num_rows = state.num_rows,
+                        .num_scored_tokens = state.num_scored_tokens,
+                        .num_rollbacks = state.num_rollbacks});
   }
 
   void show_switches(const StepReport& report) {

@@ -64,6 +64,11 @@ class DeviceModel final : public ModelBackend {
       throw InvalidRequest("the inputs of matrices are not recorded on a GPU; run with --device cpu", "device");
     }
   }
+  void set_expert_output_observer(const ExpertOutputObserver& observer) override {
+    if (observer) {
+      throw InvalidRequest("the outputs of experts are not compared on a GPU; run with --device cpu", "device");
+    }
+  }
   size_t gpu_bytes() const override { return gpu_bytes_; }
   size_t pinned_bytes() const override { return pinned_bytes_; }
 

@@ -1,4 +1,4 @@
-"""`skipper calibrate` on the demo model: on 1 to 3 ranks, killed and gone on, traces, a dead layer, and what it refuses."""
+"""`skipper calibrate` on the demo model: ranks, killed and gone on, traces, a dead layer, another order, and what it refuses."""
 
 import json
 import os
@@ -160,6 +160,36 @@ def check_dead_layer(arguments, folder):
     return []
 
 
+def write_lines(path, lines):
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def check_order(arguments, folder):
+    """The same samples in another order and twice give the same means, up to the order in which they are added."""
+    source = os.path.join(arguments.model, "calibration")
+    with open(os.path.join(source, "vqa.jsonl"), encoding="utf-8") as file:
+        questions = [json.loads(line) for line in file][:10]
+    for question in questions:
+        question["image"] = os.path.join(source, question["image"])
+    # Every fifth sample is held out: fives trade places whole, so that the same ones are.
+    other = questions[5:] + questions[:5]
+    found = []
+    for name, samples in (("ordered", questions), ("turned", other + questions)):
+        data = os.path.join(folder, name + ".jsonl")
+        write_lines(data, samples)
+        found.append(json.loads(calibrated(arguments, os.path.join(folder, name + ".json"), "--limit", "40", data=data)))
+    failures = []
+    for name in ("text", "vision"):
+        for before, after in zip(*(one["bypass_kl"][name] for one in found)):
+            if abs(after - before) > 1e-9 * before:
+                failures.append(f"KL of a layer for {name} is {before}, and {after} of the same samples turned round and twice")
+    counts = [one["origin"]["num_samples"] for one in found]
+    if counts[1] != 2 * counts[0] or found[0]["exponent"] != found[1]["exponent"]:
+        failures.append(f"{counts} samples, exponents {[one['exponent'] for one in found]}")
+    return failures
+
+
 def check_refusals(arguments, folder):
     empty = os.path.join(folder, "empty")
     texts = os.path.join(folder, "texts")
@@ -192,6 +222,7 @@ def check(arguments, folder):
     failures += check_resume(arguments, folder, one)
     failures += check_traces(arguments, folder, one)
     failures += check_dead_layer(arguments, folder)
+    failures += check_order(arguments, folder)
     return failures + check_refusals(arguments, folder)
 
 

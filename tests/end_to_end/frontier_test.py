@@ -143,6 +143,19 @@ def check_eval(arguments, folder, out):
     return [] if skip["level"] == 3 and skip["skip_ratio"] > 0 else [f"eval of level 3 skipped {skip}"]
 
 
+def check_generated(arguments, calibration, folder):
+    """Generated tokens may get thresholds of their own."""
+    out = os.path.join(folder, "generated.json")
+    result = skipper_process.run(arguments.binary, flags(arguments, calibration, out, ["--generated_steps", "6"]), timeout=300)
+    if result.returncode != 0:
+        return [f"generated: status {result.returncode}\n{result.stderr}"]
+    frontier = read_json(out)
+    failures = check_ladder("generated", frontier)
+    if not any("tau_generated" in level for level in frontier["levels"]):
+        failures.append("generated: no level has a threshold for generated tokens")
+    return failures
+
+
 def check_refusals(arguments, calibration, folder):
     good = read_json(calibration)
     text = lambda counts: {**good, "scores": {**good["scores"], "text": counts}}
@@ -161,6 +174,8 @@ def check_refusals(arguments, calibration, folder):
          f"made for model feed but the loaded model is {good['model_fingerprint']}"),
         ("other depth", made("b.json", {**good, "alpha": {"text": [1.0], "vision": [1.0]}}), out, [], EXIT_ERROR,
          f"has 1 numbers but the model has {num_layers} MoE layers"),
+        ("other weights", made("e.json", {**good, "convention": {"p": "full softmax"}}), out, [], EXIT_ERROR,
+         "convention: p: is of 'full softmax'"),
         ("NaN", nan, out, [], EXIT_ERROR, "nan.json"),
         ("negative count", made("c.json", text([[-1] * NUM_BUCKETS] * num_layers)), out, [], EXIT_ERROR, "-1 is no count"),
         ("class without samples", made("d.json", text([[0] * NUM_BUCKETS] * num_layers)), out, [], EXIT_ERROR, "holds no pair"),
@@ -194,6 +209,7 @@ def check(arguments, folder):
     failures += check_eval(arguments, folder, out)
     failures += check_resume(arguments, calibration, folder, whole)
     failures += check_two_ranks(arguments, calibration, folder)
+    failures += check_generated(arguments, calibration, folder)
     failures += check_refusals(arguments, calibration, folder)
     return failures
 

@@ -82,7 +82,9 @@ def test_signals_end_it_cleanly(arguments):
                 asked_mpirun = ranks > 0 and stop_signal != signal.SIGUSR1
                 check(status == (1 if asked_mpirun else 0), f"ranks={ranks} {stop_signal!r}: exit status {status}")
                 check("stopping grace_ms" in server.log(), f"ranks={ranks} {stop_signal!r}: did not stop by itself")
-                check("error" not in server.log().lower(), f"ranks={ranks} {stop_signal!r}:\n{server.log()}")
+                # Keys of the settings, which are logged, may speak of errors.
+                lines = [line for line in server.log().splitlines() if "] settings {" not in line]
+                check(not any("error" in line.lower() for line in lines), f"ranks={ranks} {stop_signal!r}:\n{server.log()}")
 
 
 def test_a_drain_lets_running_answers_finish(arguments):

@@ -48,12 +48,15 @@ ExpertBatch random_rows(int64_t num_tokens, int64_t hidden_size, const std::vect
   return batch;
 }
 
-Tensor forward(const ExpertStore& store, const ExpertBatch& batch, int64_t max_rows_per_pass, int num_threads = 1) {
+Tensor forward(const ExpertStore& store, const ExpertBatch& batch, int64_t max_rows_per_pass, int num_threads = 1,
+               ExpertResidence* residence = nullptr) {
   ExpertScratch scratch(store, max_rows_per_pass);
   Tensor out = Tensor::empty({batch.row_index.num_elements(), store.hidden_size()}, DType::kF32);
   ThreadPool workers(num_threads);
   Stream stream(workers);
-  ExpertFfn(store).forward(0, batch, scratch, out, stream);
+  ExpertFfn experts(store);
+  experts.set_residence(residence);
+  experts.forward(0, batch, scratch, out, stream);
   return out;
 }
 
@@ -124,6 +127,74 @@ TEST(ExpertFfn, GivesTheSameBitsForAnyNumberOfThreadsInAllFormats) {
     for (const int64_t rows : {11, 1000}) {
       EXPECT_TRUE(std::ranges::equal(forward(store, batch, rows, num_threads).span<float>(), alone.span<float>()))
           << num_threads << " threads, " << rows << " rows per pass";
+    }
+  }
+}
+
+// The same experts, those of the bits of `on_disk` without memory.
+ExpertStore store_with_disk(const MoeWeights& weights, const ExpertStore& whole, uint32_t on_disk) {
+  ExpertStoreConfig config{.hidden_size = weights.shape.hidden_size,
+                           .intermediate_size = weights.shape.intermediate_size,
+                           .slots = {{}},
+                           .bf16_activations = ActivationFormat::kF32};
+  for (ExpertSlot slot : whole.slots(0)) {
+    if ((on_disk >> slot.expert & 1u) != 0) slot.tier = ExpertTier::kDisk;
+    config.slots[0].push_back(slot);
+  }
+  ExpertStore store(config);
+  for (int e = 0; e < weights.shape.num_experts; ++e) {
+    if (config.slots[0][static_cast<size_t>(e)].tier == ExpertTier::kDisk) continue;
+    ExpertMatrices target = store.matrices(0, e);
+    const int64_t width = weights.shape.intermediate_size;
+    pack_gate_up(weights.gate_up.at(e).slice(0, width), weights.gate_up.at(e).slice(width, 2 * width), target.gate_up);
+    pack_into(weights.down.at(e), target.down);
+  }
+  store.freeze();
+  return store;
+}
+
+// Gives the experts of another store, `at_once` at a time, last slots first.
+class LentExperts final : public ExpertResidence {
+ public:
+  LentExperts(const ExpertStore& store, size_t at_once) : store_(store), at_once_(at_once) {}
+
+  void begin(const LayerDemand& demand, Stream&) override {
+    layer_ = demand.layer;
+    wanted_.assign(demand.on_disk.begin(), demand.on_disk.end());
+  }
+  std::span<const ResidentExpert> next() override {
+    given_.clear();
+    for (size_t i = 0; i < at_once_ && !wanted_.empty(); ++i) {
+      const auto slot = static_cast<size_t>(wanted_.back());
+      given_.push_back({wanted_.back(), {store_.gate_up(layer_)[slot], store_.down(layer_)[slot]}});
+      wanted_.pop_back();
+    }
+    std::ranges::sort(given_, {}, &ResidentExpert::slot);
+    return given_;
+  }
+  void release() override {}
+
+ private:
+  const ExpertStore& store_;
+  size_t at_once_;
+  int layer_ = 0;
+  std::vector<int32_t> wanted_;
+  std::vector<ResidentExpert> given_;
+};
+
+TEST(ExpertFfn, GivesTheSameBitsForExpertsThatComeOneByOne) {
+  const MoeWeights weights = random_moe_weights({.hidden_size = 70, .intermediate_size = 50, .num_experts = 7}, 6);
+  const ExpertStore whole = store_of(weights, all_formats());
+  const ExpertBatch batch = random_rows(40, 70, {3, 0, 1, 17, 2, 0, 30});
+  const Tensor expected = forward(whole, batch, 1000);
+  for (const uint32_t on_disk : {0b1111111u, 0b0000001u, 0b1000000u, 0b0101010u, 0b0011100u, 0b0100010u}) {
+    ExpertStore store = store_with_disk(weights, whole, on_disk);
+    for (const size_t at_once : {1u, 2u, 7u}) {
+      for (const int64_t rows : {11, 1000}) {
+        LentExperts lent(whole, at_once);
+        EXPECT_TRUE(std::ranges::equal(forward(store, batch, rows, 2, &lent).span<float>(), expected.span<float>()))
+            << "on disk " << on_disk << ", " << at_once << " at once, " << rows << " rows per pass";
+      }
     }
   }
 }

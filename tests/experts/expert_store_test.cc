@@ -66,6 +66,18 @@ TEST(ExpertStore, GivesEveryMatrixMemoryOfItsOwn) {
   }
 }
 
+TEST(ExpertStore, GivesExpertsOnDiskNoMemory) {
+  ExpertStoreConfig config = two_layers();
+  config.slots[0][1].tier = ExpertTier::kDisk;
+  ExpertStore store(config);
+  store.freeze();
+  EXPECT_FALSE(store.gate_up(0)[1].defined());
+  EXPECT_TRUE(store.gate_up(0)[2].defined());
+  EXPECT_EQ(store.disk_bytes(), packed_bytes(kInt4, {64, 3}) + packed_bytes(kInt4, {3, 21}));
+  ExpertStore whole(two_layers());
+  EXPECT_EQ(store.num_bytes() + store.disk_bytes(), whole.num_bytes());
+}
+
 // One expert in the store's memory, one in memory that stands for the mapping.
 ExpertStoreConfig host_and_mapped() {
   return {.hidden_size = 3, .intermediate_size = 21, .slots = {{{4, kInt4}, {5, kBF16, ExpertTier::kMapped}}}};

@@ -26,7 +26,9 @@ class AdminListener : public ::testing::Test {
     state_.table = unskipped_levels(2);
     const AdminHooks hooks{.report = [this] { return state(); },
                            .set_level = [this](int64_t level) { return set_level(level); },
-                           .append = [this](OperatingPoint point) { return append(std::move(point)); }};
+                           .append = [this](OperatingPoint point) { return append(std::move(point)); },
+                           .guard_state = [this] { return guard_; },
+                           .arm_guard = [this] { return arm_guard(); }};
     ModelIdentity model;
     model.fingerprint = "abc";
     model.num_moe_layers = 2;
@@ -63,6 +65,13 @@ class AdminListener : public ::testing::Test {
     return state_;
   }
 
+  GuardState arm_guard() {
+    guard_.serving = ExpertSet::kServed;
+    guard_.breach.reset();
+    ++guard_.term;
+    return guard_;
+  }
+
   RawResponse ask(const std::string& request) {
     RawClient client(server_->port());
     client.send(request);
@@ -84,6 +93,7 @@ class AdminListener : public ::testing::Test {
   static json error_of(const RawResponse& response) { return json::parse(response.body).at("error"); }
 
   std::mutex mutex_;
+  GuardState guard_{.served = "plan.json"};  // asked for by one request at a time
   OperatingReport state_;
   MetricsRegistry metrics_{"demo", 1};
   std::unique_ptr<HttpServer> server_;
@@ -176,6 +186,26 @@ TEST_F(AdminListener, RefusesOtherPathsMethodsAndSizes) {
   RawClient client(server_->port());
   client.send("POST /admin/operating_point HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n");
   EXPECT_EQ(client.read_response().status, 413);
+}
+
+TEST_F(AdminListener, TellsWhatTheGuardFoundAndArmsItAgain) {
+  guard_.serving = ExpertSet::kReference;
+  guard_.breach = GuardBreach{.measured = 0.5, .threshold = 0.25, .num_samples = 9, .rank = 1, .moe_layer = 2, .expert = 3};
+  guard_.rollback_step = 7;
+  guard_.num_rollbacks = 1;
+  const json found = json::parse(ask("GET /admin/guard HTTP/1.1\r\nHost: a\r\n" + std::string(kKeyHeader) + "\r\n").body);
+  EXPECT_EQ(found["serves"], "reference");
+  EXPECT_EQ(found["breach"]["step"], 7);
+  EXPECT_EQ(found["breach"]["text"], "expert 3 of MoE layer 2 on rank 1: relative error 0.5 over 0.25 (9 rows)");
+  EXPECT_TRUE(found["worst"].is_null());
+  for (const char* body : {"", "[]", "{}", "{\"arm\": 1}", "{\"arm\": true, \"level\": 1}"}) {
+    EXPECT_EQ(ask(post("/admin/guard", body, kKeyHeader)).status, 400) << body;
+  }
+  EXPECT_EQ(ask(post("/admin/guard", "{\"arm\": true}", "")).status, 401);
+  const json armed = json::parse(ask(post("/admin/guard", "{\"arm\": true}", kKeyHeader)).body);
+  EXPECT_EQ(armed["serves"], "plan.json");
+  EXPECT_EQ(armed["term"], 1);
+  EXPECT_TRUE(armed["breach"].is_null());
 }
 
 }  // namespace

@@ -69,8 +69,8 @@ TEST(Flags, QuantizeNeedsAFormatAndAnOutput) {
   EXPECT_EQ(line.dense, "int8-g64");
   EXPECT_EQ(line.out, "o");
   EXPECT_THAT(usage_error({"serve", "--model=m", "--out=o"}),
-              HasSubstr("--out belongs to 'skipper calibrate', 'skipper experts', 'skipper frontier', 'skipper plan', "
-                        "'skipper profile', 'skipper quantize', not to"));
+              HasSubstr("--out belongs to 'skipper calibrate', 'skipper experts', 'skipper frontier', 'skipper machine', "
+                        "'skipper plan', 'skipper profile', 'skipper quantize', not to"));
 }
 
 TEST(Flags, ACalibrationLimitNeedsDataAndASample) {

@@ -37,7 +37,8 @@ TEST(ServerConfig, ReadsEverySectionAndKeepsOtherDefaults) {
       "weights": {"experts": "int4a-g32", "activation_dtype": "f32", "residence": "mapped"},
       "comm": {"deadline_ms": 1234}, "frontend": {"port": 0, "host": "0.0.0.0"}, "dispatch": {"payload_dtype": "int8"},
       "kv_cache": {"dtype": "f32"}, "images": {"max_pixels": 5000}, "service_tiers": {"bronze": 1},
-      "skipping": {"switch_off": false, "window_steps": 7}})");
+      "skipping": {"switch_off": false, "window_steps": 7},
+      "guard": {"share": 0.25, "max_error_ratio": 3, "min_rows": 5, "reference_experts": "int8-g64", "log": "guard.jsonl"}})");
   EXPECT_EQ(config.engine.max_tokens_per_step, 99);
   EXPECT_EQ(config.engine.max_sequences_per_rank, EngineConfig().max_sequences_per_rank);
   EXPECT_EQ(config.cpu.threads, 3);
@@ -54,6 +55,12 @@ TEST(ServerConfig, ReadsEverySectionAndKeepsOtherDefaults) {
   EXPECT_EQ(config.images.max_pixels, 5000);
   EXPECT_FALSE(config.skipping.switch_off);
   EXPECT_EQ(config.skipping.window_steps, 7);
+  EXPECT_EQ(config.guard.share, 0.25);
+  EXPECT_EQ(config.guard.request_share, 0.0);
+  EXPECT_EQ(config.guard.max_error_ratio, 3.0);
+  EXPECT_EQ(config.guard.min_rows, 5);
+  EXPECT_EQ(name_of(config.guard.reference_format()), "int8-g64");
+  EXPECT_EQ(config.guard.log, "guard.jsonl");
   EXPECT_EQ(config.service_tiers, (std::map<std::string, int64_t>{{"bronze", 1}, {"gold", 0}}));
 }
 

@@ -36,7 +36,7 @@ TEST(MetricsRegistry, EverySampleHasHelpAndTypeAbove) {
     ++num_samples;
   }
   EXPECT_GT(num_samples, 200);
-  EXPECT_EQ(typed.size(), 29u);
+  EXPECT_EQ(typed.size(), 30u);
 }
 
 TEST(MetricsRegistry, ReportsLoadsByLayerAndClass) {
@@ -76,6 +76,7 @@ TEST(MetricsRegistry, ReportsTrafficByHopClassAndDirection) {
   totals.payload_bytes[0][1][0] = 1024;    // dispatch, node, text
   totals.saved_bytes[1][2][1] = 77;        // combine, network, vision
   totals.wire_bytes[1][0] = 5;             // combine, local
+  totals.pairs_on_shadows[1] = 9;
   registry.set_traffic(totals);
   registry.set_engine_gauges({.num_running = 2, .num_waiting = 1, .kv_cache_usage = 0.5});
   const std::string text = registry.text();
@@ -84,6 +85,7 @@ TEST(MetricsRegistry, ReportsTrafficByHopClassAndDirection) {
   EXPECT_THAT(text, HasSubstr("skipper_saved_bytes_total{model_name=\"demo\",hop=\"network\",token_class=\"vision\","
                               "direction=\"combine\"} 77"));
   EXPECT_THAT(text, HasSubstr("skipper_wire_bytes_total{model_name=\"demo\",hop=\"local\",direction=\"combine\"} 5"));
+  EXPECT_THAT(text, HasSubstr("skipper_pairs_on_shadows_total{model_name=\"demo\",token_class=\"vision\"} 9"));
   EXPECT_THAT(text, HasSubstr("vllm:num_requests_running{model_name=\"demo\"} 2"));
   EXPECT_THAT(text, HasSubstr("vllm:kv_cache_usage_perc{model_name=\"demo\"} 0.5"));
   EXPECT_THAT(text, HasSubstr("skipper_rank_count{model_name=\"demo\"} 3"));
@@ -114,6 +116,20 @@ TEST(MetricsRegistry, ReportsWhereSkippingIsSwitchedOff) {
   EXPECT_TRUE(has("skipper_deciding_seconds{model_name=\"demo\",layer=\"1\",phase=\"prompt\"} 0.5"));
   EXPECT_TRUE(has("skipper_deciding_saved_seconds{model_name=\"demo\",layer=\"1\",phase=\"prompt\"} 0.25"));
   EXPECT_TRUE(has("skipper_skip_switches_total{model_name=\"demo\"} 7"));
+}
+
+TEST(MetricsRegistry, ReportsAGuardWhereThereIsOne) {
+  MetricsRegistry registry("demo", 2);
+  EXPECT_THAT(registry.text(), testing::Not(HasSubstr("skipper_guard")));
+  registry.set_guard({.is_on = true, .serves_reference = true, .relative_error = 0.125, .worst_over_allowed = 2.5,
+                      .mean_kl = 0.25, .num_rows = 9, .num_scored_tokens = 7, .num_rollbacks = 1});
+  const std::string text = registry.text();
+  for (const char* line : {"serves_reference{model_name=\"demo\"} 1", "relative_error{model_name=\"demo\"} 0.125",
+                           "worst_over_allowed{model_name=\"demo\"} 2.5", "kl{model_name=\"demo\"} 0.25",
+                           "rows_total{model_name=\"demo\"} 9", "scored_tokens_total{model_name=\"demo\"} 7",
+                           "rollbacks_total{model_name=\"demo\"} 1"}) {
+    EXPECT_THAT(text, HasSubstr(std::string("skipper_guard_") + line));
+  }
 }
 
 TEST(MetricsRegistry, ReportsTheLevelThatRequestsFollow) {

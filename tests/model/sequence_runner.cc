@@ -71,7 +71,7 @@ SequenceRunner::SequenceRunner(const std::filesystem::path& model, Communicator&
   const ParallelContext parallel{data, topology_, levels, formats.rows, formats.device, formats.gpu_data, formats.graphs};
   model_ = std::make_unique<MultimodalModel>(model, config_, parallel, StepLimits{kMaxTokens, 512},
                                              WeightLoading{formats.weights, workers_, nullptr, {}, formats.expert_tiers,
-                                                           formats.assignment});
+                                                           formats.assignment, formats.disk});
   cache_ = std::make_unique<KvCache>(config_, KvCacheConfig{.num_blocks = kNumBlocks, .block_size = 16, .dtype = formats.kv},
                                      formats.device);
 }

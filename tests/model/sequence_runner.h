@@ -44,6 +44,7 @@ struct RunFormats {
   GraphUse graphs = GraphUse::kDecodeSteps;
   std::optional<ExpertTiers> expert_tiers = std::nullopt;
   std::optional<ExpertAssignment> assignment = std::nullopt;  // of this rank
+  std::optional<DiskConfig> disk = std::nullopt;
   NcclCommunicator* gpu_data = nullptr;
 };
 

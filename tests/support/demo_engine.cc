@@ -2,6 +2,7 @@
 
 #include "cluster/cluster_topology.h"
 #include "evaluation/eval_data.h"
+#include "guard/reference_loader.h"
 #include "model/model_config.h"
 #include "processor/bpe_tokenizer.h"
 #include "processor/image_decoder.h"
@@ -45,7 +46,8 @@ void run_rank(const DemoEngineOptions& options, Communicator& control, Communica
   LevelTable levels = unskipped_levels(config.num_moe_layers());
   levels.levels.insert(levels.levels.end(), options.operating_points.begin(), options.operating_points.end());
   MultimodalModel model(kDemo, config, ParallelContext{data, topology, levels},
-                        {options.engine.max_tokens_per_step, options.engine.max_logit_rows});
+                        {options.engine.max_tokens_per_step, options.engine.max_logit_rows}, {.formats = options.weights});
+  if (options.prepare_model) options.prepare_model(control.rank(), model);
   if (options.routing_observer) {
     model.set_routing_observer([&](const MoeLayerConfig&, const TokenPolicies&, const Routing&, const Routing& kept) {
       options.routing_observer(control.rank(), kept);
@@ -55,7 +57,14 @@ void run_rank(const DemoEngineOptions& options, Communicator& control, Communica
   ModelRunner runner(model, cache, options.engine, demo_token_classes(config));
   RequestQueue queue(options.engine.queue_capacity);
   HealthMonitor health(std::chrono::seconds(60));
-  const EngineParts parts{control, data, runner, model, queue, health, levels, ThreadPool::caller_only(), {}, 0, options.gate};
+  std::unique_ptr<ReferenceExperts> reference;
+  if (options.guard.is_on()) {
+    const WatchedModel watched{kDemo, config, options.weights, model.expert_store()};
+    reference = load_reference_experts(options.guard, watched, ThreadPool::caller_only());
+  }
+  EngineParts parts{control, data, runner, model, queue, health, levels};
+  parts.gate = options.gate;
+  parts.guard = {options.guard, reference.get(), "demo"};
   Engine engine(options.engine, ClusterConfig(), parts, nullptr);
   if (control.rank() != 0) {
     for (int phase = 0; phase < options.num_phases; ++phase) engine.run();

@@ -19,6 +19,10 @@ struct DemoEngineOptions {
   // Sees every MoE layer's routing after skipping, on the rank's own thread.
   std::function<void(int rank, const Routing& kept)> routing_observer;
   SkipGateConfig gate = {.switch_off = false};
+  WeightConfig weights = {};
+  GuardConfig guard = {};  // on: with reference experts of the demo model
+  // Sees each rank's model before the first step.
+  std::function<void(int rank, MultimodalModel& model)> prepare_model = nullptr;
   int num_phases = 1;  // `drive` is called so often, each time with the others following
 };
 
