@@ -4,9 +4,11 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "audit/logged_placement.h"
 #include "base/error.h"
 #include "base/json_fields.h"
 
@@ -173,6 +175,13 @@ void check_lengths(const JsonFields& fields, const RoutingRecord& record) {
   if (record.kept.size() != top_k) fields.fail("kept", "has another length than experts");
 }
 
+void check_shadows(const JsonFields& fields, const RoutingRecord& record) {
+  if (record.on_shadow.size() != record.kept.size()) fields.fail("on_shadow", "has another length than experts");
+  for (size_t slot = 0; slot < record.kept.size(); ++slot) {
+    if (record.on_shadow[slot] && !record.kept[slot]) fields.fail("on_shadow", "is true of an expert that is not kept");
+  }
+}
+
 RoutingRecord parse_record(const json& line, const AuditHeader& header, const std::string& where) {
   const JsonFields fields(line, where);
   RoutingRecord record;
@@ -186,18 +195,79 @@ RoutingRecord parse_record(const json& line, const AuditHeader& header, const st
   record.experts = parse_ints(fields, "experts", header.num_experts - 1);
   record.weights = parse_floats(fields, "weights");
   record.kept = parse_truths(fields, "kept");
+  if (!header.shadow_errors.empty()) record.on_shadow = parse_truths(fields, "on_shadow");
   record.scores = parse_floats(fields, "scores");
   record.threshold = static_cast<float>(fields.required_number("threshold", 0.0, 1e30));
   record.destinations = parse_ints(fields, "destinations", header.world_size() - 1);
   fields.reject_unknown_keys();
   check_lengths(fields, record);
+  if (!header.shadow_errors.empty()) check_shadows(fields, record);
   return record;
+}
+
+// One list for each layer.
+template <typename T>
+json by_layer(const std::vector<T>& values, int num_experts) {
+  json layers = json::array();
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (i % static_cast<size_t>(num_experts) == 0) layers.push_back(json::array());
+    layers.back().push_back(values[i] == T{-1} ? json(nullptr) : json(values[i]));
+  }
+  return layers;
+}
+
+// What by_layer() made of a number for every expert.
+std::vector<json> values_of_experts(const JsonFields& fields, const std::string& key, const AuditHeader& header) {
+  std::vector<json> values;
+  const json& layers = list_at(fields, key);
+  const auto fits = [&](const json& layer) {
+    return layer.is_array() && layer.size() == static_cast<size_t>(header.num_experts);
+  };
+  if (layers.size() != static_cast<size_t>(header.num_moe_layers) || !std::ranges::all_of(layers, fits)) {
+    fields.fail(key, "expected a list of " + std::to_string(header.num_experts) + " for each of " +
+                         std::to_string(header.num_moe_layers) + " layers");
+  }
+  for (const json& layer : layers) values.insert(values.end(), layer.begin(), layer.end());
+  return values;
+}
+
+std::vector<int32_t> parse_owners(const JsonFields& placement, const AuditHeader& header) {
+  std::vector<int32_t> owners;
+  for (const json& value : values_of_experts(placement, "owners", header)) {
+    const bool is_rank = value.is_number_unsigned() && value.get<uint64_t>() < static_cast<uint64_t>(header.world_size());
+    if (!is_rank) placement.fail("owners", value.dump() + " is no rank of " + std::to_string(header.world_size()));
+    owners.push_back(value.get<int32_t>());
+  }
+  return owners;
+}
+
+// After the owners.
+std::vector<float> parse_shadow_errors(const JsonFields& placement, const AuditHeader& header) {
+  std::vector<float> errors;
+  for (const json& value : values_of_experts(placement, "shadow_errors", header)) {
+    const bool is_error = value.is_null() || (value.is_number() && value.get<double>() >= 0.0 && value.get<double>() <= 1.0);
+    if (!is_error) placement.fail("shadow_errors", value.dump() + " is no error; expected 0 to 1, or null for no shadow");
+    errors.push_back(value.is_null() ? kNoShadow : static_cast<float>(value.get<double>()));
+  }
+  const ExpertPlacement owners = placement_of(header);
+  for (size_t i = 0; i < errors.size(); ++i) {
+    const auto [layer, expert] = std::div(static_cast<int>(i), header.num_experts);
+    if (errors[i] == kNoShadow || owners.owner({layer, expert}).rank != header.rank) continue;
+    placement.fail("shadow_errors", "rank " + std::to_string(header.rank) + " has a shadow of expert " + std::to_string(expert) +
+                                        " of MoE layer " + std::to_string(layer) + ", which it owns");
+  }
+  return errors;
 }
 
 }  // namespace
 
 std::string to_line(const AuditHeader& header) {
-  const json placement = {{"rule", "contiguous"}, {"ranks", header.world_size()}, {"nodes", header.node_of_rank}};
+  json placement = {{"rule", "contiguous"}, {"ranks", header.world_size()}, {"nodes", header.node_of_rank}};
+  if (!header.owners.empty()) {
+    placement["rule"] = "owners";
+    placement["owners"] = by_layer(header.owners, header.num_experts);
+  }
+  if (!header.shadow_errors.empty()) placement["shadow_errors"] = by_layer(header.shadow_errors, header.num_experts);
   const json line = {{"skipper_audit", kAuditVersion},
                      {"model_fingerprint", header.model_fingerprint},
                      {"moe_layers", header.num_moe_layers},
@@ -226,6 +296,7 @@ std::string to_line(const RoutingRecord& record) {
   line.key("experts").list<int64_t>(record.experts);
   line.key("weights").list<float>(record.weights);
   line.key("kept").list<bool>(record.kept);
+  if (!record.on_shadow.empty()) line.key("on_shadow").list<bool>(record.on_shadow);
   line.key("scores").list<float>(record.scores);
   line.key("threshold").value(record.threshold);
   line.key("destinations").list<int64_t>(record.destinations);
@@ -244,7 +315,8 @@ AuditHeader parse_audit_header(std::string_view line, const std::string& where) 
                                      std::to_string(kAuditVersion) + "; replay with the version that wrote the file");
   }
   const JsonFields placement = fields.required_object("placement");
-  if (placement.required_string("rule") != "contiguous") placement.fail("rule", "is unknown to this build");
+  const std::string rule = placement.required_string("rule");
+  if (rule != "contiguous" && rule != "owners") placement.fail("rule", "is unknown to this build");
   AuditHeader header;
   header.model_fingerprint = fields.required_string("model_fingerprint");
   header.num_moe_layers = static_cast<int>(fields.required_int("moe_layers", 1, INT16_MAX));
@@ -254,6 +326,8 @@ AuditHeader parse_audit_header(std::string_view line, const std::string& where) 
   if (header.world_size() != num_ranks) placement.fail("nodes", "expected one per rank");
   header.rank = static_cast<int>(fields.required_int("rank", 0, num_ranks - 1));
   header.bytes_per_row = fields.required_int("bytes_per_row", 0, INT32_MAX);
+  if (rule == "owners") header.owners = parse_owners(placement, header);
+  if (placement.has("shadow_errors")) header.shadow_errors = parse_shadow_errors(placement, header);
   placement.reject_unknown_keys();
   fields.reject_unknown_keys();
   return header;

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <span>
+#include <string_view>
 
 #include "audit/destinations.h"
+#include "audit/logged_placement.h"
 #include "audit/pair_scores.h"
 #include "audit/token_decision.h"
 #include "base/error.h"
@@ -13,17 +15,45 @@ namespace skipper {
 
 namespace {
 
-ExpertPlacement placement_of(const AuditHeader& header, int num_ranks) {
+// The file's own, or equal blocks without shadows over another number of ranks.
+ExpertPlacement placement_over(const AuditHeader& header, int num_ranks) {
+  if (num_ranks == header.world_size()) return placement_of(header);
   return ExpertPlacement::contiguous(
       {.num_moe_layers = header.num_moe_layers, .num_experts = header.num_experts, .world_size = num_ranks});
 }
 
+// What was decided of a slot.
+enum class Decision : uint8_t { kSkipped, kKept, kShadow };
+constexpr std::array<std::string_view, 3> kDecisionNames = {"skipped", "kept", "on a shadow"};
+
+Decision logged_decision(const RoutingRecord& record, size_t slot) {
+  if (!record.kept[slot]) return Decision::kSkipped;
+  return !record.on_shadow.empty() && record.on_shadow[slot] ? Decision::kShadow : Decision::kKept;
+}
+
+Decision decision_of(int32_t id, int num_experts) {
+  if (id == kNoExpert) return Decision::kSkipped;
+  return id < num_experts ? Decision::kKept : Decision::kShadow;
+}
+
 int64_t count_skipped(std::span<const int32_t> experts) { return std::count(experts.begin(), experts.end(), kNoExpert); }
+
+int64_t count_on_shadows(const RoutingRecord& record) {
+  return std::count(record.on_shadow.begin(), record.on_shadow.end(), true);
+}
 
 std::vector<int32_t> logged_experts(const RoutingRecord& record) {
   std::vector<int32_t> experts = record.experts;
   for (size_t j = 0; j < experts.size(); ++j) {
     if (!record.kept[j]) experts[j] = kNoExpert;
+  }
+  return experts;
+}
+
+// Those for which a row travels, unless the own rank has them: pairs on shadows stay where they are.
+std::vector<int32_t> without_shadows(std::vector<int32_t> experts, const RoutingRecord& record) {
+  for (size_t j = 0; j < record.on_shadow.size(); ++j) {
+    if (record.on_shadow[j]) experts[j] = kNoExpert;
   }
   return experts;
 }
@@ -34,20 +64,22 @@ bool has_same_scores(const RoutingRecord& record, const OperatingPoint& point) {
   return scores.threshold == record.threshold && scores.scores == record.scores;
 }
 
-std::string difference_of_pairs(const RoutingRecord& record, std::span<const int32_t> again) {
+std::string difference_of_pairs(const RoutingRecord& record, std::span<const int32_t> again, int num_experts) {
   for (size_t j = 0; j < again.size(); ++j) {
-    const bool kept = again[j] != kNoExpert;
-    if (kept == record.kept[j]) continue;
-    return "expert " + std::to_string(record.experts[j]) + " was logged as " + (record.kept[j] ? "kept" : "skipped") +
-           " but is " + (kept ? "kept" : "skipped");
+    const Decision logged = logged_decision(record, j), decided = decision_of(again[j], num_experts);
+    if (logged == decided) continue;
+    return "expert " + std::to_string(record.experts[j]) + " was logged as " +
+           std::string(kDecisionNames[static_cast<size_t>(logged)]) + " but is " +
+           std::string(kDecisionNames[static_cast<size_t>(decided)]);
   }
   return "";
 }
 
 // Empty: none.
-std::string difference(const RoutingRecord& record, std::span<const int32_t> again, std::span<const ExpertHome> homes) {
-  std::string of_pairs = difference_of_pairs(record, again);
+std::string difference(const RoutingRecord& record, std::span<const int32_t> again, const TokenPlace& place) {
+  std::string of_pairs = difference_of_pairs(record, again, place.placement.num_experts());
   if (!of_pairs.empty()) return of_pairs;
+  const std::span<const ExpertHome> homes = place.placement.homes_seen_from(place.rank, record.moe_layer);
   if (destinations_of(again, homes) != record.destinations) return "its destinations are not the owners of the experts kept";
   return "";
 }
@@ -77,7 +109,7 @@ class TableInForce {
 
 ReplayReport replay(AuditReader& reader) {
   const AuditHeader& header = reader.header();
-  const ExpertPlacement placement = placement_of(header, header.world_size());
+  const ExpertPlacement placement = placement_of(header);
   const ClusterTopology topology(header.node_of_rank);
   const TokenPlace place{placement, topology, header.rank};
   ReplayReport report;
@@ -93,11 +125,12 @@ ReplayReport replay(AuditReader& reader) {
     ++report.num_decisions;
     report.num_pairs += static_cast<int64_t>(record.experts.size());
     report.num_skipped += count_skipped(logged_experts(record));
+    report.num_on_shadows += count_on_shadows(record);
     if (point.depends_on_batch()) {
       ++report.num_of_batch;
       continue;
     }
-    std::string found = difference(record, decide_again(record, levels, place), placement.homes(record.moe_layer));
+    std::string found = difference(record, decide_again(record, levels, place), place);
     if (found.empty() && !has_same_scores(record, point)) found = "its scores or its threshold are not those of its level";
     if (found.empty()) continue;
     if (report.num_different++ == 0) report.first_difference = reader.where() + ": " + describe_token(record) + ": " + found;
@@ -113,7 +146,7 @@ class OtherWorld {
   OtherWorld(const AuditHeader& header, int num_ranks)
       : is_the_files_(num_ranks == header.world_size()),
         rank_(header.rank),
-        placement_(placement_of(header, num_ranks)),
+        placement_(placement_over(header, num_ranks)),
         topology_(is_the_files_ ? header.node_of_rank : one_node_each(num_ranks)) {}
 
   TokenPlace place_of(const RoutingRecord& record) const {
@@ -138,7 +171,7 @@ using RowsByHop = std::array<WhatIfReport::Rows, kNumHops>;
 
 void count_rows(std::span<const int32_t> experts, const RoutingRecord& record, const TokenPlace& place,
                 int64_t WhatIfReport::Rows::*column, RowsByHop& rows) {
-  for (const int32_t rank : destinations_of(experts, place.placement.homes(record.moe_layer))) {
+  for (const int32_t rank : destinations_of(experts, place.placement.homes_seen_from(place.rank, record.moe_layer))) {
     if (rank != place.rank) ++(rows[static_cast<size_t>(place.topology.hop(place.rank, rank))].*column);
   }
 }
@@ -152,8 +185,11 @@ void add_record(const RoutingRecord& record, const OtherPoint& other, const Toke
   pairs.routed += static_cast<int64_t>(record.experts.size());
   pairs.skipped_as_logged += count_skipped(logged);
   pairs.skipped_otherwise += count_skipped(otherwise);
+  pairs.on_shadows_as_logged += count_on_shadows(record);
+  pairs.on_shadows_otherwise +=
+      std::ranges::count_if(otherwise, [&](int32_t id) { return id >= place.placement.num_experts(); });
   count_rows(record.experts, record, place, &WhatIfReport::Rows::routed, report.rows);
-  count_rows(logged, record, place, &WhatIfReport::Rows::as_logged, report.rows);
+  count_rows(without_shadows(logged, record), record, place, &WhatIfReport::Rows::as_logged, report.rows);
   count_rows(otherwise, record, place, &WhatIfReport::Rows::otherwise, report.rows);
 }
 

@@ -16,6 +16,7 @@ struct ReplayReport {
   int64_t num_decisions = 0;
   int64_t num_pairs = 0;
   int64_t num_skipped = 0;
+  int64_t num_on_shadows = 0;    // not skipped
   int64_t num_of_batch = 0;      // decisions that a rule made for a whole batch: no token tells them again
   int64_t num_different = 0;
   std::string first_difference;  // with its line; empty when there is none
@@ -28,7 +29,9 @@ ReplayReport replay(AuditReader& reader);
 struct OtherPoint {
   const LevelTable& levels;
   uint8_t level = 0;
-  std::optional<int> num_ranks;  // experts placed contiguously over so many, each on a host of its own
+  // Equal blocks of experts over so many, each on a host of its own, without shadows; as many as in the file, and without a
+  // number: as in the file.
+  std::optional<int> num_ranks;
 };
 
 // A token's source is the file's rank; over other ranks than the file's, requests are dealt out in turn.
@@ -37,6 +40,8 @@ struct WhatIfReport {
     int64_t routed = 0;
     int64_t skipped_as_logged = 0;
     int64_t skipped_otherwise = 0;
+    int64_t on_shadows_as_logged = 0;
+    int64_t on_shadows_otherwise = 0;
   };
   // Hidden rows to other ranks, one per token, layer and destination.
   struct Rows {

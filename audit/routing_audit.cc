@@ -2,6 +2,7 @@
 
 #include "audit/audit_lines.h"
 #include "audit/destinations.h"
+#include "audit/logged_placement.h"
 #include "audit/pair_scores.h"
 
 namespace skipper {
@@ -31,8 +32,11 @@ RoutingAudit::RoutingAudit(const AuditConfig& config, const AuditHeader& header,
     : rate_(config.rate),
       levels_(levels),
       placement_(placement),
+      rank_(header.rank),
       file_(audit_path(config.file, header.rank, header.world_size()), config.max_bytes, config.slow_disk) {
-  file_.append(to_line(header));
+  AuditHeader complete = header;
+  log_placement(placement, complete);
+  file_.append(to_line(complete));
   write_levels();
 }
 
@@ -87,10 +91,14 @@ RoutingRecord RoutingAudit::record_of(const MoeLayerConfig& layer, const Row& ro
                        .experts = {row.routed.experts.begin(), row.routed.experts.end()},
                        .weights = {row.routed.weights.begin(), row.routed.weights.end()},
                        .kept = {},
+                       .on_shadow = {},
                        .scores = std::move(scores.scores),
                        .threshold = scores.threshold,
-                       .destinations = destinations_of(row.kept, placement_.homes(layer.moe_layer))};
-  for (const int32_t expert : row.kept) record.kept.push_back(expert != kNoExpert);
+                       .destinations = destinations_of(row.kept, placement_.homes_seen_from(rank_, layer.moe_layer))};
+  for (const int32_t expert : row.kept) {
+    record.kept.push_back(expert != kNoExpert);
+    if (placement_.has_shadows()) record.on_shadow.push_back(expert >= placement_.num_experts());
+  }
   return record;
 }
 

@@ -23,8 +23,8 @@ std::filesystem::path audit_path(const std::filesystem::path& file, int rank, in
 // have lines twice.
 class RoutingAudit {
  public:
-  // `levels` is the table that the model reads; it and `placement` outlive this object. Throws Error when the file cannot be
-  // written.
+  // `levels` is the table that the model reads; it and `placement`, whose owners and shadows the header gets, outlive this
+  // object. Throws Error when the file cannot be written.
   RoutingAudit(const AuditConfig& config, const AuditHeader& header, const LevelTable& levels, const ExpertPlacement& placement);
 
   // Before the forward pass: which request and position each row of the step is.
@@ -48,6 +48,7 @@ class RoutingAudit {
   const double rate_;
   const LevelTable& levels_;
   const ExpertPlacement& placement_;
+  const int rank_;
   AuditFile file_;
   int64_t levels_version_ = -1;  // of the table written last
   std::vector<StepToken> step_tokens_;

@@ -11,7 +11,10 @@ namespace skipper {
 
 inline constexpr int64_t kAuditVersion = 1;
 
-// First line. Experts are placed contiguously (ExpertPlacement::contiguous), the one rule there is.
+// In shadow_errors, of an expert that the rank has no shadow of.
+inline constexpr float kNoShadow = -1.0f;
+
+// First line.
 struct AuditHeader {
   std::string model_fingerprint;
   int num_moe_layers = 0;
@@ -19,6 +22,9 @@ struct AuditHeader {
   int rank = 0;                   // whose tokens these are
   std::vector<int> node_of_rank;  // one per rank
   int64_t bytes_per_row = 0;      // payload of one hidden row to another rank and back
+  // [MoE layer · num_experts + expert]
+  std::vector<int32_t> owners = {};       // ranks; empty: equal blocks (ExpertPlacement::contiguous)
+  std::vector<float> shadow_errors = {};  // of the rank's own shadows (ShadowExpert), or kNoShadow; empty: no rank has any
 
   int world_size() const { return static_cast<int>(node_of_rank.size()); }
   bool operator==(const AuditHeader&) const = default;
@@ -36,6 +42,7 @@ struct RoutingRecord {
   std::vector<int32_t> experts;
   std::vector<float> weights;
   std::vector<bool> kept;
+  std::vector<bool> on_shadow = {};  // of the kept: run on the rank's shadow copy; empty where no rank has shadows
   std::vector<float> scores;    // what the pair rule compares with the threshold; empty when it compares nothing
   float threshold = 0.0f;
   std::vector<int32_t> destinations;  // ranks that get the token, ascending, its own among them

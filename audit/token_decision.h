@@ -23,8 +23,9 @@ inline TokenKind kind_of(const RoutingRecord& record) {
   return {.moe_layer = record.moe_layer, .token_class = record.token_class, .phase = record.phase};
 }
 
-// The record's experts, kNoExpert where `levels` skips them under the record's class, phase and level, whatever was logged.
-// Only for points of which !depends_on_batch(). level < levels.num_levels().
+// The record's experts, kNoExpert where `levels` skips them under the record's class, phase and level, ids of shadows where they
+// run on those, whatever was logged. Only for points of which !depends_on_batch().
+// level < levels.num_levels().
 std::vector<int32_t> decide_again(const RoutingRecord& record, const LevelTable& levels, const TokenPlace& place);
 
 }  // namespace skipper

@@ -521,10 +521,6 @@ void check_required(const CommandLine& line, const Command& command) {
   if (!line.plan.empty() && !line.experts.empty()) {
     throw UsageError("flags --plan and --experts exclude each other, for a plan has a format for every expert; give one");
   }
-  if ((!line.plan.empty() || !line.memory.empty()) && !line.audit_file.empty()) {
-    throw UsageError(std::string("flags --") + (line.plan.empty() ? "memory" : "plan") +
-                     " and --audit_file exclude each other: an audit is of experts in equal blocks; give one");
-  }
   check_format("experts", line.experts);
   check_shadows(line);
   check_policy_flags(line);

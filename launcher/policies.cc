@@ -54,8 +54,7 @@ void check_policy_flags(const CommandLine& line) {
   const std::pair<const char*, bool> others[] = {{"plan", !line.plan.empty()},
                                                  {"memory", !line.memory.empty()},
                                                  {"experts", !line.experts.empty()},
-                                                 {"disk", !line.disk.empty()},
-                                                 {"audit_file", !line.audit_file.empty()}};
+                                                 {"disk", !line.disk.empty()}};
   for (const auto& [flag, given] : others) {
     if (given) throw UsageError(std::string("flags --policies and --") + flag + " exclude each other; give one");
   }

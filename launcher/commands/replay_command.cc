@@ -28,7 +28,11 @@ void print_cut_off(const AuditReader& reader, const CommandLine& line) {
 int check_log(AuditReader& reader, const CommandLine& line) {
   const ReplayReport report = replay(reader);
   std::cout << "decisions " << report.num_decisions << ", pairs " << report.num_pairs << ", skipped " << report.num_skipped
-            << " (" << percent(report.num_skipped, report.num_pairs) << "), different " << report.num_different << "\n";
+            << " (" << percent(report.num_skipped, report.num_pairs) << "), ";
+  if (!reader.header().shadow_errors.empty()) {
+    std::cout << "on shadows " << report.num_on_shadows << " (" << percent(report.num_on_shadows, report.num_pairs) << "), ";
+  }
+  std::cout << "different " << report.num_different << "\n";
   if (report.num_of_batch > 0) {
     std::cout << "note: " << report.num_of_batch
               << " decisions were made for a whole batch (rank_capacity or decode_*) and cannot be replayed token by token\n";
@@ -44,11 +48,18 @@ struct ChosenLevel {
   uint8_t level = 0;
 };
 
+// Only the file's own ranks have what it says.
+ShadowCopies shadows_of(const AuditHeader& header, int64_t num_ranks) {
+  const bool is_the_files_world = num_ranks <= 0 || num_ranks == header.world_size();
+  return is_the_files_world && !header.shadow_errors.empty() ? ShadowCopies::kSome : ShadowCopies::kNone;
+}
+
 ChosenLevel choose_level(const AuditHeader& header, const CommandLine& line) {
   ChosenLevel chosen;
   chosen.levels = load_levels(line.operating_point, {.fingerprint = header.model_fingerprint,
                                                      .num_moe_layers = header.num_moe_layers,
-                                                     .num_experts = header.num_experts});
+                                                     .num_experts = header.num_experts},
+                              {.shadows = shadows_of(header, line.ranks)});
   const int highest = chosen.levels.num_levels() - 1;
   if (line.level > highest || (line.level < 0 && highest > 1)) {
     throw UsageError("flag --level: " + (line.level < 0 ? "is missing" : std::to_string(line.level) + " does not exist") + "; " +
@@ -66,6 +77,17 @@ void print_pairs(const WhatIfReport& report) {
     const auto column = [&](int64_t skipped) { return std::to_string(skipped) + " (" + percent(skipped, pairs.routed) + ")"; };
     std::cout << std::left << std::setw(12) << kTokenClassNames[c] << std::right << std::setw(12) << pairs.routed << std::setw(22)
               << column(pairs.skipped_as_logged) << std::setw(22) << column(pairs.skipped_otherwise) << "\n";
+  }
+}
+
+void print_shadows(const WhatIfReport& report) {
+  std::cout << std::left << std::setw(12) << "on shadows" << std::right << std::setw(12) << "routed" << std::setw(22)
+            << "as logged" << std::setw(22) << "otherwise" << "\n";
+  for (size_t c = 0; c < kNumTokenClasses; ++c) {
+    const WhatIfReport::Pairs& pairs = report.pairs[c];
+    const auto column = [&](int64_t count) { return std::to_string(count) + " (" + percent(count, pairs.routed) + ")"; };
+    std::cout << std::left << std::setw(12) << kTokenClassNames[c] << std::right << std::setw(12) << pairs.routed << std::setw(22)
+              << column(pairs.on_shadows_as_logged) << std::setw(22) << column(pairs.on_shadows_otherwise) << "\n";
   }
 }
 
@@ -91,6 +113,7 @@ int decide_otherwise(AuditReader& reader, const CommandLine& line) {
   std::cout << line.operating_point << " level " << int{chosen.level} << " on " << num_ranks << " ranks"
             << (num_ranks == header.world_size() ? "" : ", each on a host of its own, requests dealt out in turn") << "\n";
   print_pairs(report);
+  if (!header.shadow_errors.empty()) print_shadows(report);
   print_rows(report, header.bytes_per_row);
   print_cut_off(reader, line);
   return 0;

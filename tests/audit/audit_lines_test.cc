@@ -41,9 +41,19 @@ RoutingRecord record() {
           .destinations = {0, 2}};
 }
 
-std::string message_of(const std::string& line) {
+// Experts dealt out in turn; rank 1 has shadows of the first experts of two layers.
+AuditHeader planned_header() {
+  AuditHeader planned = header();
+  planned.shadow_errors.assign(3 * 16, kNoShadow);
+  for (int i = 0; i < 3 * 16; ++i) planned.owners.push_back(i % 3);
+  planned.shadow_errors[0] = 0.031f;
+  planned.shadow_errors[17] = 1.0f;
+  return planned;
+}
+
+std::string message_of(const std::string& line, const AuditHeader& of_file = header()) {
   try {
-    parse_audit_entry(line, header(), "a.jsonl: line 2");
+    parse_audit_entry(line, of_file, "a.jsonl: line 2");
   } catch (const InvalidFile& error) {
     return error.what();
   }
@@ -63,6 +73,16 @@ TEST(AuditLines, HeaderReadsBackAsItWas) {
 
 TEST(AuditLines, RecordReadsBackAsItWas) {
   EXPECT_EQ(std::get<RoutingRecord>(parse_audit_entry(to_line(record()), header(), "x")), record());
+}
+
+TEST(AuditLines, OwnersAndShadowsReadBackAsTheyWere) {
+  EXPECT_EQ(parse_audit_header(to_line(planned_header()), "x"), planned_header());
+  AuditHeader blocks_with_shadows = header();
+  blocks_with_shadows.shadow_errors.assign(3 * 16, kNoShadow);
+  EXPECT_EQ(parse_audit_header(to_line(blocks_with_shadows), "x"), blocks_with_shadows);
+  RoutingRecord written = record();
+  written.on_shadow = {true, false, false};
+  EXPECT_EQ(std::get<RoutingRecord>(parse_audit_entry(to_line(written), planned_header(), "x")), written);
 }
 
 TEST(AuditLines, EveryFloatReadsBackBitForBit) {
@@ -121,6 +141,14 @@ TEST(AuditLines, RefusesDamagedRecordsNamingLineAndKey) {
   EXPECT_THAT(message_of(changed("wieght", 1)), HasSubstr("wieght"));
 }
 
+TEST(AuditLines, RefusesShadowsThatTheHeaderOrTheDecisionRulesOut) {
+  EXPECT_THAT(message_of(changed("on_shadow", {true, false, false})), HasSubstr("on_shadow"));
+  EXPECT_THAT(message_of(to_line(record()), planned_header()), HasSubstr("on_shadow: expected a list"));
+  EXPECT_THAT(message_of(changed("on_shadow", {true}), planned_header()), HasSubstr("on_shadow: has another length"));
+  EXPECT_THAT(message_of(changed("on_shadow", {true, true, false}), planned_header()),
+              HasSubstr("on_shadow: is true of an expert that is not kept"));
+}
+
 std::string header_message(const std::string& line) {
   try {
     parse_audit_header(line, "a.jsonl: line 1");
@@ -139,6 +167,27 @@ TEST(AuditLines, RefusesFilesThatAreNoAuditOrOfAnotherVersion) {
   line["skipper_audit"] = 1;
   line["placement"]["ranks"] = 2;
   EXPECT_THAT(header_message(line.dump()), HasSubstr("placement: nodes: expected one per rank"));
+}
+
+std::string message_with(const std::string& key, const nlohmann::json::json_pointer& place, const nlohmann::json& value) {
+  nlohmann::json line = nlohmann::json::parse(to_line(planned_header()));
+  line["placement"][key][place] = value;
+  return header_message(line.dump());
+}
+
+TEST(AuditLines, RefusesOwnersAndShadowsThatCannotBe) {
+  using Pointer = nlohmann::json::json_pointer;
+  EXPECT_THAT(message_with("owners", Pointer("/2/5"), 3), HasSubstr("placement: owners: 3 is no rank of 3"));
+  EXPECT_THAT(message_with("owners", Pointer("/2/5"), -1), HasSubstr("placement: owners: -1 is no rank"));
+  EXPECT_THAT(message_with("owners", Pointer("/2/16"), 0), HasSubstr("owners: expected a list of 16 for each of 3 layers"));
+  EXPECT_THAT(message_with("owners", Pointer("/2"), 0), HasSubstr("owners: expected a list of 16"));
+  EXPECT_THAT(message_with("shadow_errors", Pointer("/3"), nlohmann::json::array()), HasSubstr("for each of 3 layers"));
+  EXPECT_THAT(message_with("shadow_errors", Pointer("/0/3"), 1.5), HasSubstr("shadow_errors: 1.5 is no error"));
+  EXPECT_THAT(message_with("shadow_errors", Pointer("/0/1"), 0.5),
+              HasSubstr("rank 1 has a shadow of expert 1 of MoE layer 0, which it owns"));
+  nlohmann::json line = nlohmann::json::parse(to_line(planned_header()));
+  line["placement"]["rule"] = "by moon";
+  EXPECT_THAT(header_message(line.dump()), HasSubstr("placement: rule: is unknown to this build"));
 }
 
 }  // namespace

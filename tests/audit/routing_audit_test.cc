@@ -31,11 +31,40 @@ LevelTable two_levels() {
   return levels;
 }
 
+constexpr PlacementShape kShape{.num_moe_layers = kNumLayers, .num_experts = kNumExperts, .world_size = 2};
+
+// Even experts at rank 0, odd ones at rank 1, in every layer.
+ExpertPlacement dealt_out() {
+  std::vector<ExpertHome> homes;
+  for (int32_t i = 0; i < kNumLayers * kNumExperts; ++i) homes.push_back({.rank = i % 2, .slot = i % kNumExperts / 2});
+  return ExpertPlacement::from_homes(kShape, std::move(homes));
+}
+
+// Rank 1 has shadows of half of the experts of rank 0, rank 0 has one that rank 1 never uses.
+ExpertPlacement dealt_out_with_shadows() {
+  std::vector<ShadowExpert> shadows{{.id = {0, 1}, .rank = 0, .relative_error = 0.2f}};
+  for (int32_t layer = 0; layer < kNumLayers; ++layer) {
+    for (const int32_t expert : {0, 4}) shadows.push_back({.id = {layer, expert}, .rank = 1, .relative_error = 0.1f});
+  }
+  return dealt_out().with_shadows(shadows);
+}
+
+// Thresholds at which some trips are made, some pairs run on shadows, and others nowhere.
+LevelTable levels_with_shadows() {
+  LevelTable levels = two_levels();
+  levels.levels[1].tau = {};
+  for (auto& tau : levels.levels[1].tau_shadow) tau = {0.0f, 0.03f, 0.03f};
+  return levels;
+}
+
 // A rank of two that routes at random, skips as the MoE layer does, and is audited.
 class AuditedRank {
  public:
-  AuditedRank(const std::filesystem::path& file, double rate)
-      : audit_({.file = file, .rate = rate}, header(), levels_, placement_) {}
+  AuditedRank(const std::filesystem::path& file, double rate, ExpertPlacement placement = ExpertPlacement::contiguous(kShape),
+              LevelTable levels = two_levels())
+      : levels_(std::move(levels)),
+        placement_(std::move(placement)),
+        audit_({.file = file, .rate = rate}, header(), levels_, placement_) {}
 
   static AuditHeader header() {
     return {.model_fingerprint = "abc",
@@ -68,7 +97,9 @@ class AuditedRank {
     Tensor kept_ids = Tensor::empty({num_tokens, kTopK}, DType::kI32);
     BatchRules rules(levels_, layer, policies);
     for (int64_t t = 0; t < num_tokens; ++t) {
-      apply_token_rules(pairs_of(routed, t), rules.of(t), {placement_.homes(layer), topology_, header().rank},
+      apply_token_rules(pairs_of(routed, t), rules.of(t),
+                        {placement_.homes_seen_from(header().rank, layer), topology_, header().rank,
+                         placement_.shadow_errors(header().rank, layer)},
                         {kept_ids.row<int32_t>(t), static_cast<size_t>(kTopK)});
     }
     audit_.observe({.layer = layer + 10, .moe_layer = layer}, policies, routed,
@@ -87,9 +118,8 @@ class AuditedRank {
   }
 
   std::mt19937 generator_{7};
-  LevelTable levels_ = two_levels();
-  ExpertPlacement placement_ =
-      ExpertPlacement::contiguous({.num_moe_layers = kNumLayers, .num_experts = kNumExperts, .world_size = 2});
+  LevelTable levels_;
+  ExpertPlacement placement_;
   ClusterTopology topology_{header().node_of_rank};
   RoutingAudit audit_;
 };
@@ -132,6 +162,21 @@ class RoutingAuditTest : public ::testing::Test {
   ReplayReport replayed() const {
     AuditReader reader(rank_file());
     return replay(reader);
+  }
+
+  // 60 tokens where some experts have shadows.
+  void audit_shadows() const {
+    AuditedRank rank(file(), 1.0, dealt_out_with_shadows(), levels_with_shadows());
+    rank.step(plan_of({sequence(3, 0, 60)}));
+  }
+  // The line and place of a pair that is logged as run on a shadow.
+  std::pair<size_t, size_t> find_shadow(const AuditHeader& header) const {
+    for (size_t line = 2; line < lines().size(); ++line) {
+      const auto record = std::get<RoutingRecord>(parse_audit_entry(lines()[line], header, "test"));
+      const auto found = std::ranges::find(record.on_shadow, true);
+      if (found != record.on_shadow.end()) return {line, static_cast<size_t>(found - record.on_shadow.begin())};
+    }
+    return {0, 0};
   }
 
   // Two steps of 5 and 1 tokens.
@@ -201,6 +246,65 @@ TEST_F(RoutingAuditTest, ReplayAgreesWithEveryDecision) {
   EXPECT_LT(report.num_skipped, report.num_pairs);
   EXPECT_EQ(report.num_different, 0);
   EXPECT_EQ(report.first_difference, "");
+}
+
+TEST_F(RoutingAuditTest, ReplayKnowsTheOwnersThatAPlanHasChosen) {
+  LevelTable levels = two_levels();
+  for (auto& tau : levels.levels[1].tau_dst) tau = {0.0f, 0.05f, 0.05f};
+  {
+    AuditedRank rank(file(), 1.0, dealt_out(), levels);
+    rank.step(plan_of({sequence(3, 0, 60)}));
+  }
+  EXPECT_EQ(AuditReader(rank_file()).header().owners.size(), static_cast<size_t>(kNumLayers * kNumExperts));
+  EXPECT_EQ(replayed().num_different, 0) << replayed().first_difference;
+  std::vector<std::string> edited = lines();
+  edited[0] = to_line(AuditedRank::header());
+  write(edited);
+  EXPECT_GT(replayed().num_different, 10) << "under equal blocks the destination rule decides otherwise";
+}
+
+TEST_F(RoutingAuditTest, EqualBlocksNeedNoListOfOwners) {
+  audit_a_request();
+  EXPECT_EQ(AuditReader(rank_file()).header(), AuditedRank::header());
+}
+
+TEST_F(RoutingAuditTest, ReplayTellsShadowsFromTripsAndSkips) {
+  audit_shadows();
+  const ReplayReport report = replayed();
+  EXPECT_EQ(report.num_different, 0) << report.first_difference;
+  EXPECT_GT(report.num_on_shadows, 0);
+  EXPECT_GT(report.num_skipped, 0) << "an expert without a shadow";
+  EXPECT_LT(report.num_on_shadows + report.num_skipped, report.num_pairs);
+
+  const AuditHeader header = AuditReader(rank_file()).header();
+  const auto [line, slot] = find_shadow(header);
+  ASSERT_GT(line, 0u);
+  std::vector<std::string> edited = lines();
+  RoutingRecord record = std::get<RoutingRecord>(parse_audit_entry(edited[line], header, "test"));
+  record.on_shadow[slot] = false;
+  edited[line] = to_line(record);
+  write(edited);
+  EXPECT_THAT(replayed().first_difference, HasSubstr(" was logged as kept but is on a shadow"));
+}
+
+TEST_F(RoutingAuditTest, AWhatIfCountsTheShadowsOfTheFilesOwnRanks) {
+  audit_shadows();
+  const int64_t num_on_shadows = replayed().num_on_shadows;
+  for (const int num_ranks : {2, 1}) {
+    AuditReader reader(rank_file());
+    const LevelTable levels = levels_with_shadows();
+    const WhatIfReport report = decide_otherwise(reader, {.levels = levels, .level = 1, .num_ranks = num_ranks});
+    int64_t as_logged = 0, otherwise = 0;
+    for (const WhatIfReport::Pairs& pairs : report.pairs) {
+      as_logged += pairs.on_shadows_as_logged;
+      otherwise += pairs.on_shadows_otherwise;
+    }
+    EXPECT_EQ(as_logged, num_on_shadows);
+    EXPECT_EQ(otherwise > num_on_shadows, num_ranks == 2) << "tokens of level 0 use shadows too";
+    EXPECT_EQ(otherwise == 0, num_ranks == 1) << "one rank has all experts";
+    const WhatIfReport::Rows& rows = report.rows[static_cast<size_t>(Hop::kNetwork)];
+    EXPECT_EQ(rows.as_logged < rows.routed, num_ranks == 2);
+  }
 }
 
 TEST_F(RoutingAuditTest, ReplayUsesTheTableThatAppliedToEachStep) {

@@ -3,8 +3,11 @@
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
+
+import skipper_process
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -40,6 +43,14 @@ def short_text(model, num_bytes, folder):
     with open(os.path.join(folder, "text.txt"), "w", encoding="utf-8") as file:
         file.write(text)
     return folder
+
+
+def replay_audit(binary, audit):
+    """What replay prints for the file of one rank, which has decisions, and what is wrong with them."""
+    result = skipper_process.run(binary, ["replay", "--audit", audit], timeout=60)
+    print(result.stdout, end="")
+    agrees = result.returncode == 0 and re.match(r"decisions [1-9]\d*, .*different 0\n", result.stdout)
+    return result.stdout, [] if agrees else [f"replay of {audit}: {result.stdout}{result.stderr}"]
 
 
 def error_line(result):

@@ -1,14 +1,18 @@
 """`--plan` on the demo model: what a plan says is loaded, its hashes are checked, and what it cannot mean here is refused."""
 
 import copy
+import json
 import os
 
 import skipper_process
-from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, error_line, read_json, run_checks, short_text, write_json
+from command_check import (
+    EXIT_ERROR, EXIT_USAGE, check_refusal, error_line, read_json, replay_audit, run_checks, short_text, write_json,
+)
 
 # Bytes of held-out text: a few windows of 512 tokens.
 TEXT_BYTES = 12000
 MEMORY = "2G"
+NUM_LAYERS, NUM_EXPERTS = 6, 32
 MIXED = ("bf16", "int8-g64", "int4a-g32", "int3a-g32")
 
 
@@ -81,7 +85,34 @@ def check_ranks(case, plan):
     path = write_json(os.path.join(case.folder, "spread.json"), spread)
     double = case.perplexity(["--plan", path], ranks=2)
     print(f"mixed formats: perplexity {single} on one rank, {double} on two")
-    return [] if abs(double / single - 1) < 0.002 else [f"perplexity {single} on one rank, {double} on two"]
+    failures = [] if abs(double / single - 1) < 0.002 else [f"perplexity {single} on one rank, {double} on two"]
+    return failures + check_audit(case, path)
+
+
+def check_audit(case, path):
+    """Replay decides by the owners that the plan has named, which equal blocks would not give."""
+    alpha = [1 / NUM_LAYERS] * NUM_LAYERS
+    hops = {"node": 0.01, "network": 0.01}
+    point = {"version": 1, "alpha": {"text": alpha, "vision": alpha}, "tau": {"text": 0, "vision": 0},
+             "tau_dst": {"text": hops, "vision": hops}}
+    audit = os.path.join(case.folder, "audit.jsonl")
+    case.perplexity(["--plan", path, "--operating_point", write_json(os.path.join(case.folder, "point.json"), point),
+                     "--audit_file", audit, "--audit_rate", "1"], ranks=2)
+    failures = []
+    for rank in (0, 1):
+        output, differences = replay_audit(case.arguments.binary, f"{audit}.rank{rank}")
+        failures += differences
+        if ", skipped 0 " in output:
+            failures.append(f"the audit of a plan shows no skipping: {output}")
+    with open(f"{audit}.rank0", encoding="utf-8") as file:
+        header, decisions = json.loads(file.readline()), file.read()
+    if header["placement"].pop("owners") != [[expert % 2 for expert in range(NUM_EXPERTS)]] * NUM_LAYERS:
+        failures.append(f"the audit has other owners than the plan: {header}")
+    header["placement"]["rule"] = "contiguous"
+    with open(os.path.join(case.folder, "blocks.jsonl"), "w", encoding="utf-8") as file:
+        file.write(json.dumps(header) + "\n" + decisions)
+    blocks = skipper_process.run(case.arguments.binary, ["replay", "--audit", file.name])
+    return failures + check_refusal("owners taken away", blocks, EXIT_ERROR, "blocks.jsonl: line ")
 
 
 def check_answers(case, path):
@@ -104,7 +135,8 @@ def check_planning_at_start(case):
     if result.returncode != 0:
         return [f"plan {memory}: {result.stderr}"]
     by_file = case.perplexity(["--plan", out, "--config", config], ranks=2)
-    at_start = case.eval(memory, ranks=2)
+    audit = os.path.join(case.folder, "memory.jsonl")
+    at_start = case.eval([*memory, "--audit_file", audit, "--audit_rate", "1"], ranks=2)
     if at_start.returncode != 0:
         return [f"eval {memory}: {at_start.stderr}"]
     by_memory = read_json(os.path.join(case.folder, "eval.json"))["perplexity"]["text"]["perplexity"]
@@ -112,6 +144,8 @@ def check_planning_at_start(case):
     failures = [] if by_memory == by_file else [f"--memory: perplexity {by_memory}, by a plan {by_file}"]
     if "profile=analytic" not in at_start.stderr:
         failures.append(f"--memory: nothing says what was planned: {at_start.stderr}")
+    for rank in (0, 1):
+        failures += replay_audit(case.arguments.binary, f"{audit}.rank{rank}")[1]
     return failures + check_memory_refusals(case)
 
 

@@ -6,7 +6,7 @@ import threading
 
 import skipper_process
 from admin_client import Admin, check, write_key
-from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, read_json, run_checks, write_json
+from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, read_json, replay_audit, run_checks, write_json
 from skipper_process import Server
 
 QUESTIONS = ("What is 83 + 20?", "Spell the word 'house'.", "Sort these numbers: 5, 3, 9.", "Tell me about the sea.")
@@ -119,7 +119,8 @@ def check_switching(case):
         with case.serve("--plan", plan) as server:
             expected[name] = answers(server)
     policies = f"quality={case.quality},small={case.small}"
-    with case.serve("--policies", policies, "--policy", "small") as server:
+    audit = os.path.join(case.folder, "audit.jsonl")
+    with case.serve("--policies", policies, "--policy", "small", "--audit_file", audit, "--audit_rate", "1") as server:
         policy = Policy(server)
         check(policy.get()["policy"] == "small" and answers(server) == expected["small"], f"{policy.get()}")
         for name in ("quality", "small", "quality"):
@@ -137,6 +138,8 @@ def check_switching(case):
         check(answers(server) == expected["quality"], "a switch that was given up changed the answers")
         policy.switch("small")
         check(answers(server) == expected["small"], "the switch after one that was given up")
+    failures = [replay_audit(case.arguments.binary, f"{audit}.rank{rank}")[1] for rank in (0, 1)]
+    check(failures == [[], []], f"the audit of what was switched: {failures}")
 
 
 def check_failures(case):

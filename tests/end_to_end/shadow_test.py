@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import sys
 
 import skipper_process
-from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, read_json, run_checks
+from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, read_json, replay_audit, run_checks, short_text, write_json
 
 NUM_LAYERS = 6
 RANKS = 2
@@ -95,6 +96,37 @@ def check_measured(case, whole, shadowed):
     return failures
 
 
+def check_audit(case, shadowed):
+    """Replay tells shadows from trips, and finds a decision that was changed."""
+    path = write_json(os.path.join(case.folder, "point.json"), point(tau_shadow=of_hops(1e-4)))
+    audit = os.path.join(case.folder, "audit.jsonl")
+    data = short_text(case.arguments.model, 4000, os.path.join(case.folder, "data"))
+    result = skipper_process.run(
+        case.arguments.binary,
+        ["eval", "--model", case.arguments.model, "--data", data, "--plan", shadowed, "--operating_point", path,
+         "--audit_file", audit, "--audit_rate", "1", "--json", os.path.join(case.folder, "eval.json")], ranks=RANKS)
+    failures = [] if result.returncode == 0 else [f"eval with shadows: {result.stderr}"]
+    for rank in range(RANKS):
+        output, differences = replay_audit(case.arguments.binary, f"{audit}.rank{rank}")
+        failures += differences
+        if not re.search(r", skipped 0 .*, on shadows [1-9]", output):
+            failures.append(f"with a shadow of every expert: {output}")
+    with open(f"{audit}.rank0", encoding="utf-8") as file:
+        lines = file.read()
+    with open(os.path.join(case.folder, "edited"), "w", encoding="utf-8") as file:
+        file.write(re.sub(r'("on_shadow":\[[^]]*)true', r"\1false", lines, count=1))
+    replay = lambda *flags: skipper_process.run(case.arguments.binary, ["replay", "--audit", *flags])
+    failures += check_refusal("edited", replay(file.name), EXIT_ERROR, "was logged as kept but is on a shadow")
+    other = ["--operating_point", path]
+    failures += check_refusal("4 ranks", replay(f"{audit}.rank0", *other, "--ranks", "4"), EXIT_ERROR, "needs shadow copies")
+    same = replay(f"{audit}.rank0", *other).stdout
+    print(same)
+    on_shadows = re.search(r"^on shadows .*\ntext +\d+ +(\d+) \(.* %\) +(\d+) \(", same, re.M)
+    if not on_shadows or int(on_shadows[1]) == 0 or on_shadows[1] != on_shadows[2]:
+        failures.append(f"the same point again: {same}")
+    return failures
+
+
 def check_refusals(case, whole, shadowed):
     used = [point(tau_shadow=of_hops(0.1))]
     failures = check_refusal("no shadows", case.measure(used, "--plan", whole), EXIT_ERROR,
@@ -130,7 +162,7 @@ def check(arguments, folder):
     whole = case.plan("whole.json")
     shadowed = case.plan("shadowed.json", "--shadow_format", FORMAT)
     return (check_plans(case, whole, shadowed) + check_measured(case, whole, shadowed) + check_refusals(case, whole, shadowed)
-            + check_serving(case, shadowed))
+            + check_audit(case, shadowed) + check_serving(case, shadowed))
 
 
 if __name__ == "__main__":
