@@ -7,7 +7,7 @@ import sys
 import skipper_process
 from command_check import EXIT_ERROR, EXIT_USAGE, check_refusal, run_checks
 
-NUM_LAYERS = 6
+NUM_LAYERS, NUM_EXPERTS = 6, 32
 SMALL = ["--limit", "20", "--text_windows", "1"]
 KINDS = {"texts", "questions", "visual_questions"}
 
@@ -79,6 +79,50 @@ def check_references(arguments, folder, points):
     return failures
 
 
+def formats(format_of):
+    return {"expert_formats": [[format_of(layer, expert) for expert in range(NUM_EXPERTS)] for layer in range(NUM_LAYERS)]}
+
+
+def check_formats(arguments, folder):
+    """Lines that change formats do what --experts does, keep until the next, and leave nothing behind."""
+    mixed = formats(lambda layer, expert: ("bf16", "int8-g64", "int2a-g32")[(layer + expert) % 3])
+    lines = (formats(lambda *_: "int4a-g32"), mixed, point(0.03), formats(lambda *_: "bf16"), point(0.03))
+    _, level_0, (int4, some, skipped_some, restored, skipped) = measured(arguments, write_points(folder, "formats", *lines))
+    _, started, _ = measured(arguments, write_points(folder, "none"), "--experts", "int4a-g32")
+    losses = [total(kinds, "kl") for kinds in (int4, some, skipped_some, restored, skipped)]
+    print("KL of int4, mixed formats, mixed and skipped, restored, skipped:", losses)
+    failures = []
+    if [int4[name]["nll"] for name in KINDS] != [started[name]["nll"] for name in KINDS]:
+        failures.append("formats of a line are not those of --experts")
+    if losses[3] != 0 or [restored[name]["nll"] for name in KINDS] != [level_0[name]["nll"] for name in KINDS]:
+        failures.append("unrounded experts are not what they were")
+    if not min(losses[0], losses[1], losses[4]) > 0 or losses[2] in (losses[1], losses[4]):
+        failures.append(f"a line changed nothing: {losses}")
+    _, _, (alone,) = measured(arguments, write_points(folder, "alone", point(0.03)))
+    if any(alone[name][field] != skipped[name][field] for name in KINDS for field in ("kl", "nll", "flips")):
+        failures.append("thresholds after formats are not what they are without")
+    return failures
+
+
+def check_format_refusals(arguments, folder):
+    good = formats(lambda *_: "int8-g64")
+    plan = os.path.join(folder, "plan.json")
+    made = skipper_process.run(arguments.binary, ["plan", "--model", arguments.model, "--memory", "2G", "--out", plan])
+    failures = [] if made.returncode == 0 else [made.stderr]
+    for name, line, extra, ranks, expected in (
+        ("layers", {"expert_formats": good["expert_formats"][1:]}, [], 0, "has 6 MoE layers of 32 experts"),
+        ("experts", {"expert_formats": [layer[1:] for layer in good["expert_formats"]]}, [], 0, "has 6 MoE layers of 32 experts"),
+        ("name", formats(lambda *_: "int5"), [], 0, "line 1, expert_formats: unknown weight format 'int5'"),
+        ("no lists", {"expert_formats": "int8-g64"}, [], 0, "is no list of lists of names"),
+        ("beside a point", {**good, "tau": {"text": 0, "vision": 0}}, [], 0, "stands beside other keys"),
+        ("2 ranks", good, [], 2, "change the experts of one rank without a plan"),
+        ("plan", good, ["--plan", plan], 0, "change the experts of one rank without a plan"),
+    ):
+        result = measure(arguments, write_points(folder, "formats", line), *extra, ranks=ranks)
+        failures += check_refusal(f"formats, {name}", result, EXIT_ERROR, expected)
+    return failures
+
+
 def check_refusals(arguments, folder, points):
     failures = []
     for name, file, extra, status, expected in (
@@ -99,6 +143,7 @@ def check(arguments, folder):
     points = write_points(folder, "points", point(0.03), point(0.08))
     failures = check_points(*measured(arguments, points, "--answers", "true"))
     failures += check_references(arguments, folder, points)
+    failures += check_formats(arguments, folder) + check_format_refusals(arguments, folder)
     return failures + check_refusals(arguments, folder, points)
 
 

@@ -1,5 +1,6 @@
 """`--plan` on the demo model: what a plan says is loaded, its hashes are checked, and what it cannot mean here is refused."""
 
+import argparse
 import copy
 import json
 import os
@@ -115,10 +116,41 @@ def check_audit(case, path):
     return failures + check_refusal("owners taken away", blocks, EXIT_ERROR, "blocks.jsonl: line ")
 
 
+def check_quantized(case):
+    """A quantised checkpoint is served by plans in its own formats, and refused by others in one line."""
+    model = os.path.join(case.folder, "quantized")
+    made = skipper_process.run(case.arguments.binary,
+                               ["quantize", "--model", case.arguments.model, "--out", model, "--experts", "int4a-g32"])
+    if made.returncode != 0:
+        return [f"quantize: {made.stderr}"]
+    quantized = copy.copy(case)
+    quantized.arguments = argparse.Namespace(binary=case.arguments.binary, model=model)
+    path = quantized.plan("quantized.json", ["--hashes", "true"])
+    failures = check_answers(quantized, path)
+    plan = read_json(path)
+    if {one["format"] for one in plan["copies"]} != {"int4a-g32"}:
+        failures.append("the plan of a quantised checkpoint has other formats than the checkpoint")
+    unplanned, planned = quantized.perplexity([]), quantized.perplexity(["--plan", path])
+    spread = quantized.perplexity(["--plan", quantized.plan("two_quantized.json", ["--ranks", "2", "--hashes", "true"])], ranks=2)
+    print(f"quantised checkpoint: perplexity {unplanned}, by a plan {planned}, on two ranks {spread}")
+    if planned != unplanned or abs(spread / unplanned - 1) > 0.002:
+        failures.append(f"quantised checkpoint: perplexity {unplanned}, by a plan {planned}, on two ranks {spread}")
+    other = with_formats(plan, lambda one: "int8-g64" if (one["layer"], one["expert"]) == (3, 7) else "int4a-g32")
+    flags = ["--plan", write_json(os.path.join(case.folder, "other.json"), other)]
+    expected = ("the plan wants expert 7 of MoE layer 3 in int8-g64, but the checkpoint holds it quantised to int4a-g32; "
+                "make a plan for this checkpoint, or give the original")
+    failures += check_refusal("formats of another plan", quantized.eval(flags, out="none.json"), EXIT_ERROR, expected)
+    server = skipper_process.run(case.arguments.binary, ["serve", "--port", "0", "--model", model, *flags], ranks=2)
+    failures += check_refusal("ranks of another plan", server, EXIT_ERROR, "made for 1 ranks but 2 were started")
+    return failures + check_refusal("plan of the original", quantized.eval(["--plan", os.path.join(case.folder, "plan.json")]),
+                                    EXIT_ERROR, "but the loaded model is ")
+
+
 def check_answers(case, path):
     """A server answers by a plan with hashes."""
     flags = ["--model", case.arguments.model, "--device", "cpu", "--plan", path]
-    body = {"model": "demo", "messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_completion_tokens": 4}
+    name = os.path.basename(os.path.normpath(case.arguments.model))
+    body = {"model": name, "messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_completion_tokens": 4}
     with skipper_process.Server(case.arguments.binary, flags) as server:
         status, answer = skipper_process.post_json(server.url + "/v1/chat/completions", body)
     print(f"serve --plan: {status}")
@@ -203,7 +235,7 @@ def check(arguments, folder):
     plan = read_json(path)
     failures = [] if all(len(one["hash"]) == 16 for one in plan["copies"]) else ["--hashes left some out"]
     failures += check_equal_to_uniform(case, plan) + check_ranks(case, plan)
-    failures += check_planning_at_start(case)
+    failures += check_planning_at_start(case) + check_quantized(case)
     return failures + check_answers(case, path) + check_refusals(case, plan)
 
 
