@@ -62,21 +62,6 @@ std::vector<int32_t> read_owners(const std::string& path, const PlannedGroup& gr
                                            .world_size = group.num_ranks}));
 }
 
-RankSettings settings_of(const PlannedGroup& group, const ServerConfig& config) {
-  const EngineConfig& engine = config.engine;
-  RankSettings settings{.weights = config.weights, .dispatch = config.dispatch};
-  settings.limits = {engine.max_tokens_per_step, engine.max_logit_rows, engine.max_sequences_per_rank, engine.max_model_len};
-  settings.kv_cache = {engine.kv_blocks_per_rank, engine.kv_block_size, config.kv_dtype};
-  settings.world_size = group.num_ranks;
-  if (config.guard.is_on()) settings.reference_experts = config.guard.reference_format();
-  settings.reserved_device_bytes = static_cast<size_t>(config.gpu.reserved_mb) * kMegabyte;
-  const std::filesystem::path images = group.directory / "preprocessor_config.json";
-  if (group.model.vision && std::filesystem::exists(images)) {
-    settings.max_image_pixels = read_image_processor_config(images).max_pixels;
-  }
-  return settings;
-}
-
 // What the plan will say about speed on another machine is worth a warning, not an end.
 void warn_of_other_machine(const std::string& path, const MachineProfile& machine, const PlannedGroup& group) {
   const std::string other = difference(machine.host, this_host());
@@ -110,6 +95,21 @@ MachineRates read_rates(const std::string& path, const PlannedGroup& group) {
 
 }  // namespace
 
+RankSettings rank_settings(const PlannedGroup& group, const ServerConfig& config) {
+  const EngineConfig& engine = config.engine;
+  RankSettings settings{.weights = config.weights, .dispatch = config.dispatch};
+  settings.limits = {engine.max_tokens_per_step, engine.max_logit_rows, engine.max_sequences_per_rank, engine.max_model_len};
+  settings.kv_cache = {engine.kv_blocks_per_rank, engine.kv_block_size, config.kv_dtype};
+  settings.world_size = group.num_ranks;
+  if (config.guard.is_on()) settings.reference_experts = config.guard.reference_format();
+  settings.reserved_device_bytes = static_cast<size_t>(config.gpu.reserved_mb) * kMegabyte;
+  const std::filesystem::path images = group.directory / "preprocessor_config.json";
+  if (group.model.vision && std::filesystem::exists(images)) {
+    settings.max_image_pixels = read_image_processor_config(images).max_pixels;
+  }
+  return settings;
+}
+
 BudgetOptions budget_options_from(const CommandLine& line) {
   return {.memory = line.memory, .host_memory = line.host_memory, .disk = line.disk, .profile = line.profile,
           .target = line.target, .max_loss = line.max_loss, .owners_of = line.owners_of, .machine = line.machine};
@@ -119,7 +119,7 @@ BudgetPlanner::BudgetPlanner(const PlannedGroup& group, const ServerConfig& conf
     : profile_(read_profile(options.profile, group.model)), request_{.model = group.model, .profile = profile_} {
   check_settings(group, config, options);
   const auto num_ranks = static_cast<size_t>(group.num_ranks);
-  request_.settings = settings_of(group, config);
+  request_.settings = rank_settings(group, config);
   request_.place = group.place;
   request_.memory = sizes_of(options.memory, "memory", num_ranks);
   if (!options.host_memory.empty()) request_.host_memory = sizes_of(options.host_memory, "host_memory", num_ranks);

@@ -33,6 +33,9 @@ struct PlannedGroup {
   ComputePlace place = ComputePlace::kHost;
 };
 
+// What a rank of the group takes besides experts, under these settings.
+RankSettings rank_settings(const PlannedGroup& group, const ServerConfig& config);
+
 class BudgetPlanner {
  public:
   // Reads the profile, and what else the options name. Throws InvalidFile for such a file, UsageError naming an option that makes

@@ -48,6 +48,7 @@ RankOptions rank_options_from(const CommandLine& line) {
   if (line.command != "plan") options.budgets = budget_options_from(line);
   // The others compute with what only the CPU has: observers, rules over whole batches.
   if (line.command == "serve" || line.command == "eval") options.device = parse_device_choice(line.device);
+  if (line.command != "serve") options.plan_use = PlanUse::kScoring;
   options.switches_layers_off = line.command == "serve";
   options.guards_experts = line.command == "serve";
   options.fits_model_len = line.max_model_len < 0;

@@ -161,7 +161,7 @@ void RankProcess::plan_for_budgets() {
 }
 
 PlanReader RankProcess::plan_reader() const {
-  return {model_config_, startup().rank(), startup().size(), device_.kind, options_.disk};
+  return {model_config_, startup().rank(), startup().size(), device_.kind, options_.disk, options_.model, options_.plan_use};
 }
 
 std::string RankProcess::make_plan_text() const {

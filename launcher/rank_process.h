@@ -38,6 +38,7 @@ struct RankOptions {
   std::vector<PolicyFile> policies = {};  // that can be switched to; `plan` is that of the first one to serve
   size_t first_policy = 0;
   std::filesystem::path disk;             // directory for experts that the plan puts on disk; empty: there is none
+  PlanUse plan_use = PlanUse::kServing;
   BudgetOptions budgets = {};             // with a memory: rank 0 plans at start, and all ranks load that
   int level = -1;                         // −1: 1 for operating_point.json, an error for a ladder of several levels
   bool fits_model_len = true;             // lower max_model_len to the checkpoint's; otherwise a larger one is refused

@@ -1,9 +1,12 @@
 #include "launcher/served_plan.h"
 
+#include <glog/logging.h>
+
 #include <map>
 #include <utility>
 
 #include "base/error.h"
+#include "launcher/scoring_rows.h"
 #include "planning/expert_plan.h"
 #include "planning/plan_assignment.h"
 #include "planning/plan_request.h"
@@ -30,6 +33,15 @@ void fit_kv_cache(const ExpertPlan& plan, const std::string& where, EngineConfig
   throw Error("engine.kv_blocks_per_rank: the KV cache of " + std::to_string(engine.kv_tokens_per_rank()) +
               " tokens is larger than that of " + std::to_string(planned) + " tokens that " + where +
               " has room for; lower it, or run 'skipper plan' with these settings");
+}
+
+void fit_scoring(const ExpertPlan& plan, const std::string& where, const PlanReader& reader, ServerConfig& config) {
+  const ComputePlace place = reader.device == DeviceKind::kHost ? ComputePlace::kHost : ComputePlace::kDevice;
+  const int64_t wanted = config.engine.max_logit_rows;
+  fit_logit_rows(plan, where, {reader.checkpoint, reader.model, reader.world_size, place}, config);
+  if (config.engine.max_logit_rows == wanted || reader.rank != 0) return;
+  LOG(WARNING) << where << " has room for the logits of " << config.engine.max_logit_rows << " tokens a step, not of " << wanted
+               << ": scoring takes more steps, with the same results; for larger ones plan with engine.max_logit_rows " << wanted;
 }
 
 PlanSubject subject_of(const PlanReader& reader) {
@@ -64,6 +76,7 @@ size_t expert_room(const ExpertPlan& plan, const PlanReader& reader) {
 
 ServedPlan serve(const ExpertPlan& plan, const std::string& where, const PlanReader& reader, ServerConfig& config) {
   fit_kv_cache(plan, where, config.engine);
+  if (reader.use == PlanUse::kScoring) fit_scoring(plan, where, reader, config);
   const DiskUse disk_use = reader.disk.empty() ? DiskUse::kRefused : DiskUse::kServed;
   ServedPlan served{.assignment = assignment_of(plan, reader.rank, reader.device, where, disk_use),
                     .text = to_json(plan),

@@ -1,6 +1,7 @@
 // The plan that a group serves by: read, and held against the settings of its ranks.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -21,6 +22,9 @@ struct ServedPlan {
   std::optional<DiskConfig> disk = {};  // where this rank may keep experts
 };
 
+// Serving takes the buffers of the settings; scoring, which reads the logits of every token, those that the plan has room for.
+enum class PlanUse : uint8_t { kServing, kScoring };
+
 // One of the ranks that read a plan.
 struct PlanReader {
   const ModelConfig& model;
@@ -28,6 +32,8 @@ struct PlanReader {
   int world_size = 1;
   DeviceKind device = DeviceKind::kHost;
   std::filesystem::path disk = {};  // directory for experts that the plan puts on disk; empty: there is none
+  std::filesystem::path checkpoint = {};  // directory of the model
+  PlanUse use = PlanUse::kServing;
 };
 
 // Throws InvalidFile for a plan that is malformed, of another model or number of ranks, or holds what this rank cannot serve, and

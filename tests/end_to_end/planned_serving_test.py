@@ -4,6 +4,7 @@ import argparse
 import copy
 import json
 import os
+import re
 
 import skipper_process
 from command_check import (
@@ -28,7 +29,8 @@ class Case:
         out = os.path.join(self.folder, name)
         result = skipper_process.run(
             self.arguments.binary,
-            ["plan", "--model", self.arguments.model, "--device", "cpu", "--memory", MEMORY, "--out", out, *flags],
+            ["plan", "--model", self.arguments.model, "--device", "cpu", "--out", out,
+             *(() if "--memory" in flags else ("--memory", MEMORY)), *flags],
         )
         if result.returncode != 0:
             raise AssertionError(f"plan {flags}: status {result.returncode}\n{result.stderr}")
@@ -181,6 +183,28 @@ def check_planning_at_start(case):
     return failures + check_memory_refusals(case)
 
 
+def check_scoring_buffers(case):
+    """Scoring wants more rows of logits than a server: as many as the budget has room for, with the same numbers."""
+    tight = case.plan("tight.json", ["--memory", "208M"])
+    plan = read_json(tight)
+    plan["ranks"][0]["host"]["budget"] *= 10
+    roomy = case.eval(["--plan", write_json(os.path.join(case.folder, "roomy.json"), plan)])
+    expected = read_json(os.path.join(case.folder, "eval.json"))["perplexity"]["text"]["perplexity"]
+    result = case.eval(["--plan", tight])
+    found = re.search(r"tight.json has room for the logits of (\d+) tokens a step, not of 512: scoring takes more", result.stderr)
+    perplexity = read_json(os.path.join(case.folder, "eval.json"))["perplexity"]["text"]["perplexity"]
+    print(f"{found and found[0]}; perplexity {perplexity}, with room {expected}")
+    failures = []
+    if not found or not 128 <= int(found[1]) < 512 or perplexity != expected:
+        failures.append(f"a tight plan: perplexity {perplexity}, with room {expected}; {result.stderr}")
+    if "has room for the logits" in roomy.stderr:
+        failures.append(f"a plan with room: {roomy.stderr}")
+    config = write_json(os.path.join(case.folder, "steps.json"), {"engine": {"max_tokens_per_step": 8192}})
+    large = case.eval(["--plan", tight, "--config", config], out="none.json")
+    expected = "engine.max_tokens_per_step: 8192 tokens take step buffers of "
+    return failures + check_refusal("long steps", large, EXIT_ERROR, expected)
+
+
 def check_memory_refusals(case):
     cases = [
         ("short", ["--memory", "100M"], EXIT_ERROR, "short by"),
@@ -235,7 +259,7 @@ def check(arguments, folder):
     plan = read_json(path)
     failures = [] if all(len(one["hash"]) == 16 for one in plan["copies"]) else ["--hashes left some out"]
     failures += check_equal_to_uniform(case, plan) + check_ranks(case, plan)
-    failures += check_planning_at_start(case) + check_quantized(case)
+    failures += check_planning_at_start(case) + check_scoring_buffers(case) + check_quantized(case)
     return failures + check_answers(case, path) + check_refusals(case, plan)
 
 
