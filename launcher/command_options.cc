@@ -46,6 +46,7 @@ RankOptions rank_options_from(const CommandLine& line) {
   options.first_policy = place_of_policy(options.policies, line.policy);
   if (!options.policies.empty()) options.plan = options.policies[options.first_policy].plan;
   if (line.command != "plan") options.budgets = budget_options_from(line);
+  options.tenant = {line.tenant, line.tenants};
   // The others compute with what only the CPU has: observers, rules over whole batches.
   if (line.command == "serve" || line.command == "eval") options.device = parse_device_choice(line.device);
   if (line.command != "serve") options.plan_use = PlanUse::kScoring;

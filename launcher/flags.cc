@@ -3,7 +3,6 @@
 #include <gflags/gflags.h>
 
 #include <algorithm>
-#include <cmath>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -12,8 +11,8 @@
 #include "base/json_fields.h"
 #include "kernels/weight_format.h"
 #include "launcher/frontier_flags.h"
+#include "launcher/plan_flags.h"
 #include "launcher/policies.h"
-#include "planning/memory_size.h"
 
 DEFINE_string(model, "", "checkpoint directory in Hugging Face format (required)");
 DEFINE_string(config, "", "JSON file with the server's settings; flags override it");
@@ -98,6 +97,9 @@ DEFINE_string(shadow_format, "",
 DEFINE_string(shadow_memory, "", "of each rank's --memory, for such copies alone (default: what experts leave)");
 DEFINE_string(owners_of, "", "plan.json whose ranks keep their experts, for a plan that differs in formats and memory alone");
 
+DEFINE_string(tenants, "", "file with the memory of this host that servers share, and each one's weight, floor and ceiling");
+DEFINE_string(tenant, "", "which of --tenants this server is: its memory is its share");
+
 namespace skipper {
 namespace {
 
@@ -115,8 +117,9 @@ CommandTable running_commands() {
       {"serve",
        {"answer OpenAI-style HTTP requests; run it under mpirun to shard the experts over ranks",
         {"model", "config", "host", "port", "served_model_name", "max_model_len", "operating_point", "level", "plan", "memory",
-         "policies", "policy", "host_memory", "disk", "profile", "machine", "target", "max_loss", "experts", "dense", "threads",
-         "device", "admin_port", "admin_key_file", "audit_file", "audit_rate", "audit_max_bytes", "imbalance_alarm"},
+         "tenants", "tenant", "policies", "policy", "host_memory", "disk", "profile", "machine", "target", "max_loss", "experts",
+         "dense", "threads", "device", "admin_port", "admin_key_file", "audit_file", "audit_rate", "audit_max_bytes",
+         "imbalance_alarm"},
         "  skipper serve --model models/demo\n"
         "  mpirun -n 4 skipper serve --model models/demo --port 8000\n"
         "  mpirun -n 4 skipper serve --model models/demo --operating_point configs/demo_operating_point.json --level 1\n"
@@ -209,6 +212,11 @@ CommandTable other_commands() {
         "  skipper replay --audit audit.jsonl\n"
         "  skipper replay --audit audit.jsonl --operating_point frontier.json --level 3\n"
         "  skipper replay --audit audit.jsonl --operating_point frontier.json --level 3 --ranks 8\n"}},
+      {"tenants",
+       {"show the servers that share this host's memory: share, use and fairness; status 1 when one uses more than its share",
+        {"tenants"},
+        "  skipper tenants --tenants /run/skipper/tenants.json\n"
+        "  mpirun -n 2 skipper serve --model models/demo --tenants /run/skipper/tenants.json --tenant chat\n"}},
       {"doctor",
        {"say which of MPI, GPUs and libraries this machine has, what does not fit together and what to do; changes nothing",
         {},
@@ -389,6 +397,8 @@ CommandLine read_flags() {
   line.plan = FLAGS_plan;
   line.policies = FLAGS_policies;
   line.policy = FLAGS_policy;
+  line.tenants = FLAGS_tenants;
+  line.tenant = FLAGS_tenant;
   line.verify = FLAGS_verify;
   line.formats = FLAGS_formats;
   line.plans = FLAGS_plans;
@@ -442,50 +452,6 @@ void check_audit(const CommandLine& line) {
   }
 }
 
-// Empty: not given.
-void check_memory(const std::string& flag, const std::string& text) {
-  if (text.empty()) return;
-  try {
-    parse_memory_sizes(text, "flag --" + flag);
-  } catch (const InvalidRequest& error) {
-    throw UsageError(error.what());
-  }
-}
-
-// Of `skipper plan`, and of commands that plan when they start.
-void check_plan(const CommandLine& line) {
-  if (line.memory.empty() && line.command == "plan") {
-    throw UsageError("flag --memory is missing; give the memory of each rank, as 2G or 80G,80G,40G");
-  }
-  const std::pair<const char*, bool> with_memory[] = {{"host_memory", !line.host_memory.empty()},
-                                                      {"profile", !line.profile.empty()},
-                                                      {"machine", !line.machine.empty()},
-                                                      {"target", !line.target.empty()},
-                                                      {"max_loss", line.max_loss >= 0.0}};
-  for (const auto& [flag, given] : with_memory) {
-    if (given && line.memory.empty() && line.command != "frontier") {
-      throw UsageError(std::string("flag --") + flag + " needs --memory, for which to plan");
-    }
-  }
-  if (!line.disk.empty() && line.memory.empty() && line.plan.empty() && line.command != "machine") {
-    throw UsageError("flag --disk needs --plan or --memory, which say what rests there");
-  }
-  if (!line.memory.empty() && (!line.plan.empty() || !line.experts.empty())) {
-    throw UsageError(std::string("flags --memory and ") + (line.plan.empty() ? "--experts" : "--plan") +
-                     " exclude each other, for both say the format of every expert; give one");
-  }
-  check_memory("memory", line.memory);
-  check_memory("host_memory", line.host_memory);
-  check_memory("shadow_memory", line.shadow_memory);
-  if (!line.target.empty() && line.target != "quality" && line.target != "throughput") {
-    throw UsageError("flag --target: '" + line.target + "' is unknown; expected quality or throughput");
-  }
-  if (!line.target.empty() && line.max_loss >= 0.0) {
-    throw UsageError("flags --target and --max_loss exclude each other; give one");
-  }
-  if (std::isnan(line.max_loss)) throw UsageError("flag --max_loss: nan is no loss; expected a number from 0 up");
-}
-
 void check_admin(const CommandLine& line) {
   if (line.admin_port > 65535) {
     throw UsageError("flag --admin_port: " + std::to_string(line.admin_port) + " is out of range; expected 0 to 65535");
@@ -513,7 +479,8 @@ void check_required(const CommandLine& line, const Command& command) {
     throw UsageError("flags --reference and --save_reference exclude each other; give one");
   }
   if (takes("out") && line.out.empty()) throw UsageError("flag --out is missing; give the file or directory to make");
-  if (takes("memory")) check_plan(line);
+  if (takes("memory")) check_plan_flags(line);
+  if (takes("tenants")) check_tenant_flags(line);
   if (takes("grid")) check_frontier_flags(line);
   if (takes("calibration_limit") && line.experts.empty()) {
     throw UsageError("flag --experts is missing; give a weight format such as int4a-g32");

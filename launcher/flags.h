@@ -10,7 +10,7 @@ namespace skipper {
 
 // The flags as plain values. An empty string or −1 means "not given": the config file or the default decides.
 struct CommandLine {
-  std::string command;                // "serve", "eval", "quantize", "plan", "replay", "doctor", "help", "version"
+  std::string command;                // "serve", "eval", "quantize", "plan", "replay", "tenants", "doctor", "help", "version"
   std::vector<std::string> arguments; // what follows the command without being a flag
   std::string model;
   std::string config;
@@ -65,6 +65,8 @@ struct CommandLine {
   std::string plan;           // serve, eval, measure
   std::string policies;       // serve
   std::string policy;         // serve
+  std::string tenants;        // serve, tenants
+  std::string tenant;         // serve
   bool hashes = false;        // plan
   std::string verify;         // plan
   std::string formats;        // profile

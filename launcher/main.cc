@@ -20,6 +20,7 @@
 #include "launcher/commands/profile_command.h"
 #include "launcher/commands/replay_command.h"
 #include "launcher/commands/serve_command.h"
+#include "launcher/commands/tenants_command.h"
 #include "launcher/error_line.h"
 #include "launcher/flags.h"
 #include "tensor/device_runtime.h"
@@ -46,6 +47,7 @@ int run(const skipper::CommandLine& line) {
   if (line.command == "doctor") return skipper::run_doctor();
   if (line.command == "plan") return skipper::run_plan(line);
   if (line.command == "replay") return skipper::run_replay(line);
+  if (line.command == "tenants") return skipper::run_tenants(line);
   if (line.command == "version") {
     std::cout << "skipper " << skipper::kVersion << " (" << skipper::backend_versions() << ")\n";
   } else {

@@ -58,6 +58,7 @@ RankProcess::RankProcess(std::function<ServerConfig()> load_config, RankOptions 
   require_same_everywhere(startup(), "settings", describe(config_));
   require_same_everywhere(startup(), "operating points", describe(levels_));
   require_same_everywhere(startup(), "level", std::to_string(level_));
+  if (!options_.tenant.name.empty()) take_tenant_share();
   if (!options_.budgets.memory.empty()) plan_for_budgets();
   require_same_everywhere(startup(), "plan", plan_ ? plan_->text : "none");
   require_same_everywhere(startup(), "policies", policies_.text);
@@ -142,6 +143,24 @@ PlacementWorld RankProcess::world() const {
   PlacementWorld world = placement_world(*topology_);
   world.shadows = plan_ && plan_->assignment.placement.has_shadows() ? ShadowCopies::kSome : ShadowCopies::kNone;
   return world;
+}
+
+// From here on the server plans as if its ranks' parts of the share had been named by --memory. All ranks call it together.
+void RankProcess::take_tenant_share() {
+  run_together(startup(), [&] {
+    const std::string rule = "tenant '" + options_.tenant.name + "': tenants share the memory of one host, but ";
+    if (topology_->num_nodes() > 1) throw Error(rule + "these ranks are on several; use one, or leave --tenant out");
+    if (device_ != Device::host()) throw Error(rule + "the model computes on a GPU; use --device cpu, or leave --tenant out");
+  });
+  tenant_.emplace(options_.tenant, startup(), [&] {
+    BudgetOptions budgets = options_.budgets;
+    budgets.memory = "0";
+    const BudgetPlanner planner({options_.model, model_config_, startup().size(), ComputePlace::kHost}, config_, budgets);
+    const MemoryRange range = memory_range_of(planner.request());
+    const auto num_ranks = static_cast<size_t>(startup().size());
+    return TenantNeeds{static_cast<int64_t>(range.least * num_ranks), static_cast<int64_t>(range.most * num_ranks)};
+  });
+  options_.budgets.memory = std::to_string(tenant_->memory_per_rank());
 }
 
 // Rank 0 plans, so that the others need no profile. All ranks call it together.

@@ -23,6 +23,7 @@
 #include "launcher/device_choice.h"
 #include "launcher/policies.h"
 #include "launcher/served_plan.h"
+#include "launcher/tenant_place.h"
 #include "model/kv_cache.h"
 #include "model/model_config.h"
 #include "model/multimodal_model.h"
@@ -40,6 +41,7 @@ struct RankOptions {
   std::filesystem::path disk;             // directory for experts that the plan puts on disk; empty: there is none
   PlanUse plan_use = PlanUse::kServing;
   BudgetOptions budgets = {};             // with a memory: rank 0 plans at start, and all ranks load that
+  TenantOptions tenant = {};              // whose share is the memory of `budgets`
   int level = -1;                         // −1: 1 for operating_point.json, an error for a ladder of several levels
   bool fits_model_len = true;             // lower max_model_len to the checkpoint's; otherwise a larger one is refused
   AuditConfig audit = {};                 // of routing decisions; off without a file
@@ -88,6 +90,7 @@ class RankProcess {
 
  private:
   void read_model();
+  void take_tenant_share();
   void plan_for_budgets();
   std::string make_plan_text() const;
   PlanReader plan_reader() const;
@@ -108,6 +111,7 @@ class RankProcess {
   ServerConfig config_;
   RankOptions options_;
   ProcessGroup group_;
+  std::optional<TenantPlace> tenant_;  // of a server that shares its host's memory; ends after all that takes memory
   Device device_;
   // Shared, for a build without CUDA does not know how to end one.
   std::shared_ptr<NcclCommunicator> gpu_data_;

@@ -128,6 +128,19 @@ ExpertPlan plan_for(const PlanRequest& request) {
   return plan;
 }
 
+MemoryRange memory_range_of(const PlanRequest& request) {
+  PlanRequest other = request;
+  other.memory.assign(request.memory.size(), 0);
+  MemoryRange range;
+  if (const auto shortage = find_shortage(problem_of(other))) range.least = enough_memory(other, *shortage);
+  const auto num_experts = static_cast<size_t>(request.model.num_moe_layers() * request.model.moe.num_experts);
+  other.memory.assign(request.memory.size(), range.least + num_experts * expert_bytes_in(request.model, {}, request.place));
+  for (const RankPlanMemory& rank : plan_for(other).ranks) {
+    range.most = std::max(range.most, rank.tiers.begin()->second.use.total_bytes());
+  }
+  return range;
+}
+
 std::vector<int32_t> owners_of(const ExpertPlan& plan) {
   const auto num_experts = static_cast<size_t>(plan.subject.num_experts);
   std::vector<int32_t> owners(static_cast<size_t>(plan.subject.num_moe_layers) * num_experts);

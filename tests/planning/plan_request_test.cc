@@ -64,6 +64,18 @@ TEST_F(PlanRequests, FillMemoriesAndSayHowManyTokensTheCacheHolds) {
   EXPECT_EQ(plan_for(asked).origin.target, "max_loss");
 }
 
+TEST_F(PlanRequests, FitFromTheLeastMemoryOnAndTakeNoMoreThanTheMost) {
+  for (const size_t num_ranks : {1, 2, 3}) {
+    const MemoryRange range = memory_range_of(request(std::vector<size_t>(num_ranks, 0)));
+    EXPECT_THAT(refusal_of(request(std::vector<size_t>(num_ranks, range.least - 1))), HasSubstr("short by")) << num_ranks;
+    EXPECT_GT(plan_for(request(std::vector<size_t>(num_ranks, range.least))).predicted.loss, 0.0) << num_ranks;
+    EXPECT_EQ(plan_for(request(std::vector<size_t>(num_ranks, range.most))).predicted.loss, 0.0) << num_ranks;
+    EXPECT_LT(range.least, range.most);
+  }
+  const MemoryRange alone = memory_range_of(request({0}));
+  EXPECT_GT(plan_for(request({alone.most - 1})).predicted.loss, 0.0);
+}
+
 TEST_F(PlanRequests, KeepOwnersOfAnotherPlanWhileFormatsChange) {
   const ExpertPlan rich = plan_for(with_room({28'000'000, 9'000'000, 9'000'000}));
   EXPECT_NE(owners_of(plan_for(with_room({9'000'000, 9'000'000, 9'000'000}))), owners_of(rich));

@@ -1,0 +1,81 @@
+#include "launcher/tenant_place.h"
+
+#include <glog/logging.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <ctime>
+#include <vector>
+
+#include "base/error.h"
+#include "launcher/startup_agreement.h"
+#include "planning/memory_size.h"
+
+namespace skipper {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr long kLookNanoseconds = 100'000'000;
+constexpr std::chrono::seconds kQuietWait{2};
+
+std::string text_of(int64_t num_bytes) { return memory_text(static_cast<size_t>(num_bytes)); }
+
+std::vector<int64_t> pids_of_all(Communicator& startup) {
+  const int64_t own = getpid();
+  std::vector<int64_t> all(static_cast<size_t>(startup.size()));
+  Stream stream;
+  startup.all_gather({reinterpret_cast<const std::byte*>(&own), sizeof(own)},
+                     {reinterpret_cast<std::byte*>(all.data()), all.size() * sizeof(own)}, stream);
+  return all;
+}
+
+// The signals that end a server are blocked, and nobody else waits for them yet.
+void wait_for_signal() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  const timespec patience{.tv_sec = 0, .tv_nsec = kLookNanoseconds};
+  if (sigtimedwait(&signals, nullptr, &patience) <= 0) return;
+  throw Cancelled("stopped by a signal while waiting for a share of memory");
+}
+
+int64_t wait_for_share(TenantMember& member) {
+  Clock::time_point next_line = Clock::now();
+  const int64_t share = member.wait_for_share([&](const TenantWait& wait) {
+    if (Clock::now() >= next_line) {
+      LOG(INFO) << "tenant=" << member.name() << " waits for its share=" << text_of(wait.share) << " of which others still hold "
+                << text_of(wait.missing) << "; seconds_left=" << wait.left.count() / 1000;
+      next_line = Clock::now() + kQuietWait;
+    }
+    wait_for_signal();
+  });
+  LOG(INFO) << "tenant=" << member.name() << " share=" << text_of(share);
+  return share;
+}
+
+}  // namespace
+
+TenantPlace::TenantPlace(const TenantOptions& options, Communicator& startup, const std::function<TenantNeeds()>& needs) {
+  const std::vector<int64_t> pids = pids_of_all(startup);
+  run_together(startup, [&] {
+    if (startup.rank() == 0) member_.emplace(options.ledger, options.name, needs(), pids);
+  });
+  run_together(startup, [&] {
+    if (startup.rank() == 0) return;
+    const TenantRegistry registry(options.ledger);
+    const FileLock lock = registry.lock();
+    place_ = registry.claim(options.name, startup.rank());
+  });
+  int64_t share = 0;
+  run_together(startup, [&] {
+    if (member_) share = wait_for_share(*member_);
+  });
+  Stream stream;
+  startup.broadcast({reinterpret_cast<std::byte*>(&share), sizeof(share)}, 0, stream);
+  memory_per_rank_ = share / startup.size();
+}
+
+}  // namespace skipper
