@@ -192,6 +192,7 @@ RoutingRecord parse_record(const json& line, const AuditHeader& header, const st
   record.token_class = TokenClass{static_cast<uint8_t>(parse_name(fields, "class", kTokenClassNames))};
   record.phase = TokenPhase{static_cast<uint8_t>(parse_name(fields, "phase", kTokenPhaseNames))};
   record.level = static_cast<uint8_t>(fields.required_int("level", 0, UINT8_MAX));
+  record.plan_version = static_cast<uint32_t>(fields.optional_int("plan_version", 0, 1, UINT32_MAX));
   record.experts = parse_ints(fields, "experts", header.num_experts - 1);
   record.weights = parse_floats(fields, "weights");
   record.kept = parse_truths(fields, "kept");
@@ -293,6 +294,7 @@ std::string to_line(const RoutingRecord& record) {
   line.key("class").value(kTokenClassNames[static_cast<size_t>(record.token_class)]);
   line.key("phase").value(kTokenPhaseNames[static_cast<size_t>(record.phase)]);
   line.key("level").value(int64_t{record.level});
+  if (record.plan_version > 0) line.key("plan_version").value(int64_t{record.plan_version});
   line.key("experts").list<int64_t>(record.experts);
   line.key("weights").list<float>(record.weights);
   line.key("kept").list<bool>(record.kept);

@@ -46,8 +46,9 @@ void RoutingAudit::write_levels() {
   file_.append(to_line(levels_));
 }
 
-void RoutingAudit::begin_step(const RankPlan& plan) {
+void RoutingAudit::begin_step(const RankPlan& plan, uint32_t plan_version) {
   write_levels();
+  plan_version_ = plan_version;
   step_tokens_.clear();
   step_has_audited_ = false;
   if (file_.has_ended()) return;
@@ -88,6 +89,7 @@ RoutingRecord RoutingAudit::record_of(const MoeLayerConfig& layer, const Row& ro
                        .token_class = row.routed.kind.token_class,
                        .phase = row.routed.kind.phase,
                        .level = row.level,
+                       .plan_version = plan_version_,
                        .experts = {row.routed.experts.begin(), row.routed.experts.end()},
                        .weights = {row.routed.weights.begin(), row.routed.weights.end()},
                        .kept = {},

@@ -27,8 +27,9 @@ class RoutingAudit {
   // object. Throws Error when the file cannot be written.
   RoutingAudit(const AuditConfig& config, const AuditHeader& header, const LevelTable& levels, const ExpertPlacement& placement);
 
-  // Before the forward pass: which request and position each row of the step is.
-  void begin_step(const RankPlan& plan);
+  // Before the forward pass: which request and position each row of the step is, and which version of the experts it runs on (0
+  // where none are switched).
+  void begin_step(const RankPlan& plan, uint32_t plan_version = 0);
   // Whether observe() is of use in this step.
   bool wants_step() const { return step_has_audited_; }
   // A RoutingObserver.
@@ -51,6 +52,7 @@ class RoutingAudit {
   const int rank_;
   AuditFile file_;
   int64_t levels_version_ = -1;  // of the table written last
+  uint32_t plan_version_ = 0;  // of the step
   std::vector<StepToken> step_tokens_;
   bool step_has_audited_ = false;
 };

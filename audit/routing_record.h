@@ -39,6 +39,7 @@ struct RoutingRecord {
   TokenClass token_class = TokenClass::kText;
   TokenPhase phase = TokenPhase::kPrompt;
   uint8_t level = 0;
+  uint32_t plan_version = 0;  // of the experts that it ran on; 0 where none are switched
   std::vector<int32_t> experts;
   std::vector<float> weights;
   std::vector<bool> kept;

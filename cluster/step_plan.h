@@ -43,6 +43,8 @@ enum class ExpertSet : uint8_t { kServed, kReference };
 
 // The experts that serve from start.
 inline constexpr uint32_t kFirstExpertVersion = 1;
+// Of tokens on ExpertSet::kReference, which are of no plan's version.
+inline constexpr uint32_t kReferenceVersion = 0;
 
 // Which plan's experts a step runs on, and which ones ranks make ready beside them. Versions only grow; policies are numbered as
 // every rank has read them.

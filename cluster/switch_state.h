@@ -8,6 +8,19 @@
 
 namespace skipper {
 
+// A plan that can serve, as rank 0 knows it.
+struct PolicyTraits {
+  std::string name;
+  double expert_bits = 0.0;  // per weight, mean over the experts
+};
+
+// What a version of the experts is.
+struct ServedVersion {
+  uint32_t version = kFirstExpertVersion;
+  PolicyTraits policy;
+  int64_t step = 0;  // the first one on it
+};
+
 // How a switch ended.
 struct SwitchRecord {
   uint64_t request = 0;     // 0: none has ended yet
@@ -27,6 +40,7 @@ struct SwitchState {
   int64_t num_switches = 0;  // since start
   int64_t num_failures = 0;
   int64_t moved_bytes = 0;
+  double staging_seconds = 0.0;
 };
 
 }  // namespace skipper

@@ -51,8 +51,9 @@ Engine::Engine(const EngineConfig& config, const ClusterConfig& cluster, const E
       slots_(parts.levels),
       gate_(parts.gate, parts.model.config().num_moe_layers()),
       guard_(parts.guard.config, parts.guard.served, parts.queue),
-      expert_switch_(parts.policies.names, parts.policies.first) {
+      expert_switch_(parts.policies.policies, parts.policies.first) {
   if (parts_.guard.reference != nullptr) watch_experts();
+  if (expert_switch_.has_policies()) scheduler_.count_versions();
 }
 
 void Engine::run() {

@@ -67,7 +67,7 @@ struct GuardParts {
 // What an engine can switch its experts to.
 struct PolicyParts {
   ExpertStager* stager = nullptr;         // of this rank; null: nothing is switched, on every rank
-  std::vector<std::string> names = {};
+  std::vector<PolicyTraits> policies = {};
   uint16_t first = 0;                     // that serves from start
 };
 
@@ -120,6 +120,7 @@ class Engine {
   // Rank 0.
   EngineGuard& guard() { return guard_; }
   ExpertSwitch& expert_switch() { return expert_switch_; }
+  const ExpertSwitch& expert_switch() const { return expert_switch_; }
   // Thread-safe: the number of a request for expert_switch() to wait for.
   uint64_t switch_experts(const std::string& policy, std::chrono::milliseconds deadline);
   const EngineGuard& guard() const { return guard_; }

@@ -46,6 +46,8 @@ class ExpertStager {
   // Engine thread, before each step: exchanges the experts when the order names the version that was staged, and begins or drops
   // what is staged. Waits for nothing.
   void follow(const ExpertOrder& order);
+  // Engine thread: of the experts that serve.
+  uint32_t version() const { return version_; }
   // Of what was ordered last.
   StagingReport report() const;
 

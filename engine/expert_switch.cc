@@ -8,17 +8,25 @@
 #include "base/error.h"
 
 namespace skipper {
+namespace {
 
-ExpertSwitch::ExpertSwitch(std::vector<std::string> policies, uint16_t first) : policies_(std::move(policies)) {
+// That are remembered; requests seldom outlive one.
+constexpr size_t kMaxVersions = 256;
+
+}  // namespace
+
+ExpertSwitch::ExpertSwitch(std::vector<PolicyTraits> policies, uint16_t first) : policies_(std::move(policies)) {
   order_.policy = first;
-  if (has_policies()) state_.policy = policies_.at(first);
+  if (!has_policies()) return;
+  state_.policy = policies_.at(first).name;
+  versions_.push_back({.version = order_.version, .policy = policies_[first]});
 }
 
 uint16_t ExpertSwitch::index_of(const std::string& policy) const {
-  const auto found = std::ranges::find(policies_, policy);
+  const auto found = std::ranges::find(policies_, policy, &PolicyTraits::name);
   if (found != policies_.end()) return static_cast<uint16_t>(found - policies_.begin());
   std::string names;
-  for (const std::string& name : policies_) names += (names.empty() ? "" : ", ") + name;
+  for (const PolicyTraits& one : policies_) names += (names.empty() ? "" : ", ") + one.name;
   throw InvalidRequest("policy: there is no '" + policy.substr(0, 100) + "'; this server has " + names, "policy");
 }
 
@@ -60,6 +68,18 @@ bool ExpertSwitch::is_under_way() const {
   return order_.is_staging() || is_changing_;
 }
 
+std::vector<ServedVersion> ExpertSwitch::versions() const {
+  const std::lock_guard lock(mutex_);
+  return {versions_.begin(), versions_.end()};
+}
+
+PolicyTraits ExpertSwitch::policy_of(uint32_t version) const {
+  if (version == kReferenceVersion) return {.name = "reference"};
+  const std::lock_guard lock(mutex_);
+  const auto found = std::ranges::find(versions_, version, &ServedVersion::version);
+  return found == versions_.end() ? PolicyTraits() : found->policy;
+}
+
 void ExpertSwitch::close() {
   const std::lock_guard lock(mutex_);
   is_closed_ = true;
@@ -77,9 +97,10 @@ void ExpertSwitch::end_step(int64_t step, const ExpertOrder& order, std::span<co
     coming_.step = step;
     is_changing_ = false;
     state_.version = order_.version;
-    state_.policy = policies_[order_.policy];
+    state_.policy = policies_[order_.policy].name;
     ++state_.num_switches;
     state_.moved_bytes += coming_.moved_bytes;
+    state_.staging_seconds += coming_.seconds;
     LOG(INFO) << "switched to policy=" << state_.policy << " version=" << state_.version << " step=" << step
               << " moved_bytes=" << coming_.moved_bytes << " staging_seconds=" << coming_.seconds;
     return end_request(std::move(coming_));
@@ -105,6 +126,9 @@ void ExpertSwitch::judge(int64_t step, std::span<const StagingReport> reports) {
     order_.version = order_.staged_version;
     order_.policy = order_.staged_policy;
     is_changing_ = true;
+    // Before any token of it is delivered.
+    versions_.push_back({.version = order_.version, .policy = policies_[order_.policy], .step = step + 1});
+    if (versions_.size() > kMaxVersions) versions_.pop_front();
     return;
   }
   give_up(step, "the new experts were not ready within " + std::to_string(patience_.count()) + " ms; give more deadline_seconds");

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <mutex>
 #include <span>
 #include <string>
@@ -19,11 +20,11 @@ namespace skipper {
 // rank, or is late, is given up on all: the old experts never stop serving.
 class ExpertSwitch {
  public:
-  // Names of the policies, of which `first` serves; without any there is nothing to switch.
-  ExpertSwitch(std::vector<std::string> policies, uint16_t first);
+  // Of the policies `first` serves; without any there is nothing to switch.
+  ExpertSwitch(std::vector<PolicyTraits> policies, uint16_t first);
 
   bool has_policies() const { return !policies_.empty(); }
-  const std::vector<std::string>& policies() const { return policies_; }
+  const std::vector<PolicyTraits>& policies() const { return policies_; }
 
   // Thread-safe. The number of the request. Throws InvalidRequest for a policy that does not exist, Cancelled while another
   // switch is under way.
@@ -32,6 +33,10 @@ class ExpertSwitch {
   SwitchState wait_until_ended(uint64_t request);
   SwitchState state() const;
   bool is_under_way() const;
+  // The versions that have served, the one that serves last; the oldest are forgotten in the end.
+  std::vector<ServedVersion> versions() const;
+  // The policy of a version, "reference" of kReferenceVersion; without a name for one that is forgotten.
+  PolicyTraits policy_of(uint32_t version) const;
   void close();
 
   // Engine thread: what the next step runs on.
@@ -46,7 +51,7 @@ class ExpertSwitch {
   void give_up(int64_t step, std::string failure);
   void end_request(SwitchRecord record);
 
-  const std::vector<std::string> policies_;
+  const std::vector<PolicyTraits> policies_;
   mutable std::mutex mutex_;
   std::condition_variable ended_;
   bool is_closed_ = false;
@@ -58,6 +63,7 @@ class ExpertSwitch {
   Clock::time_point deadline_;
   SwitchRecord coming_;
   SwitchState state_;
+  std::deque<ServedVersion> versions_;
 };
 
 }  // namespace skipper

@@ -85,6 +85,7 @@ void encode(const TokenEvent& event, std::vector<std::byte>& out) {
   writer.value(event.distance);
   writer.value(event.level);
   writer.value(event.usage);
+  writer.values(event.versions);
   writer.text(event.error);
 }
 
@@ -100,6 +101,7 @@ TokenEvent decode_token_event(std::span<const std::byte> bytes) {
   event.distance = reader.value<ReferenceDistance>();
   event.level = reader.value<uint8_t>();
   event.usage = reader.value<SkipUsage>();
+  event.versions = reader.values<VersionTokens>();
   event.error = reader.text();
   reader.expect_end();
   return event;

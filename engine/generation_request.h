@@ -11,6 +11,7 @@
 
 #include "cluster/step_plan.h"
 #include "engine/level_history.h"
+#include "engine/version_usage.h"
 #include "model/image_patches.h"
 
 namespace skipper {
@@ -91,6 +92,7 @@ struct TokenEvent {
   ReferenceDistance distance = {};  // ReferenceUse::kCompare: over the same tokens
   uint8_t level = 0;          // of the newest token that was computed
   SkipUsage usage = {};       // of the request so far
+  std::vector<VersionTokens> versions = {};  // the same; empty where no experts are switched
   std::string error = {};     // kError: one line for the client
 };
 

@@ -17,6 +17,7 @@ void deliver(Sequence& sequence, const LevelMap& levels, TokenEvent event) {
   event.num_generated = static_cast<int32_t>(sequence.request().generated_ids.size());
   event.level = levels.level_of_slot[sequence.request().level_history.latest()];
   event.usage = sequence.usage;
+  event.versions = sequence.versions;
   const bool wants_more = sequence.submission.sink(event);
   if (!wants_more && sequence.submission.cancelled) sequence.submission.cancelled->store(true, std::memory_order_relaxed);
 }
@@ -315,14 +316,15 @@ void Scheduler::finish(RankState& rank, size_t index, FinishReason reason) {
 
 void Scheduler::apply(const StepPlan& plan, std::span<const std::vector<SequenceResult>> results) {
   CHECK_EQ(results.size(), ranks_.size());
+  const uint32_t version = plan.experts == ExpertSet::kReference ? kReferenceVersion : plan.expert_order.version;
   for (size_t r = 0; r < ranks_.size(); ++r) {
     const std::vector<SequenceStep>& steps = plan.ranks[r].sequences;
     CHECK_EQ(results[r].size(), steps.size());
-    for (size_t i = 0; i < steps.size(); ++i) apply_result(ranks_[r], steps[i], results[r][i]);
+    for (size_t i = 0; i < steps.size(); ++i) apply_result(ranks_[r], steps[i], results[r][i], version);
   }
 }
 
-void Scheduler::apply_result(RankState& rank, const SequenceStep& step, const SequenceResult& result) {
+void Scheduler::apply_result(RankState& rank, const SequenceStep& step, const SequenceResult& result, uint32_t version) {
   CHECK_EQ(step.sequence_id, result.sequence_id);
   const auto found = std::find_if(rank.running.begin(), rank.running.end(),
                                   [&](const SequencePtr& s) { return s->request().id == step.sequence_id; });
@@ -330,6 +332,7 @@ void Scheduler::apply_result(RankState& rank, const SequenceStep& step, const Se
   Sequence& sequence = **found;
   sequence.num_computed += step.num_tokens;
   sequence.usage += {result.pairs_run, result.pairs_skipped, result.bytes_sent, result.bytes_saved};
+  if (counts_versions_) add_tokens({version, step.num_tokens}, sequence.versions);
   TokenEvent event;
   if (step.sample) {
     event.token_id = result.token_id;

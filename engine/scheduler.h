@@ -39,6 +39,8 @@ class Scheduler {
   // The experts that everything runs on from the next plan on. With kServed, steps for Submission::experts kReference take turns
   // with the others.
   void set_experts(ExpertSet experts) { experts_ = experts; }
+  // Events say from now on which versions of the experts their tokens ran on.
+  void count_versions() { counts_versions_ = true; }
   // Sees each request that was answered to its end, and the level of its last token; off by default.
   void set_answer_observer(AnswerObserver observer) { answer_observer_ = std::move(observer); }
   // The next step; kIdle when there is nothing to compute or release. admissions[r] = encoded requests for rank r, one after
@@ -88,7 +90,7 @@ class Scheduler {
   void add_to_plan(RankState& rank, Sequence& sequence, int32_t num_tokens, RankPlan& plan);
   void preempt(RankState& rank, size_t index);
   void release(RankState& rank, Sequence& sequence);
-  void apply_result(RankState& rank, const SequenceStep& step, const SequenceResult& result);
+  void apply_result(RankState& rank, const SequenceStep& step, const SequenceResult& result, uint32_t version);
   void finish(RankState& rank, size_t index, FinishReason reason);
 
   EngineConfig config_;
@@ -99,6 +101,7 @@ class Scheduler {
   ExpertSet experts_ = ExpertSet::kServed;
   ExpertSet step_experts_ = ExpertSet::kServed;  // of the step planned last
   AnswerObserver answer_observer_;
+  bool counts_versions_ = false;
   int64_t next_step_ = 0;
   uint64_t next_start_order_ = 0;
   int64_t num_preemptions_ = 0;

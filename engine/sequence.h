@@ -16,6 +16,7 @@ struct Sequence {
   uint64_t start_order = 0;       // when it was last given to a rank; the newest is preempted first
   std::vector<int32_t> blocks;    // its KV blocks on `rank`
   SkipUsage usage;                // of its steps so far
+  std::vector<VersionTokens> versions;  // of its steps so far, where they are counted
 
   const GenerationRequest& request() const { return submission.request; }
   int32_t num_tokens() const {

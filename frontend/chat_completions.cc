@@ -131,6 +131,7 @@ void ChatCompletion::apply(const ChoiceEvent& event, Progress& progress) {
   Choice& choice = choices_[static_cast<size_t>(event.choice)];
   choice.level = event.event.level;
   choice.skipping = event.event.usage;
+  choice.versions = event.event.versions;
   if (choice.finished) return;  // the engine had a step under way when a stop string ended the choice
   const FinishReason reason = event.event.finish_reason;
   if (reason == FinishReason::kError || reason == FinishReason::kCancelled) {
@@ -190,7 +191,26 @@ TokenUsage ChatCompletion::usage() const {
     usage.skipping += choice.skipping;
   }
   if (usage.skipping.pairs_run > 0) usage.mean_bits = context_->engine.status().expert_bits_per_weight;
+  if (context_->engine.policy_of) add_plans(usage);
   return usage;
+}
+
+// Experts that are switched change their bits; those of each version count by its tokens.
+void ChatCompletion::add_plans(TokenUsage& usage) const {
+  std::vector<VersionTokens> sums;
+  for (const Choice& choice : choices_) {
+    for (const VersionTokens& run : choice.versions) add_tokens(run, sums);
+  }
+  double bits = 0.0;
+  int64_t num_tokens = 0;
+  for (const VersionTokens& run : sums) {
+    const PolicyTraits policy = context_->engine.policy_of(run.version);
+    usage.plans.push_back({policy.name, run});
+    if (policy.expert_bits <= 0.0) continue;  // not known
+    bits += policy.expert_bits * static_cast<double>(run.num_tokens);
+    num_tokens += run.num_tokens;
+  }
+  if (usage.mean_bits && num_tokens > 0) usage.mean_bits = bits / static_cast<double>(num_tokens);
 }
 
 HttpResponse ChatCompletion::response() const {

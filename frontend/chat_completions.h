@@ -54,6 +54,7 @@ class ChatCompletion {
     int64_t num_tokens = 0;
     uint8_t level = 0;
     SkipUsage skipping;  // of the steps so far
+    std::vector<VersionTokens> versions;  // the same
     std::chrono::steady_clock::time_point last_token;
     bool finished = false;
   };
@@ -67,6 +68,7 @@ class ChatCompletion {
   void cancel();
   double seconds_since_arrival() const;
   TokenUsage usage() const;
+  void add_plans(TokenUsage& usage) const;
 
   const std::shared_ptr<const ServingContext> context_;
   const CompletionIdentity identity_;

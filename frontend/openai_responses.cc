@@ -11,12 +11,16 @@ namespace {
 std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
 json skipper_object(const TokenUsage& usage) {
-  return {{"level", usage.level},
-          {"pairs_run", usage.skipping.pairs_run},
-          {"pairs_skipped", usage.skipping.pairs_skipped},
-          {"bytes_sent", usage.skipping.bytes_sent},
-          {"bytes_saved", usage.skipping.bytes_saved},
-          {"mean_bits", usage.mean_bits ? json(*usage.mean_bits) : json()}};
+  json result = {{"level", usage.level},
+                 {"pairs_run", usage.skipping.pairs_run},
+                 {"pairs_skipped", usage.skipping.pairs_skipped},
+                 {"bytes_sent", usage.skipping.bytes_sent},
+                 {"bytes_saved", usage.skipping.bytes_saved},
+                 {"mean_bits", usage.mean_bits ? json(*usage.mean_bits) : json()}};
+  for (const PlanUsage& plan : usage.plans) {
+    result["plans"].push_back({{"policy", plan.policy}, {"version", plan.run.version}, {"tokens", plan.run.num_tokens}});
+  }
+  return result;
 }
 
 json usage_object(const TokenUsage& usage) {

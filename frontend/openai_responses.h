@@ -18,6 +18,12 @@ struct CompletionIdentity {
   std::string model;
 };
 
+// Tokens that ran on one version of the experts.
+struct PlanUsage {
+  std::string policy;
+  VersionTokens run;
+};
+
 // Of all choices together.
 struct TokenUsage {
   int64_t prompt_tokens = 0;
@@ -25,6 +31,7 @@ struct TokenUsage {
   uint8_t level = 0;              // of the newest token, the highest of the choices'
   SkipUsage skipping = {};
   std::optional<double> mean_bits = {};  // per weight of the experts that ran; nothing when none did
+  std::vector<PlanUsage> plans = {};     // empty where no experts are switched
 };
 
 struct CompletedChoice {

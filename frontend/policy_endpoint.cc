@@ -29,6 +29,14 @@ json last_json(const SwitchRecord& last) {
           {"staging_seconds", last.seconds}};
 }
 
+json versions_json(const std::vector<ServedVersion>& versions) {
+  json list = json::array();
+  for (const ServedVersion& one : versions) {
+    list.push_back({{"version", one.version}, {"policy", one.policy.name}, {"step", one.step}});
+  }
+  return list;
+}
+
 }  // namespace
 
 HttpResponse policy_response(const PolicyReport& report) {
@@ -40,7 +48,9 @@ HttpResponse policy_response(const PolicyReport& report) {
                      {"last", last_json(state.last)},
                      {"switches", state.num_switches},
                      {"failures", state.num_failures},
-                     {"moved_bytes", state.moved_bytes}};
+                     {"moved_bytes", state.moved_bytes},
+                     {"staging_seconds", state.staging_seconds},
+                     {"versions", versions_json(report.versions)}};
   return {.body = body.dump()};
 }
 

@@ -13,6 +13,7 @@ namespace skipper {
 struct PolicyReport {
   std::vector<std::string> policies;
   SwitchState state;
+  std::vector<ServedVersion> versions = {};
 };
 
 struct PolicyRequest {
@@ -21,7 +22,8 @@ struct PolicyRequest {
 };
 
 // {"policy": "quality", "policies": [..], "version": n, "staging": {"policy": .., "ranks_ready": n} | null, "last": {..} | null,
-//  "switches": n, "failures": n, "moved_bytes": n}
+//  "switches": n, "failures": n, "moved_bytes": n, "staging_seconds": x,
+//  "versions": [{"version": n, "policy": .., "step": n}, ..]}
 HttpResponse policy_response(const PolicyReport& report);
 
 // {"policy": NAME, "deadline_seconds": x}, the second from 0.001 to 3600 and 60 when it is left out. Throws InvalidRequest naming

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cluster/switch_state.h"
 #include "engine/generation_request.h"
 #include "frontend/frontend_config.h"
 #include "frontend/openai_api.h"
@@ -31,6 +32,8 @@ struct EngineHooks {
   // Gives the request its id. Throws ResourceExhausted when the queue is full, Cancelled when draining. Thread-safe.
   std::function<uint64_t(Submission)> submit;
   std::function<EngineStatus()> status;  // thread-safe, must not block
+  // The policy of a version of the experts. Thread-safe, must not block; null where no experts are switched.
+  std::function<PolicyTraits(uint32_t version)> policy_of = nullptr;
 };
 
 // Token by token from ids to UTF-8, never half a character. Belongs to one choice.

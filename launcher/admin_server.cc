@@ -28,6 +28,12 @@ ModelIdentity identity_of(const ModelConfig& model) {
           .num_experts = static_cast<int>(model.moe.num_experts)};
 }
 
+std::vector<std::string> names_of(const std::vector<PolicyTraits>& policies) {
+  std::vector<std::string> names;
+  for (const PolicyTraits& policy : policies) names.push_back(policy.name);
+  return names;
+}
+
 std::shared_ptr<const AdminContext> context_of(const CommandLine& line, const RankProcess& process, AdminHooks hooks) {
   return std::make_shared<const AdminContext>(AdminContext{.key = AdminKey::load(line.admin_key_file),
                                                            .model = identity_of(process.model_config()),
@@ -90,7 +96,7 @@ GuardState AdminServer::arm_guard() const {
 
 PolicyReport AdminServer::policies() const {
   const ExpertSwitch& experts = engine().expert_switch();
-  if (experts.has_policies()) return {experts.policies(), experts.state()};
+  if (experts.has_policies()) return {names_of(experts.policies()), experts.state(), experts.versions()};
   throw InvalidRequest("this server has no policies; start it with --policies NAME=PLAN.json,...", "");
 }
 
@@ -98,6 +104,7 @@ PolicyReport AdminServer::switch_policy(const PolicyRequest& request) const {
   PolicyReport report = policies();
   const uint64_t number = engine().switch_experts(request.policy, request.deadline);
   report.state = engine().expert_switch().wait_until_ended(number);
+  report.versions = engine().expert_switch().versions();
   const SwitchRecord& last = report.state.last;
   if (last.request == number && !last.failure.empty()) throw Cancelled("no switch to " + last.policy + ": " + last.failure);
   return report;

@@ -88,6 +88,7 @@ ServedPolicies load_policies(const std::vector<PolicyFile>& files, const PlanRea
     if (!served.policies.empty()) {
       require_same_homes(files.front(), served.policies.front().assignment.placement, file, plan.assignment.placement);
     }
+    served.traits.push_back({.name = file.name, .expert_bits = plan.expert_bits});
     served.policies.push_back({file.name, std::move(plan.assignment), plan.expert_room});
     served.text += file.name + "\n" + plan.text + "\n";
   }

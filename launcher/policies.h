@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cluster/switch_state.h"
 #include "configs/server_config.h"
 #include "engine/expert_stager.h"
 #include "launcher/flags.h"
@@ -28,6 +29,7 @@ size_t place_of_policy(const std::vector<PolicyFile>& files, const std::string& 
 // What all plans say, as one rank reads them.
 struct ServedPolicies {
   std::vector<ExpertPolicy> policies;
+  std::vector<PolicyTraits> traits;  // of each
   std::string text;  // of all plans; the same on every rank
 };
 

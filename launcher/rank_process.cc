@@ -245,9 +245,7 @@ void RankProcess::start_stager() {
 }
 
 PolicyParts RankProcess::policy_parts() const {
-  PolicyParts parts{.stager = stager_.get(), .names = {}, .first = static_cast<uint16_t>(options_.first_policy)};
-  for (const PolicyFile& file : options_.policies) parts.names.push_back(file.name);
-  return parts;
+  return {.stager = stager_.get(), .policies = policies_.traits, .first = static_cast<uint16_t>(options_.first_policy)};
 }
 
 // All ranks have as many blocks as the one with the least memory: the scheduler knows one number. All ranks call it together.
@@ -311,7 +309,7 @@ void RankProcess::watch_routing() {
   if (is_on_cpu) model_->set_routing_observer(observer);
   if (!audit_) return;
   runner_->set_step_observer([this, is_on_cpu, observer](const RankPlan& plan) {
-    audit_->begin_step(plan);
+    audit_->begin_step(plan, stager_ ? stager_->version() : 0);
     if (!is_on_cpu) model_->set_routing_observer(audit_->wants_step() ? observer : nullptr);
   });
 }

@@ -67,6 +67,8 @@ class RankProcess {
   // Builds the engine; after load(). `observer` hears every step at rank 0.
   Engine& start_engine(StepObserver observer);
 
+  // Whether experts can be switched while they serve.
+  bool has_policies() const { return !policies_.traits.empty(); }
   bool is_leader() const { return group_.control->rank() == 0; }
   int world_size() const { return group_.control->size(); }
   Communicator& control() { return *group_.control; }

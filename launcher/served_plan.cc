@@ -80,6 +80,7 @@ ServedPlan serve(const ExpertPlan& plan, const std::string& where, const PlanRea
   const DiskUse disk_use = reader.disk.empty() ? DiskUse::kRefused : DiskUse::kServed;
   ServedPlan served{.assignment = assignment_of(plan, reader.rank, reader.device, where, disk_use),
                     .text = to_json(plan),
+                    .expert_bits = plan.predicted.expert_bits,
                     .expert_room = expert_room(plan, reader),
                     .reference_room = reference_room(plan, reader)};
   if (disk_use == DiskUse::kServed && reader.device == DeviceKind::kHost) {

@@ -17,6 +17,7 @@ namespace skipper {
 struct ServedPlan {
   ExpertAssignment assignment;  // of this rank
   std::string text;             // the same on every rank
+  double expert_bits = 0.0;     // per weight, mean over the serving copies of all ranks
   size_t expert_room = 0;       // of this rank's host memory, for all experts that serve
   size_t reference_room = 0;    // of this rank's host memory, for the experts that a guard compares with
   std::optional<DiskConfig> disk = {};  // where this rank may keep experts

@@ -39,6 +39,12 @@ ClientMetric counter(std::initializer_list<Label> labels, int64_t value) {
   return metric;
 }
 
+ClientMetric seconds_counter(std::initializer_list<Label> labels, double value) {
+  ClientMetric metric = labelled(labels);
+  metric.counter.value = value;
+  return metric;
+}
+
 ClientMetric gauge(std::initializer_list<Label> labels, double value) {
   ClientMetric metric = labelled(labels);
   metric.gauge.value = value;
@@ -74,6 +80,7 @@ class MetricsExposition {
     add_load_families();
     add_switch_families();
     add_guard_families();
+    add_policy_families();
     add_http_family();
     return std::move(families_);
   }
@@ -229,6 +236,21 @@ class MetricsExposition {
     add_counter("skipper_guard_rollbacks_total", "Times that reference experts took over.", guard.num_rollbacks);
   }
 
+  void add_policy_families() {
+    const PolicyGauges& policy = values_.policy_;
+    if (policy.policy.empty()) return;
+    family("skipper_policy_info", "1 for the policy that serves.", MetricType::Gauge)
+        .metric = {gauge({model_, {"policy", policy.policy}}, 1.0)};
+    add_gauge("skipper_policy_version", "Version of the experts that serve; it grows with every switch.",
+              static_cast<double>(policy.version));
+    add_counter("skipper_policy_switches_total", "Switches from one policy to another.", policy.num_switches);
+    add_counter("skipper_policy_failures_total", "Switches that were given up.", policy.num_failures);
+    add_counter("skipper_policy_moved_bytes_total", "New copies of experts made for switches, over all ranks.",
+                policy.moved_bytes);
+    family("skipper_policy_staging_seconds_total", "Making them ready, on the slowest rank.", MetricType::Counter)
+        .metric = {seconds_counter({model_}, policy.staging_seconds)};
+  }
+
   void add_gauge(std::string name, std::string help, double value) {
     family(std::move(name), std::move(help), MetricType::Gauge).metric = {gauge({model_}, value)};
   }
@@ -291,6 +313,11 @@ void MetricsRegistry::set_skip_switches(std::span<const SkipSwitchGauge> switche
 void MetricsRegistry::set_guard(const GuardGauges& gauges) {
   const std::lock_guard lock(mutex_);
   guard_ = gauges;
+}
+
+void MetricsRegistry::set_policy(const PolicyGauges& gauges) {
+  const std::lock_guard lock(mutex_);
+  policy_ = gauges;
 }
 
 void MetricsRegistry::record_prompt(int64_t num_tokens) {

@@ -73,6 +73,16 @@ struct GuardGauges {
   int64_t num_rollbacks = 0;      // since start
 };
 
+// The plan that serves, and how servers came to it; without policies nothing of it is exported.
+struct PolicyGauges {
+  std::string policy;         // that serves
+  int64_t version = 0;
+  int64_t num_switches = 0;   // since start
+  int64_t num_failures = 0;   // since start
+  int64_t moved_bytes = 0;    // since start, over all ranks
+  double staging_seconds = 0.0;  // since start, on the slowest rank of each switch
+};
+
 // Thread-safe. Each call takes one short lock; none allocates on the engine's path.
 class MetricsRegistry {
  public:
@@ -86,6 +96,7 @@ class MetricsRegistry {
   // [MoE layer][prompt, generated], and how often one of them changed since start.
   void set_skip_switches(std::span<const SkipSwitchGauge> switches, int64_t num_changes);
   void set_guard(const GuardGauges& gauges);
+  void set_policy(const PolicyGauges& gauges);
   // (token, expert) pairs of one step over all ranks: [MoE layer][prompt, generated][token class][run, skipped]. Every step has
   // the same layers.
   void record_pairs(std::span<const int64_t> counts);
@@ -115,6 +126,7 @@ class MetricsRegistry {
   std::vector<SkipSwitchGauge> skip_switches_;
   int64_t num_skip_switches_ = 0;
   GuardGauges guard_;
+  PolicyGauges policy_;
   std::vector<int64_t> pairs_;  // sums of record_pairs()
   int64_t num_steps_ = 0;
   int64_t prompt_tokens_ = 0;

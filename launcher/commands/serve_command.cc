@@ -114,7 +114,8 @@ class Frontend {
   }
 
   void announce() const {
-    if (admin_) std::cerr << "skipper: admin on http://127.0.0.1:" << admin_->port() << std::endl;
+    // In one piece: another rank's log must not come between.
+    if (admin_) std::cerr << "skipper: admin on http://127.0.0.1:" + std::to_string(admin_->port()) + "\n" << std::flush;
     std::cout << "skipper: listening on http://" << process_.config().frontend.host << ":" << server_.port() << std::endl;
   }
 
@@ -139,9 +140,15 @@ class Frontend {
                                   validate_request(submission.request, limits);
                                   return process_.queue().push(std::move(submission));
                                 },
-                            .status = [this] { return status(); }};
+                            .status = [this] { return status(); },
+                            .policy_of = process_.has_policies() ? policy_of() : nullptr};
     return std::make_shared<ServingContext>(
         ServingContext{process_.config().frontend, served_model(line, process_), processor, hooks, metrics_});
+  }
+
+  // No request runs before there is an engine.
+  std::function<PolicyTraits(uint32_t)> policy_of() const {
+    return [this](uint32_t version) { return engine_.load()->expert_switch().policy_of(version); };
   }
 
   EngineStatus status() const {
@@ -166,6 +173,19 @@ class Frontend {
     metrics_.record_pairs(report.pairs->counts());
     show_switches(report);
     show_guard();
+    show_policy();
+  }
+
+  void show_policy() {
+    const Engine* engine = engine_;
+    if (engine == nullptr || !engine->expert_switch().has_policies()) return;
+    const SwitchState state = engine->expert_switch().state();
+    metrics_.set_policy({.policy = state.policy,
+                         .version = state.version,
+                         .num_switches = state.num_switches,
+                         .num_failures = state.num_failures,
+                         .moved_bytes = state.moved_bytes,
+                         .staging_seconds = state.staging_seconds});
   }
 
   void show_guard() {

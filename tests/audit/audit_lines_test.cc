@@ -85,6 +85,14 @@ TEST(AuditLines, OwnersAndShadowsReadBackAsTheyWere) {
   EXPECT_EQ(std::get<RoutingRecord>(parse_audit_entry(to_line(written), planned_header(), "x")), written);
 }
 
+TEST(AuditLines, SayTheVersionOfTheExpertsWhereTheyAreSwitched) {
+  EXPECT_EQ(to_line(record()).find("plan_version"), std::string::npos);
+  RoutingRecord written = record();
+  written.plan_version = 12;
+  EXPECT_NE(to_line(written).find("\"level\":3,\"plan_version\":12,"), std::string::npos) << to_line(written);
+  EXPECT_EQ(std::get<RoutingRecord>(parse_audit_entry(to_line(written), header(), "x")), written);
+}
+
 TEST(AuditLines, EveryFloatReadsBackBitForBit) {
   std::mt19937 generator(5);
   RoutingRecord written = record();

@@ -75,8 +75,8 @@ class AuditedRank {
             .bytes_per_row = 100};
   }
 
-  void step(const RankPlan& plan) {
-    audit_.begin_step(plan);
+  void step(const RankPlan& plan, uint32_t plan_version = 0) {
+    audit_.begin_step(plan, plan_version);
     TokenPolicies policies = TokenPolicies::defaults(plan.num_tokens());
     for (int64_t t = 0; t < plan.num_tokens(); ++t) {
       policies.token_class.data<uint8_t>()[t] = static_cast<uint8_t>(generator_() % kNumTokenClasses);
@@ -218,6 +218,17 @@ TEST_F(RoutingAuditTest, WritesALinePerTokenAndLayerWithItsPlaceInTheRequest) {
   EXPECT_EQ(record_at(4).request, 9u);
   EXPECT_EQ(record_at(4).position, 0);
   EXPECT_EQ(record_at(10).moe_layer, 2);
+}
+
+TEST_F(RoutingAuditTest, SaysTheVersionOfTheExpertsOfEachStep) {
+  {
+    AuditedRank rank(file(), 1.0);
+    rank.step(plan_of({sequence(3, 0, 1)}), 1);
+    rank.step(plan_of({sequence(3, 1, 1)}), 4);
+  }
+  EXPECT_EQ(record_at(2).plan_version, 1u);
+  EXPECT_EQ(record_at(2 + kNumLayers).plan_version, 4u);
+  EXPECT_EQ(replayed().num_decisions, 2 * kNumLayers);
 }
 
 TEST_F(RoutingAuditTest, LeavesOutRequestsThatAreNotSampled) {

@@ -74,30 +74,44 @@ class Policy:
         check(found == status and expected in answer["error"]["message"], f"{body}: {found} {answer}, expected {expected!r}")
 
 
-def ask(server, question, tokens=16):
+def complete(server, question, tokens=16):
     name = json.loads(skipper_process.get(server.url + "/v1/models")[1])["data"][0]["id"]
     body = {"model": name, "messages": [{"role": "user", "content": question}], "max_tokens": tokens, "temperature": 0}
     status, answer = skipper_process.post_json(server.url + "/v1/chat/completions", body)
     check(status == 200 and answer["usage"]["completion_tokens"] > 0, f"{status} {answer}")
-    return answer["choices"][0]["message"]["content"]
+    return answer
+
+
+def ask(server, question):
+    return complete(server, question)["choices"][0]["message"]["content"]
 
 
 def answers(server):
     return [ask(server, question) for question in QUESTIONS]
 
 
+def check_plans(answer, names):
+    """Each token ran on the version of one of these policies. Returns how many versions there were."""
+    usage = answer["usage"]
+    plans = usage["skipper"]["plans"]
+    num_run = usage["prompt_tokens"] + usage["completion_tokens"] - 1  # the last token that is sampled never runs
+    check(sum(plan["tokens"] for plan in plans) == num_run, f"{usage}")
+    check({plan["policy"] for plan in plans} <= names, f"{usage}")
+    return len(plans)
+
+
 class Load:
     """Clients that ask without a pause until the end of the block."""
 
     def __init__(self, server):
-        self.server, self.num_answers, self.failures, self.ending = server, 0, [], threading.Event()
+        self.server, self.answers, self.failures, self.ending = server, [], [], threading.Event()
         self.threads = [threading.Thread(target=self.work) for _ in range(NUM_CLIENTS)]
 
     def work(self):
         while not self.ending.is_set():
             try:
-                ask(self.server, QUESTIONS[self.num_answers % len(QUESTIONS)], tokens=32)
-                self.num_answers += 1
+                question = QUESTIONS[len(self.answers) % len(QUESTIONS)]
+                self.answers.append(complete(self.server, question, tokens=32))
             except Exception as error:  # whatever happened to a client
                 self.failures.append(str(error))
                 return
@@ -123,23 +137,49 @@ def check_switching(case):
     with case.serve("--policies", policies, "--policy", "small", "--audit_file", audit, "--audit_rate", "1") as server:
         policy = Policy(server)
         check(policy.get()["policy"] == "small" and answers(server) == expected["small"], f"{policy.get()}")
+        most_plans = 0
         for name in ("quality", "small", "quality"):
             with Load(server) as load:
                 answer = policy.switch(name)
             last = answer["last"]
-            print(f"{name}: {answer}; {load.num_answers} answers meanwhile")
+            print(f"{name}: {answer}; {len(load.answers)} answers meanwhile")
             check(not load.failures, f"requests were lost: {load.failures}")
+            most_plans = max([most_plans, *(check_plans(one, {"quality", "small"}) for one in load.answers)])
             check(last["moved_bytes"] > 0 and last["staging_seconds"] > 0 and last["step"] > 0, f"{answer}")
             check(answers(server) == expected[name], f"the answers are not those of a server with {name}")
         check(policy.switch("quality")["switches"] == 3, "nothing to switch counts as a switch")
+        check(most_plans == 2, "no request ran across a switch")
+        check([one["policy"] for one in policy.get()["versions"]] == ["small", "quality", "small", "quality"], f"{policy.get()}")
         policy.check_refused({"policy": "none"}, 400, "this server has quality, small")
         policy.check_refused({"memory": "2G"}, 400, "memory: no such key")
         policy.check_refused({"policy": "small", "deadline_seconds": 0.001}, 503, "were not ready within 1 ms")
         check(answers(server) == expected["quality"], "a switch that was given up changed the answers")
+        check_metrics(server, policy.get())
         policy.switch("small")
         check(answers(server) == expected["small"], "the switch after one that was given up")
+        versions = {one["version"] for one in policy.get()["versions"]}
+    found = audited_versions(audit + ".rank0") | audited_versions(audit + ".rank1")
+    check(found == versions, f"versions {versions} have served, but the audit has {found}")
     failures = [replay_audit(case.arguments.binary, f"{audit}.rank{rank}")[1] for rank in (0, 1)]
     check(failures == [[], []], f"the audit of what was switched: {failures}")
+
+
+def audited_versions(path):
+    with open(path, encoding="utf-8") as lines:
+        records = [json.loads(line) for line in lines]
+    return {record["plan_version"] for record in records if "request" in record}
+
+
+def check_metrics(server, state):
+    text = skipper_process.get(server.url + "/metrics")[1]
+    text = text if isinstance(text, str) else text.decode()
+    found = {line.split("{")[0]: line.split()[-1] for line in text.splitlines() if line.startswith("skipper_policy_")}
+    check(f'policy="{state["policy"]}"' in text, "the policy that serves is in no metric")
+    expected = {"version": state["version"], "switches_total": state["switches"], "failures_total": state["failures"],
+                "moved_bytes_total": state["moved_bytes"], "staging_seconds_total": state["staging_seconds"]}
+    for name, value in expected.items():
+        number = float(found["skipper_policy_" + name])
+        check(number > 0 and abs(number - value) <= 1e-4 * value, f"{name}: {number}, expected {value}")
 
 
 def check_failures(case):

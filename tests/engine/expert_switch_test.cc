@@ -12,6 +12,10 @@ namespace {
 constexpr std::chrono::milliseconds kLong{60'000};
 constexpr std::chrono::milliseconds kNoTime{0};
 
+std::vector<PolicyTraits> two_policies() {
+  return {{.name = "quality", .expert_bits = 8.0}, {.name = "small", .expert_bits = 4.0}};
+}
+
 StagingReport report_of(const ExpertOrder& order, StagingState state) {
   return {.version = order.staged_version, .state = state, .reason = {}, .moved_bytes = 100, .seconds = 0.5};
 }
@@ -28,7 +32,7 @@ ExpertOrder step(ExpertSwitch& experts, int64_t number, const std::vector<Stagin
 }
 
 TEST(ExpertSwitch, ChangesInTheStepAfterTheLastRankIsReady) {
-  ExpertSwitch experts({"quality", "small"}, 0);
+  ExpertSwitch experts(two_policies(), 0);
   EXPECT_FALSE(experts.order().is_staging());
   const uint64_t request = experts.request("small", kLong);
   EXPECT_EQ(step(experts, 7, {StagingState::kReady, StagingState::kUnderWay}).version, kFirstExpertVersion);
@@ -45,10 +49,26 @@ TEST(ExpertSwitch, ChangesInTheStepAfterTheLastRankIsReady) {
   EXPECT_EQ(state.last.moved_bytes, 200);
   EXPECT_EQ(state.last.failure, "");
   EXPECT_EQ(state.num_switches, 1);
+  EXPECT_EQ(state.moved_bytes, 200);
+  EXPECT_EQ(state.staging_seconds, 0.5);
+}
+
+TEST(ExpertSwitch, KnowsThePolicyOfAVersionBeforeTheFirstStepOnIt) {
+  ExpertSwitch experts(two_policies(), 0);
+  experts.request("small", kLong);
+  step(experts, 7, {StagingState::kReady});
+  ASSERT_EQ(experts.order().version, kFirstExpertVersion + 1);
+  EXPECT_EQ(experts.policy_of(kFirstExpertVersion).name, "quality");
+  EXPECT_EQ(experts.policy_of(kFirstExpertVersion + 1).name, "small");
+  EXPECT_EQ(experts.policy_of(kFirstExpertVersion + 1).expert_bits, 4.0);
+  EXPECT_EQ(experts.policy_of(kFirstExpertVersion + 2).name, "");
+  EXPECT_EQ(experts.policy_of(kReferenceVersion).name, "reference");
+  ASSERT_EQ(experts.versions().size(), 2u);
+  EXPECT_EQ(experts.versions()[1].step, 8);
 }
 
 TEST(ExpertSwitch, GivesUpOnAllRanksWhenOneFails) {
-  ExpertSwitch experts({"quality", "small"}, 0);
+  ExpertSwitch experts(two_policies(), 0);
   const uint64_t request = experts.request("small", kLong);
   const ExpertOrder order = experts.order();
   StagingReport failed = report_of(order, StagingState::kFailed);
@@ -64,7 +84,7 @@ TEST(ExpertSwitch, GivesUpOnAllRanksWhenOneFails) {
 }
 
 TEST(ExpertSwitch, GivesUpWhenTheDeadlineHasPassed) {
-  ExpertSwitch experts({"quality", "small"}, 0);
+  ExpertSwitch experts(two_policies(), 0);
   experts.request("small", kNoTime);
   step(experts, 3, {StagingState::kUnderWay});
   EXPECT_NE(experts.state().last.failure.find("were not ready within 0 ms"), std::string::npos);
@@ -73,7 +93,7 @@ TEST(ExpertSwitch, GivesUpWhenTheDeadlineHasPassed) {
 
 // The engine takes its order before the step, a client asks during it.
 TEST(ExpertSwitch, IgnoresAStepThatBeganBeforeTheRequest) {
-  ExpertSwitch experts({"quality", "small"}, 1);
+  ExpertSwitch experts(two_policies(), 1);
   const ExpertOrder before = experts.order();
   experts.request("quality", kNoTime);
   experts.end_step(3, before, {});
@@ -81,7 +101,7 @@ TEST(ExpertSwitch, IgnoresAStepThatBeganBeforeTheRequest) {
 }
 
 TEST(ExpertSwitch, RefusesUnknownPoliciesAndASecondRequestAtOnce) {
-  ExpertSwitch experts({"quality", "small"}, 0);
+  ExpertSwitch experts(two_policies(), 0);
   EXPECT_THROW(experts.request("fast", kLong), InvalidRequest);
   const uint64_t same = experts.request("quality", kLong);
   EXPECT_EQ(experts.wait_until_ended(same).num_switches, 0);

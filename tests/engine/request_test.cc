@@ -65,12 +65,13 @@ TEST(GenerationRequest, EveryTruncationIsRefused) {
 
 TEST(TokenEvent, SurvivesTheWayBetweenProcesses) {
   const TokenEvent event = {.request_id = 5, .token_id = 6, .num_generated = 7, .finish_reason = FinishReason::kError,
-                            .prompt_nll = 1.5, .num_scored = 8, .error = "gone"};
+                            .prompt_nll = 1.5, .num_scored = 8, .versions = {{1, 9}, {3, 2}}, .error = "gone"};
   std::vector<std::byte> bytes;
   encode(event, bytes);
   const TokenEvent copy = decode_token_event(bytes);
   EXPECT_EQ(copy.token_id, 6);
   EXPECT_EQ(copy.finish_reason, FinishReason::kError);
+  EXPECT_EQ(copy.versions, event.versions);
   EXPECT_EQ(copy.error, "gone");
 }
 

@@ -48,6 +48,7 @@ struct Simulation {
 
   StepPlan step() {
     StepPlan plan = scheduler.next_plan(admissions);
+    plan.expert_order.version = expert_version;
     std::vector<std::vector<SequenceResult>> results;
     for (const RankPlan& rank : plan.ranks) {
       results.emplace_back();
@@ -75,6 +76,7 @@ struct Simulation {
   EngineConfig config;
   uint64_t last_id = 0;
   int32_t next_token = 2;
+  uint32_t expert_version = kFirstExpertVersion;
   std::map<uint64_t, std::vector<TokenEvent>> events;
   std::map<uint64_t, std::shared_ptr<std::atomic<bool>>> cancel_flags;
   std::vector<std::vector<std::byte>> admissions;
@@ -306,6 +308,34 @@ TEST(Scheduler, ShowsAnswersThatCameToTheirEnd) {
   *simulation.cancel_flags[cancelled] = true;
   for (int i = 0; i < 4; ++i) simulation.step();
   EXPECT_EQ(answered, std::vector<uint64_t>{whole});
+}
+
+TEST(Scheduler, TellsOnWhichVersionsOfTheExpertsTokensRan) {
+  Simulation simulation(small_config(), 1);
+  const uint64_t before = simulation.submit(3, 1);
+  simulation.step();
+  EXPECT_TRUE(simulation.events[before].back().versions.empty()) << "nothing is switched";
+  simulation.scheduler.count_versions();
+  const uint64_t id = simulation.submit(10, 4);
+  simulation.step();  // 8 tokens of the prompt
+  simulation.expert_version = 2;
+  for (int i = 0; i < 3; ++i) simulation.step();
+  simulation.expert_version = 5;
+  simulation.step();
+  ASSERT_EQ(simulation.ended(id), FinishReason::kLength);
+  const std::vector<VersionTokens> expected = {{1, 8}, {2, 4}, {5, 1}};
+  EXPECT_EQ(simulation.events[id].back().versions, expected);
+  EXPECT_EQ(simulation.events[id].front().versions, (std::vector<VersionTokens>{{1, 8}, {2, 2}}));
+}
+
+TEST(Scheduler, TellsWhichTokensRanOnReferenceExperts) {
+  Simulation simulation(small_config(), 1);
+  simulation.scheduler.count_versions();
+  const uint64_t id = simulation.submit(3, 2);
+  simulation.step();
+  simulation.scheduler.set_experts(ExpertSet::kReference);
+  simulation.step();
+  EXPECT_EQ(simulation.events[id].back().versions, (std::vector<VersionTokens>{{1, 3}, {kReferenceVersion, 1}}));
 }
 
 TEST(Scheduler, EndAllTellsRunningAndWaitingRequests) {

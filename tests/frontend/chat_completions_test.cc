@@ -106,6 +106,17 @@ TEST_F(ChatCompletions, SumsWhatSkippingDidOverChoicesAndUpToAStopString) {
   EXPECT_LE(stopped["pairs_run"], skipper_usage({3, 5})["pairs_run"]);
 }
 
+TEST_F(ChatCompletions, ListsThePlansThatTokensRanOnAndMeansTheirBits) {
+  engine_.answer = [](const GenerationRequest& request) { return std::string(request.sampling.choice == 0 ? "ab" : "abcd"); };
+  engine_.switch_at = 2;
+  start();
+  const json usage = json::parse(ask(chat("x", {{"n", 2}})).body)["usage"]["skipper"];
+  const json expected = json::array({{{"policy", "quality"}, {"version", 1}, {"tokens", 4}},
+                                     {{"policy", "small"}, {"version", 2}, {"tokens", 4}}});
+  EXPECT_EQ(usage["plans"], expected);
+  EXPECT_EQ(usage["mean_bits"], 6.0);
+}
+
 TEST_F(ChatCompletions, HasNoMeanOfBitsWhenNoExpertRan) {
   const json usage = json::parse(completion_json({}, {}, {.prompt_tokens = 1}))["usage"]["skipper"];
   EXPECT_TRUE(usage["mean_bits"].is_null());

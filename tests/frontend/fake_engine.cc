@@ -22,8 +22,12 @@ SkipUsage FakeEngine::usage_after(int64_t num_generated) {
 }
 
 EngineHooks FakeEngine::hooks() {
+  const auto policy_of = [](uint32_t version) {
+    return version == 1 ? PolicyTraits{.name = "quality", .expert_bits = 8.0} : PolicyTraits{.name = "small", .expert_bits = 4.0};
+  };
   return {.submit = [this](Submission submission) { return submit(std::move(submission)); },
-          .status = [this] { return status_now; }};
+          .status = [this] { return status_now; },
+          .policy_of = switch_at >= 0 ? std::function<PolicyTraits(uint32_t)>(policy_of) : nullptr};
 }
 
 uint64_t FakeEngine::submit(Submission submission) {
@@ -82,6 +86,8 @@ bool FakeEngine::advance(Active& active) {
   }
   event.level = kFakeLevel;
   event.usage = usage_after(active.num_generated);
+  if (switch_at >= 0) add_tokens({1, std::min<int64_t>(switch_at, active.num_generated)}, event.versions);
+  if (switch_at >= 0 && active.num_generated > switch_at) add_tokens({2, active.num_generated - switch_at}, event.versions);
   if (!submission.sink(event)) {  // cancelled since we looked, or nobody takes its events
     ++num_cancelled_;
     return false;

@@ -35,6 +35,8 @@ class FakeEngine {
   EngineStatus status_now{.phase = EngineStatus::Phase::kIdle, .highest_level = 5, .expert_bits_per_weight = 4.5};
 
   EngineHooks hooks();
+  // Set before the server starts: tokens from this one on run on version 2, "small"; −1: nothing is switched.
+  int switch_at = -1;
   // What a request reports after so many tokens.
   static SkipUsage usage_after(int64_t num_generated);
 

@@ -118,6 +118,19 @@ TEST(MetricsRegistry, ReportsWhereSkippingIsSwitchedOff) {
   EXPECT_TRUE(has("skipper_skip_switches_total{model_name=\"demo\"} 7"));
 }
 
+TEST(MetricsRegistry, ReportsPoliciesWhereThereAreSome) {
+  MetricsRegistry registry("demo", 2);
+  EXPECT_THAT(registry.text(), testing::Not(HasSubstr("skipper_policy")));
+  registry.set_policy({.policy = "small", .version = 4, .num_switches = 3, .num_failures = 2, .moved_bytes = 1000,
+                       .staging_seconds = 1.5});
+  const std::string text = registry.text();
+  for (const char* line : {"info{model_name=\"demo\",policy=\"small\"} 1", "version{model_name=\"demo\"} 4",
+                           "switches_total{model_name=\"demo\"} 3", "failures_total{model_name=\"demo\"} 2",
+                           "moved_bytes_total{model_name=\"demo\"} 1000", "staging_seconds_total{model_name=\"demo\"} 1.5"}) {
+    EXPECT_NE(text.find(std::string("skipper_policy_") + line + "\n"), std::string::npos) << line << " in\n" << text;
+  }
+}
+
 TEST(MetricsRegistry, ReportsAGuardWhereThereIsOne) {
   MetricsRegistry registry("demo", 2);
   EXPECT_THAT(registry.text(), testing::Not(HasSubstr("skipper_guard")));
