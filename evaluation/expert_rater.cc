@@ -11,7 +11,7 @@ namespace skipper {
 namespace {
 
 constexpr int64_t kRandomRows = 64;
-constexpr int64_t kRowsPerPass = 4096;
+constexpr int64_t kRatedRowsPerPass = 4096;
 
 double length(const float* row, int64_t size) {
   double sum = 0.0;
@@ -108,7 +108,7 @@ std::vector<float> by_mean_of_others(const std::vector<double>& cka, size_t num_
 }  // namespace
 
 ExpertRater::ExpertRater(const ExpertStore& store, Stream& stream)
-    : store_(store), experts_(store), scratch_(store, kRowsPerPass), stream_(stream) {}
+    : store_(store), experts_(store), scratch_(store, kRatedRowsPerPass), stream_(stream) {}
 
 LayerRatings ExpertRater::rate(const RatedLayer& layer, const Tensor& rows) const {
   CHECK_EQ(layer.router.dim(0), store_.num_local_experts(layer.moe_layer)) << "a rank with all experts";

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "evaluation/settings_line.h"
 
 namespace skipper {
 namespace {
@@ -22,8 +23,6 @@ std::string key_of(const OperatingPoint& point, DataSplit split) {
   }
   return key;
 }
-
-std::string settings_line(const std::string& settings) { return json({{"version", 1}, {"settings", settings}}).dump(); }
 
 std::string measurement_line(const std::string& key, const PointMeasurement& measurement) {
   return json({{"point", key}, {"measured", sums_to_json(measurement)}}).dump();

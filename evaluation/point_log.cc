@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "evaluation/frontier_file.h"
+#include "evaluation/settings_line.h"
 
 namespace skipper {
 namespace {
@@ -15,8 +16,6 @@ std::string line_of(const std::string& key, const LoggedPoint& point) {
   const json line = {{"point", key}, {"kl", point.kl}, {"num_scored", point.num_scored}, {"pairs_skipped", point.pairs_skipped}};
   return line.dump();
 }
-
-std::string settings_line(const std::string& settings) { return json({{"version", 1}, {"settings", settings}}).dump(); }
 
 // A few words around the first difference.
 std::string difference(const std::string& text, const std::string& other) {

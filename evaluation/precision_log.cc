@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "evaluation/settings_line.h"
 
 namespace skipper {
 namespace {
@@ -16,8 +17,6 @@ std::string key_of(const ExpertFormats& formats) {
   }
   return key;
 }
-
-std::string settings_line(const std::string& settings) { return json({{"version", 1}, {"settings", settings}}).dump(); }
 
 std::string measurement_line(const std::string& key, const PrecisionMeasurement& m) {
   json measured = {{"kl", m.kl}, {"perplexity", m.perplexity}, {"right", m.right}, {"questions", m.questions},

@@ -2,12 +2,11 @@
 
 #include <glog/logging.h>
 
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <exception>
 
+#include "frontend/await.h"
 #include "frontend/request_id.h"
 #include "frontend/sse_writer.h"
 
@@ -20,7 +19,6 @@ using Outcome = IncomingRequest::Outcome;
 
 namespace {
 
-constexpr auto kAwait = net::as_tuple(net::use_awaitable);
 constexpr size_t kPipelineReadBytes = 4096;
 constexpr size_t kMaxPipelinedBytes = 64 << 10;  // sent ahead while a response is under way
 constexpr std::chrono::milliseconds kLingerTimeout{2000};

@@ -1,8 +1,6 @@
 #include "frontend/http_reader.h"
 
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/parser.hpp>
@@ -10,6 +8,7 @@
 #include <boost/beast/http/string_body.hpp>
 #include <tuple>
 
+#include "frontend/await.h"
 #include "frontend/request_id.h"
 
 namespace skipper {
@@ -21,7 +20,6 @@ using Outcome = IncomingRequest::Outcome;
 
 namespace {
 
-constexpr auto kAwait = net::as_tuple(net::use_awaitable);
 constexpr size_t kFirstReadBytes = 4096;
 
 bool is_http_error(const error_code& error) {

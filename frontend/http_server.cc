@@ -3,15 +3,14 @@
 #include <glog/logging.h>
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/use_awaitable.hpp>
 
 #include "base/error.h"
+#include "frontend/await.h"
 #include "frontend/http_connection.h"
 
 namespace skipper {
@@ -22,7 +21,6 @@ using tcp = net::ip::tcp;
 
 namespace {
 
-constexpr auto kAwait = net::as_tuple(net::use_awaitable);
 constexpr std::chrono::milliseconds kPauseAfterFailedAccept{100};  // out of file descriptors: others must end first
 constexpr std::chrono::milliseconds kLastWords{1000};              // for the errors that abort() writes
 

@@ -1,8 +1,6 @@
 #include "frontend/http_writer.h"
 
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/chunk_encode.hpp>
 #include <boost/beast/http/empty_body.hpp>
@@ -13,6 +11,7 @@
 #include <tuple>
 
 #include "base/build_config.h"
+#include "frontend/await.h"
 
 namespace skipper {
 
@@ -20,8 +19,6 @@ namespace net = boost::asio;
 namespace http = boost::beast::http;
 
 namespace {
-
-constexpr auto kAwait = net::as_tuple(net::use_awaitable);
 
 template <typename Body>
 void set_common_fields(http::response<Body>& message, const ResponseFraming& framing) {

@@ -200,11 +200,11 @@ Value batch(Budget& budget, const Value& input, const Arguments& arguments) {
   return Value::list(std::move(rows), SequenceKind::kIterator);
 }
 
-struct Entry {
+struct ListFilter {
   std::string_view name;
   FilterFunction filter;
 };
-constexpr std::array<Entry, 17> kFilters = {{{"length", length},
+constexpr std::array<ListFilter, 17> kListFilters = {{{"length", length},
                                              {"count", length},
                                              {"default", fallback},
                                              {"d", fallback},
@@ -225,8 +225,8 @@ constexpr std::array<Entry, 17> kFilters = {{{"length", length},
 }  // namespace
 
 FilterFunction find_list_filter(std::string_view name) {
-  const auto entry = std::find_if(kFilters.begin(), kFilters.end(), [&](const Entry& e) { return e.name == name; });
-  return entry == kFilters.end() ? nullptr : entry->filter;
+  const auto entry = std::find_if(kListFilters.begin(), kListFilters.end(), [&](const ListFilter& e) { return e.name == name; });
+  return entry == kListFilters.end() ? nullptr : entry->filter;
 }
 
 }  // namespace skipper::jinja

@@ -164,11 +164,11 @@ Value all_characters(Budget& budget, const Value& object, const Arguments& argum
 
 bool is_ascii_digit(uint32_t code) { return code >= '0' && code <= '9'; }
 
-struct Entry {
+struct MethodEntry {
   std::string_view name;
   Method method;
 };
-constexpr std::array<Entry, 21> kMethods = {{{"strip", strip},
+constexpr std::array<MethodEntry, 21> kMethods = {{{"strip", strip},
                                              {"lstrip", lstrip},
                                              {"rstrip", rstrip},
                                              {"split", split},
@@ -193,7 +193,7 @@ constexpr std::array<Entry, 21> kMethods = {{{"strip", strip},
 }  // namespace
 
 Method find_string_method(std::string_view name) {
-  const auto entry = std::find_if(kMethods.begin(), kMethods.end(), [&](const Entry& e) { return e.name == name; });
+  const auto entry = std::find_if(kMethods.begin(), kMethods.end(), [&](const MethodEntry& e) { return e.name == name; });
   return entry == kMethods.end() ? nullptr : entry->method;
 }
 

@@ -104,11 +104,11 @@ Value tojson(Budget& budget, const Value& input, const Arguments& arguments) {
   return Value(value_to_json(budget, input, style));
 }
 
-struct Entry {
+struct TextFilter {
   std::string_view name;
   FilterFunction filter;
 };
-constexpr std::array<Entry, 10> kFilters = {{{"trim", trim},
+constexpr std::array<TextFilter, 10> kTextFilters = {{{"trim", trim},
                                              {"upper", convert<to_upper>},
                                              {"lower", convert<to_lower>},
                                              {"capitalize", convert<capitalize>},
@@ -122,8 +122,8 @@ constexpr std::array<Entry, 10> kFilters = {{{"trim", trim},
 }  // namespace
 
 FilterFunction find_text_filter(std::string_view name) {
-  const auto entry = std::find_if(kFilters.begin(), kFilters.end(), [&](const Entry& e) { return e.name == name; });
-  return entry == kFilters.end() ? nullptr : entry->filter;
+  const auto entry = std::find_if(kTextFilters.begin(), kTextFilters.end(), [&](const TextFilter& e) { return e.name == name; });
+  return entry == kTextFilters.end() ? nullptr : entry->filter;
 }
 
 }  // namespace skipper::jinja

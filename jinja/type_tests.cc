@@ -76,11 +76,11 @@ bool upper(Budget& budget, const Value& input, const Arguments& arguments) {
   return to_upper(text) == text && to_lower(text) != text;
 }
 
-struct Entry {
+struct TestEntry {
   std::string_view name;
   TestFunction test;
 };
-constexpr std::array<Entry, 35> kTests = {{
+constexpr std::array<TestEntry, 35> kTests = {{
     {"defined", without_arguments<is_defined>},
     {"undefined", without_arguments<is_undefined>},
     {"none", without_arguments<is_none>},
@@ -121,7 +121,7 @@ constexpr std::array<Entry, 35> kTests = {{
 }  // namespace
 
 TestFunction find_test(std::string_view name) {
-  const auto entry = std::find_if(kTests.begin(), kTests.end(), [&](const Entry& e) { return e.name == name; });
+  const auto entry = std::find_if(kTests.begin(), kTests.end(), [&](const TestEntry& e) { return e.name == name; });
   return entry == kTests.end() ? nullptr : entry->test;
 }
 

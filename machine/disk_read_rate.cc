@@ -16,12 +16,12 @@
 namespace skipper {
 namespace {
 
-constexpr size_t kPieceBytes = size_t{1} << 20;  // of the size of an expert
+constexpr size_t kReadBytes = size_t{1} << 20;  // of the size of an expert
 constexpr size_t kAlignment = 4096;
 constexpr int kInFlight = 8;
 
 std::shared_ptr<std::byte> aligned_pieces(size_t count) {
-  void* memory = std::aligned_alloc(kAlignment, count * kPieceBytes);
+  void* memory = std::aligned_alloc(kAlignment, count * kReadBytes);
   if (memory == nullptr) throw ResourceExhausted("out of memory for the buffers of a disk measurement");
   return {static_cast<std::byte*>(memory), [](std::byte* begin) { std::free(begin); }};
 }
@@ -61,14 +61,14 @@ void DiskReadRate::open_file() {
 // Random bytes, which no disk compresses.
 void DiskReadRate::write_file() {
   std::mt19937_64 random(1);
-  for (size_t offset = 0; offset < kPieceBytes; offset += sizeof(uint64_t)) {
+  for (size_t offset = 0; offset < kReadBytes; offset += sizeof(uint64_t)) {
     const uint64_t word = random();
     std::memcpy(buffer_.get() + offset, &word, sizeof(word));
   }
-  for (size_t offset = 0; offset < num_bytes_; offset += kPieceBytes) {
+  for (size_t offset = 0; offset < num_bytes_; offset += kReadBytes) {
     std::memcpy(buffer_.get(), &offset, sizeof(offset));
-    const ssize_t count = pwrite(descriptor_, buffer_.get(), kPieceBytes, static_cast<off_t>(offset));
-    if (count == static_cast<ssize_t>(kPieceBytes)) continue;
+    const ssize_t count = pwrite(descriptor_, buffer_.get(), kReadBytes, static_cast<off_t>(offset));
+    if (count == static_cast<ssize_t>(kReadBytes)) continue;
     throw InvalidFile(directory_.string() + ": only " + std::to_string(offset) + " of " + std::to_string(num_bytes_) +
                       " bytes could be written (" + (count < 0 ? std::strerror(errno) : "disk full") +
                       "); make room, or give --disk another directory");
@@ -82,10 +82,10 @@ double DiskReadRate::measure_seconds() {
   std::atomic<size_t> next{0};
   std::atomic<bool> complete{true};
   readers_.parallel_for(kInFlight, [&](int64_t reader) {
-    std::byte* piece = buffer_.get() + static_cast<size_t>(reader) * kPieceBytes;
-    for (size_t offset = next.fetch_add(kPieceBytes); offset < num_bytes_; offset = next.fetch_add(kPieceBytes)) {
-      const ssize_t count = pread(descriptor_, piece, kPieceBytes, static_cast<off_t>(offset));
-      if (count != static_cast<ssize_t>(kPieceBytes)) complete = false;
+    std::byte* piece = buffer_.get() + static_cast<size_t>(reader) * kReadBytes;
+    for (size_t offset = next.fetch_add(kReadBytes); offset < num_bytes_; offset = next.fetch_add(kReadBytes)) {
+      const ssize_t count = pread(descriptor_, piece, kReadBytes, static_cast<off_t>(offset));
+      if (count != static_cast<ssize_t>(kReadBytes)) complete = false;
     }
   });
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;

@@ -20,7 +20,7 @@ using nlohmann::json;
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kLengthBytes = 8;
+constexpr size_t kHeaderLengthBytes = 8;
 
 [[noreturn]] void fail(const std::filesystem::path& path, int reason) {
   throw Error(path.string() + ": cannot be written (" + std::strerror(reason) +
@@ -78,9 +78,9 @@ std::string header_of(const std::vector<TensorPlan>& tensors) {
     offset += plan.num_bytes();
   }
   std::string text = header.dump();
-  text.resize((kLengthBytes + text.size() + kAlignment - 1) / kAlignment * kAlignment - kLengthBytes, ' ');
-  std::string length(kLengthBytes, '\0');
-  for (size_t i = 0; i < kLengthBytes; ++i) length[i] = static_cast<char>(uint64_t{text.size()} >> (8 * i));
+  text.resize((kHeaderLengthBytes + text.size() + kAlignment - 1) / kAlignment * kAlignment - kHeaderLengthBytes, ' ');
+  std::string length(kHeaderLengthBytes, '\0');
+  for (size_t i = 0; i < kHeaderLengthBytes; ++i) length[i] = static_cast<char>(uint64_t{text.size()} >> (8 * i));
   return length + text;
 }
 

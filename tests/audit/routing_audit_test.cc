@@ -31,13 +31,13 @@ LevelTable two_levels() {
   return levels;
 }
 
-constexpr PlacementShape kShape{.num_moe_layers = kNumLayers, .num_experts = kNumExperts, .world_size = 2};
+constexpr PlacementShape kPlacedShape{.num_moe_layers = kNumLayers, .num_experts = kNumExperts, .world_size = 2};
 
 // Even experts at rank 0, odd ones at rank 1, in every layer.
 ExpertPlacement dealt_out() {
   std::vector<ExpertHome> homes;
   for (int32_t i = 0; i < kNumLayers * kNumExperts; ++i) homes.push_back({.rank = i % 2, .slot = i % kNumExperts / 2});
-  return ExpertPlacement::from_homes(kShape, std::move(homes));
+  return ExpertPlacement::from_homes(kPlacedShape, std::move(homes));
 }
 
 // Rank 1 has shadows of half of the experts of rank 0, rank 0 has one that rank 1 never uses.
@@ -60,7 +60,7 @@ LevelTable levels_with_shadows() {
 // A rank of two that routes at random, skips as the MoE layer does, and is audited.
 class AuditedRank {
  public:
-  AuditedRank(const std::filesystem::path& file, double rate, ExpertPlacement placement = ExpertPlacement::contiguous(kShape),
+  AuditedRank(const std::filesystem::path& file, double rate, ExpertPlacement placement = ExpertPlacement::contiguous(kPlacedShape),
               LevelTable levels = two_levels())
       : levels_(std::move(levels)),
         placement_(std::move(placement)),

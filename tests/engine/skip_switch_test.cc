@@ -10,7 +10,7 @@ namespace skipper {
 namespace {
 
 constexpr int kLayers = 6;
-constexpr int32_t kNumTokens = 80;
+constexpr int32_t kSwitchedTokens = 80;
 constexpr int kNumRequests = 8;
 
 DemoEngineOptions options_for(int num_ranks) {
@@ -25,8 +25,8 @@ DemoEngineOptions options_for(int num_ranks) {
 
 GenerationRequest request_at(uint8_t level, int i) {
   GenerationRequest request = demo_text_request("What is the capital of land " + std::to_string(i) + "?");
-  request.min_new_tokens = kNumTokens;
-  request.max_new_tokens = kNumTokens;
+  request.min_new_tokens = kSwitchedTokens;
+  request.max_new_tokens = kSwitchedTokens;
   request.level = level;
   return request;
 }

@@ -20,12 +20,6 @@ LevelTable thresholds(float node, float network, DestinationScore score = Destin
   })});
 }
 
-Frozen text_routing(int64_t num_tokens, uint32_t seed) {
-  Frozen frozen = random_routing(num_tokens, 1, seed);
-  frozen.set_class(TokenClass::kText);
-  return frozen;
-}
-
 // S of each remote rank that the token goes to, in double.
 std::map<int, double> scores_of(const Frozen& frozen, size_t token, size_t num_ranks, DestinationScore score) {
   std::map<int, double> scores;

@@ -83,6 +83,20 @@ Frozen random_routing(int64_t num_tokens, uint32_t num_levels, uint32_t seed) {
   return frozen;
 }
 
+Frozen text_routing(int64_t num_tokens, uint32_t seed) {
+  Frozen frozen = random_routing(num_tokens, 1, seed);
+  frozen.set_class(TokenClass::kText);
+  return frozen;
+}
+
+Routing routing_of(const std::vector<int32_t>& ids, int64_t top_k) {
+  const auto num_tokens = static_cast<int64_t>(ids.size()) / top_k;
+  Routing routing{.expert_ids = Tensor::empty({num_tokens, top_k}, DType::kI32),
+                  .expert_weights = Tensor::zeros({num_tokens, top_k}, DType::kF32)};
+  std::copy(ids.begin(), ids.end(), routing.expert_ids.data<int32_t>());
+  return routing;
+}
+
 OperatingPoint point(std::array<float, 2> alpha, std::array<float, 2> tau) {
   OperatingPoint result;
   for (size_t c = 0; c < 2; ++c) {

@@ -19,6 +19,8 @@ inline constexpr size_t kTopK = 4;
 inline constexpr size_t kNumExperts = 16;
 inline constexpr size_t kNumLayers = 3;
 inline constexpr int kLayer = 1;
+// Nodes of three ranks: two of one, one of another.
+inline const std::vector<int> kThreeRanks = {0, 0, 1};
 
 // Descending weights that sum to 1.
 struct Frozen {
@@ -42,6 +44,10 @@ struct Frozen {
 };
 
 Frozen random_routing(int64_t num_tokens, uint32_t num_levels, uint32_t seed);
+// Of one level, text alone.
+Frozen text_routing(int64_t num_tokens, uint32_t seed);
+// `top_k` ids of each token; weights 0.
+Routing routing_of(const std::vector<int32_t>& ids, int64_t top_k);
 
 // Values of text and vision; alpha is that of kLayer.
 OperatingPoint point(std::array<float, 2> alpha, std::array<float, 2> tau);

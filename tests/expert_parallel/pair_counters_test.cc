@@ -4,18 +4,10 @@
 
 #include <numeric>
 
+#include "tests/expert_parallel/frozen_routing.h"
+
 namespace skipper {
 namespace {
-
-constexpr int64_t kTopK = 3;
-
-Routing routing_of(const std::vector<int32_t>& ids) {
-  const auto num_tokens = static_cast<int64_t>(ids.size()) / kTopK;
-  Routing routing{.expert_ids = Tensor::empty({num_tokens, kTopK}, DType::kI32),
-                  .expert_weights = Tensor::zeros({num_tokens, kTopK}, DType::kF32)};
-  std::copy(ids.begin(), ids.end(), routing.expert_ids.data<int32_t>());
-  return routing;
-}
 
 // A prompt's text and vision token, and a generated one.
 TokenPolicies three_tokens() {
@@ -27,8 +19,8 @@ TokenPolicies three_tokens() {
 
 TEST(PairCounters, CountsPairsByLayerPhaseClassAndOutcome) {
   PairCounters counters(2);
-  const Routing routed = routing_of({0, 1, 2, 3, 4, 5, 6, 7, kNoExpert});
-  const Routing kept = routing_of({0, kNoExpert, 2, kNoExpert, kNoExpert, kNoExpert, 6, 7, kNoExpert});
+  const Routing routed = routing_of({0, 1, 2, 3, 4, 5, 6, 7, kNoExpert}, 3);
+  const Routing kept = routing_of({0, kNoExpert, 2, kNoExpert, kNoExpert, kNoExpert, 6, 7, kNoExpert}, 3);
   counters.count(1, three_tokens(), routed, kept);
   EXPECT_EQ(counters.at(1, TokenPhase::kPrompt, TokenClass::kText, PairOutcome::kRun), 2);
   EXPECT_EQ(counters.at(1, TokenPhase::kPrompt, TokenClass::kText, PairOutcome::kSkipped), 1);
@@ -42,17 +34,17 @@ TEST(PairCounters, CountsPairsByLayerPhaseClassAndOutcome) {
 
 TEST(PairCounters, CountsNothingSkippedWhenTheRoutingStays) {
   PairCounters counters(1);
-  const Routing routed = routing_of({0, 1, 2, 3, 4, 5, 6, 7, kNoExpert});
+  const Routing routed = routing_of({0, 1, 2, 3, 4, 5, 6, 7, kNoExpert}, 3);
   counters.count(0, three_tokens(), routed, routed);
   EXPECT_EQ(counters.at(0, TokenPhase::kPrompt, TokenClass::kVision, PairOutcome::kRun), 3);
   EXPECT_EQ(counters.at(0, TokenPhase::kGenerated, TokenClass::kText, PairOutcome::kRun), 2);
   EXPECT_EQ(counters.at(0, TokenPhase::kGenerated, TokenClass::kText, PairOutcome::kSkipped), 0);
-  counters.count(0, TokenPolicies::defaults(0), routing_of({}), routing_of({}));
+  counters.count(0, TokenPolicies::defaults(0), routing_of({}, 3), routing_of({}, 3));
 }
 
 TEST(PairCounters, AStepIsTheDifferenceOfTwoSums) {
   PairCounters before(1);
-  const Routing routed = routing_of({0, 1, 2, 3, 4, 5, 6, 7, 8});
+  const Routing routed = routing_of({0, 1, 2, 3, 4, 5, 6, 7, 8}, 3);
   before.count(0, three_tokens(), routed, routed);
   PairCounters after = before;
   after.count(0, three_tokens(), routed, routed);

@@ -19,12 +19,6 @@ std::vector<bool> kept_slots(const Skipped& skipped, size_t token) {
   return kept;
 }
 
-Frozen text_routing(int64_t num_tokens, uint32_t seed) {
-  Frozen frozen = random_routing(num_tokens, 1, seed);
-  frozen.set_class(TokenClass::kText);
-  return frozen;
-}
-
 LevelTable kept_k_of(float kept_k) {
   return table({point_with([&](OperatingPoint& p) {
     p.pair_rule = PairRule::kTopK;

@@ -17,12 +17,6 @@ LevelTable capacity(float multiple_of_mean) {
   return table({point_with([&](OperatingPoint& p) { p.rank_capacity = multiple_of_mean; })});
 }
 
-Frozen text_routing(int64_t num_tokens, uint32_t seed) {
-  Frozen frozen = random_routing(num_tokens, 1, seed);
-  frozen.set_class(TokenClass::kText);
-  return frozen;
-}
-
 // Sends the first slot of most tokens to rank 0.
 Frozen skewed_routing(int64_t num_tokens, uint32_t seed) {
   Frozen frozen = text_routing(num_tokens, seed);

@@ -4,18 +4,10 @@
 
 #include <algorithm>
 
+#include "tests/expert_parallel/frozen_routing.h"
+
 namespace skipper {
 namespace {
-
-constexpr int64_t kTopK = 2;
-
-Routing routing_of(const std::vector<int32_t>& ids) {
-  const auto num_tokens = static_cast<int64_t>(ids.size()) / kTopK;
-  Routing routing{.expert_ids = Tensor::empty({num_tokens, kTopK}, DType::kI32),
-                  .expert_weights = Tensor::zeros({num_tokens, kTopK}, DType::kF32)};
-  std::copy(ids.begin(), ids.end(), routing.expert_ids.data<int32_t>());
-  return routing;
-}
 
 LevelTable two_levels() {
   LevelTable levels = unskipped_levels(2);
@@ -35,8 +27,8 @@ TokenPolicies four_tokens() {
 
 TEST(SkipMeter, CountsDecisionsOfTokensThatMayLosePairs) {
   const LevelTable levels = two_levels();
-  const Routing routed = routing_of({0, 1, 2, 3, 4, 5, 6, 7});
-  const Routing kept = routing_of({0, 1, 2, kNoExpert, 4, 5, kNoExpert, kNoExpert});
+  const Routing routed = routing_of({0, 1, 2, 3, 4, 5, 6, 7}, 2);
+  const Routing kept = routing_of({0, 1, 2, kNoExpert, 4, 5, kNoExpert, kNoExpert}, 2);
   SkipMeter meter(2);
   meter.add({.moe_layer = 1, .levels = levels, .policies = four_tokens(), .routed = routed, .kept = kept,
              .deciding_seconds = 4.0, .running_seconds = 10.0});
@@ -58,9 +50,9 @@ TEST(SkipMeter, CountsDecisionsOfTokensThatMayLosePairs) {
 TEST(SkipMeter, ChargesNothingForDecidingWhereNobodyMaySkip) {
   LevelTable levels = two_levels();
   levels.levels[1].exempt_layers = {std::vector<uint8_t>{1, 0}, std::vector<uint8_t>{1, 0}};
-  const Routing routed = routing_of({0, 1, 2, 3, 4, 5, 6, 7});
+  const Routing routed = routing_of({0, 1, 2, 3, 4, 5, 6, 7}, 2);
   const TokenPolicies policies = four_tokens(), nobody = TokenPolicies::defaults(0);
-  const Routing nothing = routing_of({});
+  const Routing nothing = routing_of({}, 2);
   SkipMeter meter(2);
   meter.add({.moe_layer = 0, .levels = levels, .policies = policies, .routed = routed, .kept = routed,
              .deciding_seconds = 4.0, .running_seconds = 8.0});

@@ -12,8 +12,6 @@
 namespace skipper {
 namespace {
 
-const std::vector<int> kThreeRanks = {0, 0, 1};
-
 // Every rule at once, each strong enough to take pairs.
 OperatingPoint harsh_point() {
   OperatingPoint harsh = point({0.5f, 0.5f}, {0.06f, 0.1f});

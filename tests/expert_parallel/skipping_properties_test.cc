@@ -12,8 +12,6 @@
 namespace skipper {
 namespace {
 
-const std::vector<int> kThreeRanks = {0, 0, 1};
-
 // A point of one rule whose every threshold is a multiple of `strength`; 0 skips nothing.
 struct ThresholdRule {
   const char* name;

@@ -23,11 +23,11 @@ RequestedLevel parse(const json& body) {
 RequestedLevel following_up_to(uint8_t level) { return {.level = level, .choice = LevelChoice::kGlobal}; }
 RequestedLevel own(uint8_t level) { return {.level = level, .choice = LevelChoice::kOwn}; }
 
-struct Refusal {
+struct FieldRefusal {
   std::string message, param;
 };
 
-Refusal refusal(const json& body) {
+FieldRefusal refusal(const json& body) {
   try {
     parse(body);
   } catch (const InvalidRequest& error) {
@@ -50,7 +50,7 @@ TEST(SkipperField, ATierIsACeiling) {
   EXPECT_EQ(parse({{"service_tier", "flex"}}), following_up_to(3));
   EXPECT_EQ(parse({{"service_tier", "bronze"}}), following_up_to(5)) << "the table has no level 9";
   EXPECT_EQ(parse({{"service_tier", "silver"}, {"skipper", {{"level", 2}}}}), own(2));
-  const Refusal above = refusal({{"service_tier", "silver"}, {"skipper", {{"level", 3}}}});
+  const FieldRefusal above = refusal({{"service_tier", "silver"}, {"skipper", {{"level", 3}}}});
   EXPECT_EQ(above.param, "skipper.level");
   EXPECT_THAT(above.message, HasSubstr("3 is above the ceiling of service_tier silver, which is 2"));
   EXPECT_EQ(refusal({{"service_tier", "gold"}, {"skipper", {{"level", 1}}}}).param, "skipper.level");
@@ -81,7 +81,7 @@ TEST(SkipperField, ATierTakesAnUploadedLevelThatSkipsNoMoreThanItsCeiling) {
 
 TEST(SkipperField, TakesALevelUpToTheServersHighest) {
   for (const uint8_t level : {0, 1, 5}) EXPECT_EQ(parse({{"skipper", {{"level", level}}}}), own(level));
-  const Refusal above = refusal({{"skipper", {{"level", 6}}}});
+  const FieldRefusal above = refusal({{"skipper", {{"level", 6}}}});
   EXPECT_EQ(above.param, "skipper.level");
   EXPECT_THAT(above.message, HasSubstr("6 is above this server's ceiling of 5"));
   EXPECT_EQ(refusal({{"skipper", {{"level", 256}}}}).param, "skipper.level");
@@ -101,7 +101,7 @@ TEST(SkipperField, RefusesUnknownKeysAndTiersByName) {
   EXPECT_EQ(refusal({{"skipper", {{"levl", 1}}}}).param, "skipper.levl");
   EXPECT_EQ(refusal({{"skipper", 3}}).param, "skipper");
   EXPECT_EQ(refusal({{"service_tier", 1}}).param, "service_tier");
-  const Refusal unknown = refusal({{"service_tier", "platinum"}});
+  const FieldRefusal unknown = refusal({{"service_tier", "platinum"}});
   EXPECT_EQ(unknown.param, "service_tier");
   EXPECT_THAT(unknown.message, HasSubstr("auto, default, flex, priority, bronze, flex, gold, silver"));
 }

@@ -20,7 +20,7 @@ const WeightFormat kFormats[] = {kBF16Format,
                                  {WeightKind::kInt4, 32},
                                  {WeightKind::kInt4, 64},
                                  {WeightKind::kInt4, 128}};
-const MatrixShape kShapes[] = {{1, 1}, {64, 64}, {96, 256}, {256, 96}, {100, 72}, {61, 131}, {65, 33}};
+const MatrixShape kDeviceShapes[] = {{1, 1}, {64, 64}, {96, 256}, {256, 96}, {100, 72}, {61, 131}, {65, 33}};
 
 using Bytes = std::vector<std::byte>;
 
@@ -95,7 +95,7 @@ void for_each_chunk(const Bytes& bytes, const WeightFormat& format, const Matrix
 class DeviceMatrixFormats : public testing::TestWithParam<WeightFormat> {};
 
 TEST_P(DeviceMatrixFormats, EveryThreadFindsItsEightWeightsOfAStep) {
-  for (const MatrixShape& shape : kShapes) {
+  for (const MatrixShape& shape : kDeviceShapes) {
     const PackedMatrix packed = scrambled(GetParam(), {shape.num_rows, shape.num_columns}, 1);
     for_each_chunk(repacked(packed), GetParam(), shape, [&](const std::byte* chunk, int64_t row, int64_t k) {
       for (int t = 0; t < 128; ++t) {
@@ -116,7 +116,7 @@ TEST_P(DeviceMatrixFormats, EveryThreadFindsItsEightWeightsOfAStep) {
 
 TEST_P(DeviceMatrixFormats, ScalesFollowTheCodesByGroupAndRow) {
   if (!GetParam().is_integer()) return;  // no scales: the test of sizes sees to it
-  for (const MatrixShape& shape : kShapes) {
+  for (const MatrixShape& shape : kDeviceShapes) {
     const PackedMatrix packed = scrambled(GetParam(), {shape.num_rows, shape.num_columns}, 2);
     for_each_chunk(repacked(packed), GetParam(), shape, [&](const std::byte* chunk, int64_t row, int64_t k) {
       const std::byte* scales = chunk + (GetParam().kind == WeightKind::kInt8 ? 4096 : 2048);
@@ -143,7 +143,7 @@ Tensor after_round_trip(const Bytes& bytes, const WeightFormat& format, const Ma
 }
 
 TEST_P(DeviceMatrixFormats, ReadsBackWhatThePanelsStandFor) {
-  for (const MatrixShape& shape : kShapes) {
+  for (const MatrixShape& shape : kDeviceShapes) {
     const Tensor w = random_tensor({shape.num_rows, shape.num_columns}, DType::kF32, 3);
     EXPECT_TRUE(same_bits(after_round_trip(packed_for_gpu(w, GetParam()), GetParam(), shape), unpack(pack(w, GetParam()))));
     const PackedMatrix packed = scrambled(GetParam(), {shape.num_rows, shape.num_columns}, 4);

@@ -16,7 +16,7 @@ struct MatrixShape {
 };
 
 // One and primes, one more and one less than chunks, groups and panels.
-constexpr MatrixShape kShapes[] = {{1, 1}, {3, 2}, {16, 7}, {17, 33}, {31, 64}, {33, 97}, {48, 131}, {5, 257}};
+constexpr MatrixShape kPackedShapes[] = {{1, 1}, {3, 2}, {16, 7}, {17, 33}, {31, 64}, {33, 97}, {48, 131}, {5, 257}};
 
 std::vector<float> row_group(const Tensor& w, int64_t row, int64_t begin, int64_t end) {
   const std::vector<double> values = as_doubles(w);
@@ -28,7 +28,7 @@ class IntegerPacking : public testing::TestWithParam<WeightFormat> {};
 
 TEST_P(IntegerPacking, PutsTheCodesOfEachGroupWhereTheLayoutSays) {
   const WeightFormat& format = GetParam();
-  for (const auto& [rows, columns] : kShapes) {
+  for (const auto& [rows, columns] : kPackedShapes) {
     SCOPED_TRACE(testing::Message() << rows << " x " << columns);
     const Tensor w = random_tensor({rows, columns}, DType::kBF16, 1);
     const PackedMatrix packed = pack(w, format);
@@ -46,7 +46,7 @@ TEST_P(IntegerPacking, PutsTheCodesOfEachGroupWhereTheLayoutSays) {
 }
 
 TEST_P(IntegerPacking, UnpacksToScaleTimesCodeLessZero) {
-  for (const auto& [rows, columns] : kShapes) {
+  for (const auto& [rows, columns] : kPackedShapes) {
     const PackedMatrix packed = pack(random_tensor({rows, columns}, DType::kF32, 2), GetParam());
     const Tensor unpacked = unpack(packed);
     for (int64_t row = 0; row < rows; ++row) {

@@ -14,7 +14,7 @@ struct ProductShape {
 };
 
 // Edges: nothing, one, primes, one more and one less than a chunk, a group, a panel, a tile and eight panels.
-constexpr ProductShape kShapes[] = {{0, 5, 7},    {3, 0, 7},    {2, 3, 0},    {1, 1, 1},    {1, 16, 4},  {2, 17, 5},
+constexpr ProductShape kIntegerShapes[] = {{0, 5, 7},    {3, 0, 7},    {2, 3, 0},    {1, 1, 1},    {1, 16, 4},  {2, 17, 5},
                                     {3, 31, 31},  {4, 33, 33},  {5, 128, 64}, {6, 129, 65}, {7, 13, 97}, {12, 144, 128},
                                     {13, 19, 129}, {14, 32, 40}, {27, 47, 257}, {1, 300, 131}};
 
@@ -55,7 +55,7 @@ class IntegerTiles : public testing::TestWithParam<WeightFormat> {
 };
 
 TEST_P(IntegerTiles, EqualsTheDefinitionBitForBitOnEveryInstructionSet) {
-  for (const auto& [rows, columns, depth] : kShapes) {
+  for (const auto& [rows, columns, depth] : kIntegerShapes) {
     SCOPED_TRACE(testing::Message() << rows << " x " << columns << " x " << depth);
     const Tensor x = random_tensor({rows, depth}, DType::kF32, 1);
     const PackedMatrix w = pack(random_tensor({columns, depth}, DType::kBF16, 2), GetParam());

@@ -17,7 +17,7 @@ namespace skipper {
 namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kUnbounded = std::numeric_limits<float>::infinity();
 
 Tensor row_tensor(const std::vector<float>& values) {
   Tensor row = Tensor::empty({1, static_cast<int64_t>(values.size())}, DType::kF32);
@@ -136,7 +136,7 @@ TEST_P(RowCodes, RoundTiesToEvenAndTheirNeighboursToTheNearest) {
   for (size_t i = 0; i + 1 < positive.size(); ++i) {
     const float low = positive[i], high = positive[i + 1], tie = (low + high) / 2;  // exact
     const float even = i % 2 == 0 ? low : high;
-    const std::vector<float> block = {largest_code(), tie, -tie, std::nextafter(tie, 0.0f), std::nextafter(tie, kInfinity)};
+    const std::vector<float> block = {largest_code(), tie, -tie, std::nextafter(tie, 0.0f), std::nextafter(tie, kUnbounded)};
     const std::vector<float> expected = {largest_code(), even, -even, low, high};
     EXPECT_EQ(round_trip(block), expected) << "between " << low << " and " << high;
   }
@@ -173,7 +173,7 @@ TEST_P(RowCodes, KeepTheSmallestAndTheLargestMaximaFinite) {
 }
 
 TEST_P(RowCodes, TurnABlockWithANanOrAnInfinityIntoNansAndLeaveTheOthers) {
-  for (const float poison : {kNan, -kNan, kInfinity, -kInfinity}) {
+  for (const float poison : {kNan, -kNan, kUnbounded, -kUnbounded}) {
     for (const size_t position : {size_t{128}, size_t{255}, size_t{200}}) {
       std::vector<float> values(300, largest_code());
       values[position] = poison;

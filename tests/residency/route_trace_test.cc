@@ -7,10 +7,10 @@
 namespace skipper {
 namespace {
 
-constexpr ExpertCounts kCounts{.num_layers = 4, .num_experts = 32};
+constexpr ExpertCounts kTracedCounts{.num_layers = 4, .num_experts = 32};
 
 TEST(RouteTrace, DrawsDistinctExpertsOfEveryLayerInOrder) {
-  const RouteTrace trace = draw_routes(kCounts, {.top_k = 8}, 20, 5);
+  const RouteTrace trace = draw_routes(kTracedCounts, {.top_k = 8}, 20, 5);
   ASSERT_EQ(trace.sets.size(), 80u);
   for (size_t s = 0; s < trace.sets.size(); ++s) {
     EXPECT_EQ(trace.sets[s].layer, static_cast<int>(s % 4));
@@ -23,8 +23,8 @@ TEST(RouteTrace, DrawsDistinctExpertsOfEveryLayerInOrder) {
 }
 
 TEST(RouteTrace, ComesFromItsSeed) {
-  const RouteTrace one = draw_routes(kCounts, {}, 5, 1);
-  const RouteTrace same = draw_routes(kCounts, {}, 5, 1), other = draw_routes(kCounts, {}, 5, 2);
+  const RouteTrace one = draw_routes(kTracedCounts, {}, 5, 1);
+  const RouteTrace same = draw_routes(kTracedCounts, {}, 5, 1), other = draw_routes(kTracedCounts, {}, 5, 2);
   EXPECT_EQ(one.sets[7].experts, same.sets[7].experts);
   EXPECT_NE(one.sets[7].experts, other.sets[7].experts);
 }
@@ -39,7 +39,7 @@ TEST(RouteTrace, ShowsTheLawItWasDrawnBy) {
   const RouteLaw skewed{.top_k = 4, .skew = 1.0, .repeat = 0.0, .follow = 0.0};
   const RouteLaw repeating{.top_k = 4, .skew = 0.0, .repeat = 0.6, .follow = 0.0};
   const RouteLaw following{.top_k = 4, .skew = 0.0, .repeat = 0.0, .follow = 0.8};
-  const auto seen = [](const RouteLaw& law) { return law_of(draw_routes(kCounts, law, 400, 9)); };
+  const auto seen = [](const RouteLaw& law) { return law_of(draw_routes(kTracedCounts, law, 400, 9)); };
   EXPECT_EQ(seen(even).top_k, 4);
   EXPECT_GT(seen(skewed).skew, seen(even).skew + 0.3);
   EXPECT_NEAR(seen(even).repeat, 4.0 / 32, 0.03);  // by chance
