@@ -60,8 +60,8 @@ LevelTable levels_with_shadows() {
 // A rank of two that routes at random, skips as the MoE layer does, and is audited.
 class AuditedRank {
  public:
-  AuditedRank(const std::filesystem::path& file, double rate, ExpertPlacement placement = ExpertPlacement::contiguous(kPlacedShape),
-              LevelTable levels = two_levels())
+  AuditedRank(const std::filesystem::path& file, double rate,
+              ExpertPlacement placement = ExpertPlacement::contiguous(kPlacedShape), LevelTable levels = two_levels())
       : levels_(std::move(levels)),
         placement_(std::move(placement)),
         audit_({.file = file, .rate = rate}, header(), levels_, placement_) {}
