@@ -2,12 +2,15 @@
 """Measures whether shadow copies of experts beat skipping at equal bytes between ranks, on the demo model.
 
     tools/measure_shadows.py --binary build/cpu-release/skipper
+    tools/measure_shadows.py --binary build/cpu-release/skipper --windows 0 --pictures 100
 
 Thresholds are quantiles of models/demo/calibration.json, the same shares of pairs for both classes; figures are from
 models/demo/eval, on which nothing is chosen. For each number of ranks: a plan with all experts unrounded, the same with shadows
 of all experts of other ranks in each format. The destination rule and the shadow rule at the same share leave out the same trips
-of the first layer; what they lose differs. Writes a table between the markers "measured: shadows" of the page. What was measured
-is kept in --work. Needs Python's standard library and mpirun.
+of the first layer; what they lose differs. Questions with a picture also have the answers kept: of those that level 0 answers
+right, the share whose every token stays the most probable one. Writes tables between the markers "measured: shadows, texts" and
+"measured: shadows, pictures" of the page; what is not measured stays. What was measured is kept in --work. Needs Python's
+standard library and mpirun.
 """
 
 import argparse
@@ -87,12 +90,13 @@ def points_of(methods, name, ranks):
 
 
 class Curve:
-    """(share of the bytes, KL) at each point of one rule."""
+    """(share of the bytes, KL, and with questions answers kept) at each point of one rule."""
 
-    def __init__(self, measurer, points, kinds):
+    def __init__(self, measurer, points, kinds, right_at_level_0=None):
         measurer.start()
         unskipped = figures.remote_bytes(measurer.level_0, kinds)
         measured = [measurer.measure(point) for point in points]
+        self.kept = [figures.kept(one, right_at_level_0) for one in measured] if right_at_level_0 else []
         self.amounts = [figures.remote_bytes(one, kinds) / unskipped for one in measured]
         self.losses = [figures.kl(measurer.samples, one, kinds) for one in measured]
 
@@ -111,14 +115,26 @@ class Curve:
         return (self.bytes_at(loss) / other.bytes_at(loss), *figures.quantiles(drawn))
 
 
+def right_at_level_0(workplace, plans, ranks, data, count):
+    """By kind of question; None of texts. Level 0 uses no shadows: one plan tells for all."""
+    source, limit, kinds = DATA[data]
+    if kinds == figures.TEXT_KINDS:
+        return None
+    flags = (*limit, count, "--answers", "true", "--plan", plans.whole)
+    measurer = workplace.measurer(f"shadows_{data}_{ranks}_answers", source, ranks, *flags).start()
+    measurer.close()
+    return {kind: measurer.level_0["kinds"][kind]["right"] for kind in kinds}
+
+
 def measure(workplace, methods, plans, ranks, data, count, names):
     source, limit, kinds = DATA[data]
+    right = right_at_level_0(workplace, plans, ranks, data, count)
     curves = {}
     for name in names:
         plan = plans.whole if name in ("exempt", "destination") else plans.shadowed(name)
         cache = f"shadows_{data}_{ranks}_{name.replace(' ', '_')}"
         measurer = workplace.measurer(cache, source, ranks, *limit, count, "--plan", plan)
-        curves[name] = Curve(measurer, points_of(methods, name, ranks), kinds)
+        curves[name] = Curve(measurer, points_of(methods, name, ranks), kinds, right)
         measurer.close()
         for amount, loss in zip(curves[name].amounts, curves[name].losses):
             print(f"{data}, {ranks} ranks, {name}: KL {loss.mean():.5f} at {100 * amount:.1f} % of the bytes", flush=True)
@@ -126,18 +142,34 @@ def measure(workplace, methods, plans, ranks, data, count, names):
 
 
 def cell(amount, loss):
-    low, high = loss.interval()
-    return f"{loss.mean():.4f} ({low:.4f}–{high:.4f}) at {100 * amount:.1f} %"
+    digits = 4 if loss.mean() >= 0.001 else 5
+    mean, low, high = (f"{value:.{digits}f}" for value in (loss.mean(), *loss.interval()))
+    return f"{mean} ({low}–{high}) at {100 * amount:.1f} %"
+
+
+def title_of(name, plans):
+    if name in ("exempt", "destination"):
+        return TITLES[name]
+    return f"{TITLES[name]}, {plans.shadow_bytes(plans.shadowed(name)) / 1e6:.2f} MB a rank"
+
+
+def kept_table(data, ranks, curves):
+    if not all(curve.kept for curve in curves.values()):
+        return []
+    num_right = sum(map(sum, (bottoms for _, bottoms in next(iter(curves.values())).kept[0].parts)))
+    lines = ["", f"{data}, {ranks} ranks; of {num_right} right answers kept, at the same thresholds (%) | "
+             + " | ".join(f"{100 * share:.0f} %" for share in SHARES), "--- | " + " | ".join("---" for _ in SHARES)]
+    for name, curve in curves.items():
+        cells = ("{:.1f} ({:.1f}–{:.1f})".format(*(100 * value for value in (one.mean(), *one.interval()))) for one in curve.kept)
+        lines.append(f"{TITLES[name]} | " + " | ".join(cells))
+    return lines
 
 
 def tables(data, ranks, plans, curves):
     lines = [f"{data}, {ranks} ranks; share of the pairs' threshold | " + " | ".join(f"{100 * share:.0f} %" for share in SHARES),
              "--- | " + " | ".join("---" for _ in SHARES)]
     for name, curve in curves.items():
-        title = TITLES[name]
-        if name not in ("exempt", "destination"):
-            title += f", {plans.shadow_bytes(plans.shadowed(name)) / 1e6:.2f} MB a rank"
-        lines.append(f"{title} | " + " | ".join(map(cell, curve.amounts, curve.losses)))
+        lines.append(f"{title_of(name, plans)} | " + " | ".join(map(cell, curve.amounts, curve.losses)))
     lines += ["", f"{data}, {ranks} ranks; bytes by the destination rule's at equal KL | "
               + " | ".join(f"{loss} nats" for loss in EQUAL_LOSSES), "--- | " + " | ".join("---" for _ in EQUAL_LOSSES)]
     for name, curve in curves.items():
@@ -146,11 +178,12 @@ def tables(data, ranks, plans, curves):
         ratios = [curve.ratio_at(curves["destination"], loss) for loss in EQUAL_LOSSES]
         cells = ("–" if one is None else "{:.2f} ({:.2f}–{:.2f})".format(*one) for one in ratios)
         lines.append(f"{TITLES[name]} | " + " | ".join(cells))
+    lines += kept_table(data, ranks, curves)
     return "\n".join(f"| {line} |" if line else "" for line in lines)
 
 
-def replace_block(page, text):
-    begin, end = "<!-- measured: shadows -->\n", "<!-- end -->"
+def replace_block(page, data, text):
+    begin, end = f"<!-- measured: shadows, {data} -->\n", "<!-- end -->"
     with open(page, encoding="utf-8") as file:
         before, rest = file.read().split(begin, 1)
     with open(page, "w", encoding="utf-8") as file:
@@ -164,7 +197,7 @@ def parse():
     parser.add_argument("--work", default=os.path.join(ROOT, "build/shadows"), help="folder for what was measured")
     parser.add_argument("--page", default=os.path.join(ROOT, "docs/skipping.md"), help="whose block of tables is replaced; or -")
     parser.add_argument("--threads", type=int, default=1, help="of each rank")
-    parser.add_argument("--windows", type=int, default=24, help="of 512 tokens")
+    parser.add_argument("--windows", type=int, default=24, help="of 512 tokens; 0: no texts")
     parser.add_argument("--pictures", type=int, default=0, help="questions with a picture (default: none)")
     parser.add_argument("--ranks", default=",".join(map(str, RANKS)))
     parser.add_argument("--rules", default=",".join(TITLES), help="some of them, with commas between")
@@ -175,7 +208,7 @@ def main():
     arguments = parse()
     workplace = Workplace(arguments.binary, arguments.model, arguments.work, arguments.threads, 0)
     methods = Methods(arguments.model)
-    blocks = []
+    blocks = {}
     try:
         for ranks in map(int, arguments.ranks.split(",")):
             plans = Plans(workplace, ranks)
@@ -183,14 +216,15 @@ def main():
                 if count == 0:
                     continue
                 curves = measure(workplace, methods, plans, ranks, data, count, arguments.rules.split(","))
-                blocks.append(tables(data, ranks, plans, curves))
+                blocks.setdefault(data, []).append(tables(data, ranks, plans, curves))
     finally:
         workplace.close()
-    text = "\n\n".join(blocks)
-    if arguments.page == "-":
-        print(text)
-    else:
-        replace_block(arguments.page, text)
+    for data, parts in blocks.items():
+        text = "\n\n".join(parts)
+        if arguments.page == "-":
+            print(text)
+        else:
+            replace_block(arguments.page, data, text)
 
 
 if __name__ == "__main__":
