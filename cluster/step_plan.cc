@@ -3,7 +3,7 @@
 namespace skipper {
 namespace {
 
-constexpr uint32_t kPlanMagic = 0x364e4c50;  // "PLN6": changes with the layout below
+constexpr uint32_t kPlanMagic = 0x374e4c50;  // "PLN7": changes with the layout below
 constexpr size_t kMinRankBytes = 3 * sizeof(uint64_t);
 constexpr size_t kMinSequenceBytes = sizeof(uint64_t) + 2 * sizeof(int32_t) + 2 * sizeof(uint8_t) + sizeof(uint64_t);
 
@@ -28,6 +28,8 @@ void encode(const ExpertOrder& order, ByteWriter& writer) {
   writer.value(order.policy);
   writer.value(order.staged_version);
   writer.value(order.staged_policy);
+  writer.value(order.extra_bytes);
+  writer.value<uint8_t>(order.is_freeing ? 1 : 0);
 }
 
 ExpertOrder decode_order(ByteReader& reader) {
@@ -36,6 +38,8 @@ ExpertOrder decode_order(ByteReader& reader) {
   order.policy = reader.value<uint16_t>();
   order.staged_version = reader.value<uint32_t>();
   order.staged_policy = reader.value<uint16_t>();
+  order.extra_bytes = reader.value<uint64_t>();
+  order.is_freeing = reader.value<uint8_t>() != 0;
   return order;
 }
 
@@ -77,6 +81,7 @@ void encode(const StepPlan& plan, std::vector<std::byte>& out) {
   writer.value(plan.placement_version);
   writer.value(plan.experts);
   encode(plan.expert_order, writer);
+  writer.text(plan.posted_plan);
   writer.value(plan.guard_term);
   encode(plan.shape, writer);
   writer.value<uint64_t>(plan.ranks.size());
@@ -101,6 +106,7 @@ StepPlan decode_step_plan(std::span<const std::byte> bytes) {
   plan.placement_version = reader.value<uint32_t>();
   plan.experts = reader.value<ExpertSet>();
   plan.expert_order = decode_order(reader);
+  plan.posted_plan = reader.text();
   plan.guard_term = reader.value<uint32_t>();
   plan.shape = decode_shape(reader);
   plan.ranks.resize(reader.count(kMinRankBytes));

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/byte_codec.h"
@@ -46,6 +47,9 @@ inline constexpr uint32_t kFirstExpertVersion = 1;
 // Of tokens on ExpertSet::kReference, which are of no plan's version.
 inline constexpr uint32_t kReferenceVersion = 0;
 
+// The number of a policy that no rank has read: its plan comes with the message that orders it.
+inline constexpr uint16_t kPostedPolicy = UINT16_MAX;
+
 // Which plan's experts a step runs on, and which ones ranks make ready beside them. Versions only grow; policies are numbered as
 // every rank has read them.
 struct ExpertOrder {
@@ -53,8 +57,12 @@ struct ExpertOrder {
   uint16_t policy = 0;
   uint32_t staged_version = kFirstExpertVersion;  // the same as version: nothing is made ready
   uint16_t staged_policy = 0;
+  uint64_t extra_bytes = 0;  // of each rank's memory, beyond its budget, while old and new experts are both there
+  bool is_freeing = false;   // ranks tell when the experts before these are freed
 
   bool is_staging() const { return staged_version != version; }
+  // Whether each rank answers with a StagingReport.
+  bool wants_reports() const { return is_staging() || is_freeing; }
 };
 
 struct StepPlan {
@@ -65,6 +73,7 @@ struct StepPlan {
   uint32_t placement_version = 1;
   ExpertSet experts = ExpertSet::kServed;  // on which all tokens of the step run
   ExpertOrder expert_order;
+  std::string posted_plan = {};            // plan.json of staged_policy kPostedPolicy, in the first step that orders it
   uint32_t guard_term = 0;                 // another one: what was measured of the served experts no longer counts
   ForwardShape shape;  // of kRun
   std::vector<RankPlan> ranks;

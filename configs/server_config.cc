@@ -263,14 +263,51 @@ struct SectionPrinter {
   }
 };
 
-std::map<std::string, int64_t> read_service_tiers(const JsonFields& root) {
-  std::map<std::string, int64_t> tiers;
+// A tier is its level, or {"level": n, "policy": NAME}.
+void read_service_tiers(const JsonFields& root, ServerConfig& config) {
   const nlohmann::json& section = root.raw("service_tiers");
-  if (section.is_null()) return tiers;
+  if (section.is_null()) return;
   if (!section.is_object()) root.fail("service_tiers", "expected an object of tier names and levels, found " + section.dump());
   const JsonFields fields(section, root.path() + ": service_tiers");
-  for (const auto& [name, level] : section.items()) tiers[name] = fields.required_int(name, 0, 255);
-  return tiers;
+  for (const auto& [name, value] : section.items()) {
+    if (!value.is_object()) {
+      config.service_tiers[name] = fields.required_int(name, 0, 255);
+      continue;
+    }
+    const JsonFields tier = fields.required_object(name);
+    config.service_tiers[name] = tier.required_int("level", 0, 255);
+    config.tier_policies[name] = tier.required_string("policy");
+    tier.reject_unknown_keys();
+  }
+}
+
+PolicyConfig read_policies(const JsonFields& root) {
+  PolicyConfig config;
+  const auto section = root.optional_object("policies");
+  if (!section) return config;
+  const nlohmann::json& plans = section->raw("plans");
+  if (!plans.is_array() || plans.empty()) {
+    section->fail("plans", R"(expected a list of {"name": NAME, "plan": FILE}, the best plan first)");
+  }
+  for (size_t i = 0; i < plans.size(); ++i) {
+    const JsonFields plan(plans[i], section->path() + ".plans[" + std::to_string(i) + "]");
+    const std::string name = plan.required_string("name");
+    for (const PolicyFile& other : config.plans) {
+      if (other.name == name) plan.fail("name", "there are two policies '" + name + "'; give each its own name");
+    }
+    if (name.empty()) plan.fail("name", "is empty");
+    config.plans.push_back({.name = name, .plan = plan.required_string("plan")});
+    plan.reject_unknown_keys();
+  }
+  config.first = section->optional_string("first", "");
+  section->reject_unknown_keys();
+  return config;
+}
+
+nlohmann::json to_json(const PolicyConfig& config) {
+  nlohmann::json plans = nlohmann::json::array();
+  for (const PolicyFile& file : config.plans) plans.push_back({{"name", file.name}, {"plan", file.plan.string()}});
+  return {{"plans", std::move(plans)}, {"first", config.first}};
 }
 
 }  // namespace
@@ -304,7 +341,8 @@ ServerConfig load_server_config(const std::filesystem::path& path) {
     root.optional_int("version", 1, 1, 1);
     SectionReader reader{root};
     visit_sections(config, reader);
-    config.service_tiers = read_service_tiers(root);
+    read_service_tiers(root, config);
+    config.policies = read_policies(root);
     root.reject_unknown_keys();
   }
   config.service_tiers.emplace("gold", 0);
@@ -317,6 +355,10 @@ std::string describe(const ServerConfig& config) {
   SectionPrinter printer{root};
   visit_sections(copy, printer);
   root["service_tiers"] = config.service_tiers;
+  for (const auto& [tier, policy] : config.tier_policies) {
+    root["service_tiers"][tier] = {{"level", config.service_tiers.at(tier)}, {"policy", policy}};
+  }
+  if (!config.policies.plans.empty()) root["policies"] = to_json(config.policies);
   return root.dump();
 }
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "cluster/cluster_config.h"
 #include "comm/comm_config.h"
@@ -21,6 +22,18 @@
 
 namespace skipper {
 
+// A plan that a server can be switched to.
+struct PolicyFile {
+  std::string name;
+  std::filesystem::path plan;
+};
+
+// "policies": {"plans": [{"name": "quality", "plan": "quality.json"}, ...], "first": "quality"}, the best first.
+struct PolicyConfig {
+  std::vector<PolicyFile> plans;
+  std::string first;  // that serves at start; empty: the first
+};
+
 struct ServerConfig {
   EngineConfig engine;
   CpuConfig cpu;
@@ -36,13 +49,15 @@ struct ServerConfig {
   ResidencyConfig residency;
   DType kv_dtype = DType::kBF16;               // "kv_cache.dtype": bf16 or f32
   std::map<std::string, int64_t> service_tiers;  // request field service_tier → level; "gold" is always level 0
+  std::map<std::string, std::string> tier_policies;  // tier → the lowest policy under which its requests run
+  PolicyConfig policies;
 
   void validate() const;
 };
 
 // Sections engine, cpu, gpu, comm, cluster, dispatch, skipping, guard, frontend, images, weights, residency, kv_cache,
-// service_tiers; each key is optional, an unknown one is refused with the nearest known name. An empty path gives the defaults.
-// Throws InvalidFile.
+// service_tiers, policies; each key is optional, an unknown one is refused with the nearest known name. An empty path gives the
+// defaults. Throws InvalidFile.
 ServerConfig load_server_config(const std::filesystem::path& path);
 
 // Every effective value as one line of JSON, for the log.

@@ -119,7 +119,7 @@ void Engine::step() {
   gather_results(plan);
   scheduler_.apply(plan, results_);
   guard_.end_step(plan.step, readings_);
-  expert_switch_.end_step(plan.step, plan.expert_order, staging_);
+  end_expert_step(plan);
   dispatch_room_.observe(plan.shape, parts_.model.dispatch_demand().most_rows);
   levels_.confirm(levels);
   if (plan.kind == StepKind::kRun && gate_.observe(parts_.model.skip_costs(), levels_of(plan))) switch_layers();
@@ -134,6 +134,7 @@ StepPlan Engine::plan_step(const OperatingLevels::Change& levels) {
   StepPlan plan = scheduler_.next_plan(admissions_);
   plan.guard_term = guard_.term();
   plan.expert_order = expert_switch_.order();
+  plan.posted_plan = expert_switch_.take_posted_plan(plan.expert_order);
   plan.shape.slot_rows = dispatch_room_.rows_for(plan.shape);
   plan.level_table_version = slots_.table().version;
   if (plan.level_table_version != parts_.levels.version) encode(slots_.table(), plan.level_table);
@@ -213,10 +214,15 @@ uint64_t Engine::append_level(OperatingPoint point) {
   return change;
 }
 
-uint64_t Engine::switch_experts(const std::string& policy, std::chrono::milliseconds deadline) {
-  const uint64_t request = expert_switch_.request(policy, deadline);
+uint64_t Engine::switch_experts(SwitchRequest wish) {
+  const uint64_t request = expert_switch_.request(std::move(wish));
   parts_.queue.wake();
   return request;
+}
+
+void Engine::end_expert_step(const StepPlan& plan) {
+  const PolicyFloor strictest = plan.expert_order.is_staging() ? scheduler_.strictest_floor() : PolicyFloor();
+  expert_switch_.end_step(plan.step, plan.expert_order, staging_, strictest);
 }
 
 void Engine::apply_levels(const StepPlan& plan) {
@@ -233,7 +239,7 @@ void Engine::watch_experts() {
 }
 
 void Engine::use_experts(const StepPlan& plan) {
-  if (parts_.policies.stager != nullptr) parts_.policies.stager->follow(plan.expert_order);
+  if (parts_.policies.stager != nullptr) parts_.policies.stager->follow(plan.expert_order, plan.posted_plan);
   if (plan.experts != experts_in_use_) {
     CHECK(parts_.guard.reference != nullptr) << "the plan asks for reference experts, which this rank does not have";
     parts_.model.exchange_experts(parts_.guard.reference->store());
@@ -257,8 +263,16 @@ void Engine::finish() {
   parts_.health.idle();
 }
 
+// The frontend has asked the switch before, but it may have begun since.
 void Engine::take_submissions() {
-  for (Submission& submission : parts_.queue.take_all()) scheduler_.submit(std::move(submission));
+  for (Submission& submission : parts_.queue.take_all()) {
+    const std::string refusal = expert_switch_.refusal(submission.floor);
+    if (refusal.empty()) {
+      scheduler_.submit(std::move(submission));
+    } else {
+      submission.sink({.request_id = submission.request.id, .finish_reason = FinishReason::kError, .error = refusal});
+    }
+  }
 }
 
 void Engine::scatter_admissions(const StepPlan& plan) {
@@ -289,7 +303,7 @@ size_t Engine::record_bytes(const StepPlan& plan, size_t rank) const {
   const size_t load_bytes = parts_.loads.come_with(plan) ? parts_.loads.counts.size_bytes() : 0;
   const size_t result_bytes = plan.ranks[rank].sequences.size() * sizeof(SequenceResult);
   const size_t guard_bytes = parts_.guard.reference == nullptr ? 0 : sizeof(GuardReading);
-  const size_t staging_bytes = plan.expert_order.is_staging() ? sizeof(StagingReport) : 0;
+  const size_t staging_bytes = plan.expert_order.wants_reports() ? sizeof(StagingReport) : 0;
   return sizeof(TrafficCounters) + step_pairs_.counts().size_bytes() + load_bytes + guard_bytes + staging_bytes +
          result_bytes;
 }
@@ -310,7 +324,7 @@ void Engine::gather_results(const StepPlan& plan) {
     for (const int64_t count : parts_.loads.counts) writer.value(count);
   }
   if (parts_.guard.reference != nullptr) writer.value(parts_.guard.reference->reading());
-  if (plan.expert_order.is_staging()) writer.value(parts_.policies.stager->report());
+  if (plan.expert_order.wants_reports()) writer.value(parts_.policies.stager->report());
   for (const SequenceResult& result : local_results_) writer.value(result);
   if (parts_.control.rank() != 0) return channel_.send_record({record_.data(), record_.size()});
 
@@ -327,7 +341,7 @@ void Engine::read_records(const StepPlan& plan) {
   sum_of_loads_.assign(parts_.loads.come_with(plan) ? parts_.loads.counts.size() : 0, 0);
   results_.resize(plan.ranks.size());
   readings_.resize(parts_.guard.reference == nullptr ? 0 : plan.ranks.size());
-  staging_.resize(plan.expert_order.is_staging() ? plan.ranks.size() : 0);
+  staging_.resize(plan.expert_order.wants_reports() ? plan.ranks.size() : 0);
   ByteReader reader(records_, "step result");
   for (size_t r = 0; r < plan.ranks.size(); ++r) {
     step_traffic_ += reader.value<TrafficCounters>();

@@ -122,7 +122,7 @@ class Engine {
   ExpertSwitch& expert_switch() { return expert_switch_; }
   const ExpertSwitch& expert_switch() const { return expert_switch_; }
   // Thread-safe: the number of a request for expert_switch() to wait for.
-  uint64_t switch_experts(const std::string& policy, std::chrono::milliseconds deadline);
+  uint64_t switch_experts(SwitchRequest wish);
   const EngineGuard& guard() const { return guard_; }
   const EngineConfig& config() const { return config_; }
   const TrafficCounters& total_traffic() const { return total_traffic_; }
@@ -143,6 +143,7 @@ class Engine {
   void apply_levels(const StepPlan& plan);
   void use_experts(const StepPlan& plan);
   void watch_experts();
+  void end_expert_step(const StepPlan& plan);
   void gather_results(const StepPlan& plan);
   void read_records(const StepPlan& plan);
   size_t record_bytes(const StepPlan& plan, size_t rank) const;

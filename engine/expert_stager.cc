@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "engine/resident_memory.h"
 #include "model/expert_hash.h"
 #include "model/weight_loader.h"
 #include "tensor/safetensors.h"
@@ -17,6 +18,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using Slots = std::vector<std::vector<ExpertSlot>>;
+
+constexpr size_t kMegabyte = 1'000'000;
 
 // Steps come first; on Linux the calling thread alone gets this priority.
 void run_behind_steps() {
@@ -62,8 +65,8 @@ size_t bytes_of(const ExpertStore& store) {
 
 }  // namespace
 
-ExpertStager::ExpertStager(const StagingSource& source, std::vector<ExpertPolicy> policies)
-    : source_(source), policies_(std::move(policies)) {
+ExpertStager::ExpertStager(const StagingSource& source, std::vector<ExpertPolicy> policies, size_t first)
+    : source_(source), policies_(std::move(policies)), serving_room_(policies_.at(first).expert_room) {
   if (source.model.device() != Device::host() || source.model.config().quantization) {
     throw InvalidRequest("experts are switched on CPUs alone and with the original checkpoint; use --device cpu, or one --plan",
                          "policies");
@@ -80,9 +83,9 @@ ExpertStager::~ExpertStager() {
   thread_.join();
 }
 
-void ExpertStager::follow(const ExpertOrder& order) {
+void ExpertStager::follow(const ExpertOrder& order, const std::string& posted_plan) {
   if (order.version != version_) activate(order.version);
-  if (order.staged_version != ordered_version_) order_staging(order);
+  if (order.staged_version != ordered_version_) order_staging(order, posted_plan);
 }
 
 void ExpertStager::activate(uint32_t version) {
@@ -91,19 +94,20 @@ void ExpertStager::activate(uint32_t version) {
     CHECK(staged_ != nullptr && report_.version == version) << "the step runs on experts of version " << version
                                                             << ", which this rank has not made ready";
     source_.model.exchange_experts(*staged_);
-    retired_ = std::move(staged_);
-    report_ = {};
+    retired_ = {.store = std::move(staged_), .successor = version, .since = Clock::now()};
+    serving_room_ = staged_room_;
+    report_.state = StagingState::kUnderWay;
   }
   version_ = version;
   changed_.notify_one();
 }
 
-void ExpertStager::order_staging(const ExpertOrder& order) {
+void ExpertStager::order_staging(const ExpertOrder& order, const std::string& posted_plan) {
   {
     const std::lock_guard lock(mutex_);
-    if (staged_) retired_ = std::move(staged_);
+    if (staged_) retired_ = {.store = std::move(staged_), .successor = 0, .since = Clock::now()};
     report_ = {.version = order.is_staging() ? order.staged_version : 0};
-    order_ = order.is_staging() ? std::optional(order) : std::nullopt;
+    wanted_ = order.is_staging() ? std::optional(Wanted{order, posted_plan}) : std::nullopt;
   }
   ordered_version_ = order.staged_version;
   changed_.notify_one();
@@ -118,23 +122,41 @@ void ExpertStager::run() {
   run_behind_steps();
   std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [this] { return is_ending_ || order_ || retired_; });
+    changed_.wait(lock, [this] { return is_ending_ || wanted_ || retired_.store; });
     if (is_ending_) return;
-    std::unique_ptr<ExpertStore> retired = std::move(retired_);
-    const std::optional<ExpertOrder> order = std::exchange(order_, std::nullopt);
+    Retired retired = std::exchange(retired_, {});
+    const std::optional<Wanted> wanted = std::exchange(wanted_, std::nullopt);
     lock.unlock();
-    retired.reset();  // takes its time
-    if (order) stage(*order);
+    if (retired.store) free(std::move(retired));
+    if (wanted) stage(*wanted);
     lock.lock();
   }
 }
 
-void ExpertStager::stage(const ExpertOrder& order) {
+// Takes its time.
+void ExpertStager::free(Retired retired) {
+  retired.store.reset();
+  return_free_memory();
+  const std::lock_guard lock(mutex_);
+  if (retired.successor == 0 || report_.version != retired.successor) return;
+  report_.state = StagingState::kFreed;
+  report_.memory.after = resident_bytes();
+  report_.freed_seconds = std::chrono::duration<double>(Clock::now() - retired.since).count();
+}
+
+void ExpertStager::stage(const Wanted& wanted) {
+  const ExpertOrder& order = wanted.order;
   const auto start = Clock::now();
   StagingReport report{.version = order.staged_version};
+  report.memory.before = resident_bytes();
   std::unique_ptr<ExpertStore> store;
+  size_t room = 0;
   try {
-    store = load(policies_.at(order.staged_policy), report);
+    const bool is_posted = order.staged_policy == kPostedPolicy;
+    const ExpertPolicy policy = is_posted ? source_.read_plan(wanted.posted_plan) : policies_.at(order.staged_policy);
+    room = policy.expert_room;
+    store = load(policy, order.extra_bytes, report);
+    report.memory.with_both = resident_bytes();
     report.state = StagingState::kReady;
   } catch (const std::exception& error) {
     report.state = StagingState::kFailed;
@@ -144,14 +166,15 @@ void ExpertStager::stage(const ExpertOrder& order) {
   const std::lock_guard lock(mutex_);
   if (report_.version != order.staged_version) return;  // nobody waits for it any more
   staged_ = std::move(store);
+  staged_room_ = room;
   report_ = report;
 }
 
 // The checkpoint is opened anew, so that one that has gone since the start is found out.
-std::unique_ptr<ExpertStore> ExpertStager::load(const ExpertPolicy& policy, StagingReport& report) {
+std::unique_ptr<ExpertStore> ExpertStager::load(const ExpertPolicy& policy, uint64_t extra_bytes, StagingReport& report) {
   Slots slots = slots_to_make(source_.model.expert_store(), policy.assignment);
   const size_t new_bytes = bytes_of(slots, source_.model.expert_store());
-  require_room(policy, new_bytes);
+  require_room(policy, new_bytes, extra_bytes);
   const Checkpoint checkpoint(source_.checkpoint);
   ThreadPool& this_thread = ThreadPool::caller_only();
   auto store = std::make_unique<ExpertStore>(
@@ -162,14 +185,17 @@ std::unique_ptr<ExpertStore> ExpertStager::load(const ExpertPolicy& policy, Stag
   return store;
 }
 
-// Both sets are there until the step of the switch. The policy with the most memory says how much a rank may take.
-void ExpertStager::require_room(const ExpertPolicy& policy, size_t new_bytes) const {
-  const size_t room = std::ranges::max_element(policies_, {}, &ExpertPolicy::expert_room)->expert_room;
+// Both sets are there until the step of the switch. The plan with the most memory says how much a rank may take, and the operator
+// how much more.
+void ExpertStager::require_room(const ExpertPolicy& policy, size_t new_bytes, size_t extra_bytes) const {
+  const size_t largest = std::ranges::max_element(policies_, {}, &ExpertPolicy::expert_room)->expert_room;
+  const size_t room = std::max({largest, serving_room_, policy.expert_room}) + extra_bytes;
   const size_t needed = bytes_of(source_.model.expert_store()) + new_bytes;
   if (needed <= room) return;
   throw ResourceExhausted("policy " + policy.name + ": the experts that serve and the new copies take " + std::to_string(needed) +
                           " bytes together, but the largest budget of the policies leaves experts " + std::to_string(room) +
-                          "; make the plans with more --memory, or restart the server with this one");
+                          "; send extra_memory \"" + std::to_string((needed - room + extra_bytes + kMegabyte - 1) / kMegabyte) +
+                          "M\" or more with the request, make the plans with more --memory, or restart the server with this one");
 }
 
 }  // namespace skipper

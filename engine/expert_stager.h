@@ -1,9 +1,11 @@
 // Makes the experts of another plan ready beside those that serve, in the background, and exchanges them between two steps.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -31,33 +33,47 @@ struct StagingSource {
   std::filesystem::path checkpoint;
   const WeightConfig& formats;
   MultimodalModel& model;
+  // A plan that came as text (kPostedPolicy), read on the stager's thread. Throws for one that this rank cannot switch to.
+  std::function<ExpertPolicy(const std::string& text)> read_plan = nullptr;
 };
 
 // Every expert keeps its rank and slot; formats change. A layer whose experts are the same in both plans is not touched.
 class ExpertStager {
  public:
-  // The model serves the experts of one of the policies. Throws InvalidRequest for what cannot be switched: a GPU, a quantised
+  // The model serves the experts of the policy at `first`. Throws InvalidRequest for what cannot be switched: a GPU, a quantised
   // checkpoint.
-  ExpertStager(const StagingSource& source, std::vector<ExpertPolicy> policies);
+  ExpertStager(const StagingSource& source, std::vector<ExpertPolicy> policies, size_t first = 0);
   ~ExpertStager();
   ExpertStager(const ExpertStager&) = delete;
   ExpertStager& operator=(const ExpertStager&) = delete;
 
   // Engine thread, before each step: exchanges the experts when the order names the version that was staged, and begins or drops
-  // what is staged. Waits for nothing.
-  void follow(const ExpertOrder& order);
+  // what is staged, from `posted_plan` for kPostedPolicy. Waits for nothing.
+  void follow(const ExpertOrder& order, const std::string& posted_plan = {});
   // Engine thread: of the experts that serve.
   uint32_t version() const { return version_; }
   // Of what was ordered last.
   StagingReport report() const;
 
  private:
+  struct Wanted {
+    ExpertOrder order;
+    std::string posted_plan;
+  };
+  // Experts that serve no more, or never did.
+  struct Retired {
+    std::unique_ptr<ExpertStore> store;
+    uint32_t successor = 0;  // the version that serves in their place; 0: they never served
+    std::chrono::steady_clock::time_point since;
+  };
+
   void activate(uint32_t version);
-  void order_staging(const ExpertOrder& order);
+  void order_staging(const ExpertOrder& order, const std::string& posted_plan);
   void run();
-  void stage(const ExpertOrder& order);
-  std::unique_ptr<ExpertStore> load(const ExpertPolicy& policy, StagingReport& report);
-  void require_room(const ExpertPolicy& policy, size_t new_bytes) const;
+  void free(Retired retired);
+  void stage(const Wanted& wanted);
+  std::unique_ptr<ExpertStore> load(const ExpertPolicy& policy, uint64_t extra_bytes, StagingReport& report);
+  void require_room(const ExpertPolicy& policy, size_t new_bytes, size_t extra_bytes) const;
 
   StagingSource source_;
   std::vector<ExpertPolicy> policies_;
@@ -67,9 +83,11 @@ class ExpertStager {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   bool is_ending_ = false;
-  std::optional<ExpertOrder> order_;      // for the thread to take
-  std::unique_ptr<ExpertStore> staged_;   // of report_, once it is ready
-  std::unique_ptr<ExpertStore> retired_;  // for the thread to free
+  std::optional<Wanted> wanted_;         // for the thread to take
+  std::unique_ptr<ExpertStore> staged_;  // of report_, once it is ready
+  size_t staged_room_ = 0;               // that its plan leaves for experts
+  size_t serving_room_ = 0;              // the same of the experts that serve
+  Retired retired_;                      // for the thread to free
   StagingReport report_;
   std::thread thread_;  // last: it uses the members above
 };

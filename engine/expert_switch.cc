@@ -18,8 +18,10 @@ constexpr size_t kMaxVersions = 256;
 ExpertSwitch::ExpertSwitch(std::vector<PolicyTraits> policies, uint16_t first) : policies_(std::move(policies)) {
   order_.policy = first;
   if (!has_policies()) return;
-  state_.policy = policies_.at(first).name;
-  versions_.push_back({.version = order_.version, .policy = policies_[first]});
+  serving_ = policies_.at(first);
+  state_.policy = serving_.name;
+  state_.predicted_loss = serving_.loss;
+  versions_.push_back({.version = order_.version, .policy = serving_});
 }
 
 uint16_t ExpertSwitch::index_of(const std::string& policy) const {
@@ -30,23 +32,36 @@ uint16_t ExpertSwitch::index_of(const std::string& policy) const {
   throw InvalidRequest("policy: there is no '" + policy.substr(0, 100) + "'; this server has " + names, "policy");
 }
 
-uint64_t ExpertSwitch::request(const std::string& policy, std::chrono::milliseconds deadline) {
-  const uint16_t index = index_of(policy);
+// A posted plan stands beside the best of the policies that is predicted to lose no less, and below all when none is.
+uint16_t ExpertSwitch::place_of(uint16_t index, const PolicyTraits& policy) const {
+  if (index != kPostedPolicy) return index;
+  const auto found = std::ranges::find_if(policies_, [&](const PolicyTraits& other) {
+    return other.profile == policy.profile && other.loss >= policy.loss;
+  });
+  return static_cast<uint16_t>(found - policies_.begin());
+}
+
+uint64_t ExpertSwitch::request(SwitchRequest wish) {
+  const uint16_t index = wish.plan ? kPostedPolicy : index_of(wish.policy);
   const std::lock_guard lock(mutex_);
-  if (order_.is_staging() || is_changing_) {
-    throw Cancelled("the switch to " + state_.staged_policy + " is under way; ask again when it has ended");
+  if (phase_ != Phase::kServing) {
+    throw Cancelled("the switch to " + coming_.policy + " is under way; ask again when it has ended");
   }
   const uint64_t request = ++num_requests_;
-  if (index == order_.policy) {
-    end_request({.request = request, .policy = policy, .failure = {}, .step = state_.last.step});
+  if (index == order_.policy && index != kPostedPolicy) {
+    end_request({.request = request, .policy = wish.policy, .failure = {}, .step = state_.last.step});
     return request;
   }
+  phase_ = Phase::kStaging;
   order_.staged_version = ++last_version_;
   order_.staged_policy = index;
-  patience_ = deadline;
-  deadline_ = Clock::now() + deadline;
-  coming_ = {.request = request, .policy = policy};
-  state_.staged_policy = policy;
+  order_.extra_bytes = wish.extra_bytes;
+  staged_ = wish.plan ? std::move(wish.plan->policy) : policies_[index];
+  posted_plan_ = wish.plan ? std::move(wish.plan->text) : std::string();
+  patience_ = wish.deadline;
+  deadline_ = Clock::now() + wish.deadline;
+  coming_ = {.request = request, .policy = staged_.name};
+  state_.staged_policy = staged_.name;
   state_.ranks_ready = 0;
   return request;
 }
@@ -54,7 +69,7 @@ uint64_t ExpertSwitch::request(const std::string& policy, std::chrono::milliseco
 SwitchState ExpertSwitch::wait_until_ended(uint64_t request) {
   std::unique_lock lock(mutex_);
   ended_.wait(lock, [&] { return is_closed_ || state_.last.request >= request; });
-  if (state_.last.request < request) throw Cancelled("the server is stopping; nothing was switched");
+  if (state_.last.request < request) throw Cancelled("the server is stopping; the switch has not ended");
   return state_;
 }
 
@@ -65,7 +80,7 @@ SwitchState ExpertSwitch::state() const {
 
 bool ExpertSwitch::is_under_way() const {
   const std::lock_guard lock(mutex_);
-  return order_.is_staging() || is_changing_;
+  return phase_ != Phase::kServing;
 }
 
 std::vector<ServedVersion> ExpertSwitch::versions() const {
@@ -80,6 +95,21 @@ PolicyTraits ExpertSwitch::policy_of(uint32_t version) const {
   return found == versions_.end() ? PolicyTraits() : found->policy;
 }
 
+std::string ExpertSwitch::refusal(const PolicyFloor& floor) const {
+  if (floor.lowest == PolicyFloor::kAny || !has_policies()) return {};
+  const std::lock_guard lock(mutex_);
+  const bool is_staging = phase_ == Phase::kStaging;
+  const std::string needs = "service_tier " + floor.tier + " needs policy " + policies_.at(floor.lowest).name +
+                            (floor.lowest > 0 ? " or a better one" : "");
+  if (place_of(order_.policy, serving_) > floor.lowest) {
+    return needs + ", but " + serving_.name + " serves; try again later, or with another tier";
+  }
+  if (is_staging && place_of(order_.staged_policy, staged_) > floor.lowest) {
+    return needs + ", but the server is about to change to " + staged_.name + "; try again later, or with another tier";
+  }
+  return {};
+}
+
 void ExpertSwitch::close() {
   const std::lock_guard lock(mutex_);
   is_closed_ = true;
@@ -91,25 +121,24 @@ ExpertOrder ExpertSwitch::order() const {
   return order_;
 }
 
-void ExpertSwitch::end_step(int64_t step, const ExpertOrder& order, std::span<const StagingReport> reports) {
+std::string ExpertSwitch::take_posted_plan(const ExpertOrder& order) {
   const std::lock_guard lock(mutex_);
-  if (is_changing_ && order.version == order_.version) {
-    coming_.step = step;
-    is_changing_ = false;
-    state_.version = order_.version;
-    state_.policy = policies_[order_.policy].name;
-    ++state_.num_switches;
-    state_.moved_bytes += coming_.moved_bytes;
-    state_.staging_seconds += coming_.seconds;
-    LOG(INFO) << "switched to policy=" << state_.policy << " version=" << state_.version << " step=" << step
-              << " moved_bytes=" << coming_.moved_bytes << " staging_seconds=" << coming_.seconds;
-    return end_request(std::move(coming_));
-  }
-  // A request that came during the step is in no rank's answer yet.
-  if (order.is_staging() && order.staged_version == order_.staged_version) judge(step, reports);
+  if (!order.is_staging() || order.staged_version != order_.staged_version) return {};
+  return std::exchange(posted_plan_, {});
 }
 
-void ExpertSwitch::judge(int64_t step, std::span<const StagingReport> reports) {
+void ExpertSwitch::end_step(int64_t step, const ExpertOrder& order, std::span<const StagingReport> reports,
+                            const PolicyFloor& strictest) {
+  const std::lock_guard lock(mutex_);
+  // A request that came during the step is in no rank's answer yet.
+  if (phase_ == Phase::kStaging && order.is_staging() && order.staged_version == order_.staged_version) {
+    return judge(step, reports, strictest);
+  }
+  if (phase_ == Phase::kChanging && order.version == order_.version) return take_over(step);
+  if (phase_ == Phase::kFreeing && order.is_freeing) wait_for_memory(reports);
+}
+
+void ExpertSwitch::judge(int64_t step, std::span<const StagingReport> reports, const PolicyFloor& strictest) {
   coming_.moved_bytes = 0;
   state_.ranks_ready = 0;
   for (size_t rank = 0; rank < reports.size(); ++rank) {
@@ -121,17 +150,56 @@ void ExpertSwitch::judge(int64_t step, std::span<const StagingReport> reports) {
     coming_.moved_bytes += report.moved_bytes;
     coming_.seconds = std::max(coming_.seconds, report.seconds);
   }
-  if (Clock::now() < deadline_) {
-    if (state_.ranks_ready < static_cast<int>(reports.size())) return;
-    order_.version = order_.staged_version;
-    order_.policy = order_.staged_policy;
-    is_changing_ = true;
-    // Before any token of it is delivered.
-    versions_.push_back({.version = order_.version, .policy = policies_[order_.policy], .step = step + 1});
-    if (versions_.size() > kMaxVersions) versions_.pop_front();
-    return;
+  const bool is_ready = state_.ranks_ready == static_cast<int>(reports.size());
+  const bool must_wait = strictest.lowest < place_of(order_.staged_policy, staged_);
+  state_.waits_for_tier = must_wait ? strictest.tier : std::string();
+  if (!is_late() && is_ready && !must_wait) return change(step);
+  if (!is_late()) return;
+  const std::string patience = " within " + std::to_string(patience_.count()) + " ms; give more deadline_seconds";
+  if (is_ready) return give_up(step, "requests of service_tier " + strictest.tier + ", whose lowest policy is " +
+                                         policies_.at(strictest.lowest).name + ", did not end" + patience);
+  give_up(step, "the new experts were not ready" + patience);
+}
+
+void ExpertSwitch::change(int64_t step) {
+  phase_ = Phase::kChanging;
+  order_.version = order_.staged_version;
+  order_.policy = order_.staged_policy;
+  serving_ = staged_;
+  // Before any token of it is delivered.
+  versions_.push_back({.version = order_.version, .policy = serving_, .step = step + 1});
+  if (versions_.size() > kMaxVersions) versions_.pop_front();
+}
+
+void ExpertSwitch::take_over(int64_t step) {
+  phase_ = Phase::kFreeing;
+  order_.is_freeing = true;
+  coming_.step = step;
+  state_.version = order_.version;
+  state_.policy = serving_.name;
+  state_.predicted_loss = serving_.loss;
+  state_.staged_policy.clear();
+  ++state_.num_switches;
+  state_.moved_bytes += coming_.moved_bytes;
+  state_.staging_seconds += coming_.seconds;
+  LOG(INFO) << "switched to policy=" << state_.policy << " version=" << state_.version << " step=" << step
+            << " moved_bytes=" << coming_.moved_bytes << " staging_seconds=" << coming_.seconds;
+}
+
+void ExpertSwitch::wait_for_memory(std::span<const StagingReport> reports) {
+  const bool is_freed = std::ranges::all_of(reports, [](const StagingReport& r) { return r.state == StagingState::kFreed; });
+  if (!is_freed && !is_late()) return;
+  if (is_freed) {
+    coming_.freed_seconds = 0.0;
+    for (const StagingReport& report : reports) {
+      coming_.freed_seconds = std::max(*coming_.freed_seconds, report.freed_seconds);
+      coming_.memory.push_back(report.memory);
+    }
+  } else {
+    LOG(WARNING) << "policy=" << serving_.name << " serves, but its deadline came before the old experts were freed";
   }
-  give_up(step, "the new experts were not ready within " + std::to_string(patience_.count()) + " ms; give more deadline_seconds");
+  order_.is_freeing = false;
+  end_request(std::move(coming_));
 }
 
 void ExpertSwitch::give_up(int64_t step, std::string failure) {
@@ -146,9 +214,12 @@ void ExpertSwitch::give_up(int64_t step, std::string failure) {
 }
 
 void ExpertSwitch::end_request(SwitchRecord record) {
+  phase_ = Phase::kServing;
   state_.last = std::move(record);
   state_.staged_policy.clear();
+  state_.waits_for_tier.clear();
   state_.ranks_ready = 0;
+  posted_plan_.clear();
   coming_ = {};
   ended_.notify_all();
 }

@@ -16,11 +16,11 @@
 
 namespace skipper {
 
-// A switch is asked for, staged on all ranks, and in force from the next step on once all are ready. One that fails on any
-// rank, or is late, is given up on all: the old experts never stop serving.
+// A switch is asked for, staged on all ranks, in force from the next step on once all are ready, and over when the old experts
+// are freed. One that fails on any rank, or is late, is given up on all: the old experts never stop serving.
 class ExpertSwitch {
  public:
-  // Of the policies `first` serves; without any there is nothing to switch.
+  // The policies, the best first, of which that at `first` serves; without any there is nothing to switch.
   ExpertSwitch(std::vector<PolicyTraits> policies, uint16_t first);
 
   bool has_policies() const { return !policies_.empty(); }
@@ -28,7 +28,7 @@ class ExpertSwitch {
 
   // Thread-safe. The number of the request. Throws InvalidRequest for a policy that does not exist, Cancelled while another
   // switch is under way.
-  uint64_t request(const std::string& policy, std::chrono::milliseconds deadline);
+  uint64_t request(SwitchRequest wish);
   // Until the request has ended, or close().
   SwitchState wait_until_ended(uint64_t request);
   SwitchState state() const;
@@ -37,27 +37,47 @@ class ExpertSwitch {
   std::vector<ServedVersion> versions() const;
   // The policy of a version, "reference" of kReferenceVersion; without a name for one that is forgotten.
   PolicyTraits policy_of(uint32_t version) const;
+  // Why a request with this floor cannot run now: a lower policy serves, or is being made ready. Empty: it can.
+  std::string refusal(const PolicyFloor& floor) const;
   void close();
 
   // Engine thread: what the next step runs on.
   ExpertOrder order() const;
-  // Engine thread, after a step: reports[r] of rank r where the step's order was staging.
-  void end_step(int64_t step, const ExpertOrder& order, std::span<const StagingReport> reports);
+  // Engine thread: the text of the posted plan that `order` stages, once; else empty.
+  std::string take_posted_plan(const ExpertOrder& order);
+  // Engine thread, after a step: reports[r] of rank r where the step's order wanted reports; `strictest` of the floors of all
+  // requests that have not ended.
+  void end_step(int64_t step, const ExpertOrder& order, std::span<const StagingReport> reports,
+                const PolicyFloor& strictest = {});
 
  private:
   using Clock = std::chrono::steady_clock;
+  enum class Phase : uint8_t {
+    kServing,   // nothing is under way
+    kStaging,
+    kChanging,  // all are ready, and no step on the new experts has ended yet
+    kFreeing,   // the old experts
+  };
+
   uint16_t index_of(const std::string& policy) const;
-  void judge(int64_t step, std::span<const StagingReport> reports);
+  uint16_t place_of(uint16_t index, const PolicyTraits& policy) const;
+  void judge(int64_t step, std::span<const StagingReport> reports, const PolicyFloor& strictest);
+  void change(int64_t step);
+  void take_over(int64_t step);
+  void wait_for_memory(std::span<const StagingReport> reports);
   void give_up(int64_t step, std::string failure);
   void end_request(SwitchRecord record);
+  bool is_late() const { return Clock::now() >= deadline_; }
 
   const std::vector<PolicyTraits> policies_;
   mutable std::mutex mutex_;
   std::condition_variable ended_;
   bool is_closed_ = false;
+  Phase phase_ = Phase::kServing;
   ExpertOrder order_;
+  PolicyTraits serving_, staged_;
+  std::string posted_plan_;  // of staged_, until a step has taken it
   uint32_t last_version_ = kFirstExpertVersion;  // that was ever ordered
-  bool is_changing_ = false;  // all are ready, and no step on the new experts has ended yet
   uint64_t num_requests_ = 0;
   std::chrono::milliseconds patience_{0};
   Clock::time_point deadline_;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cluster/step_plan.h"
+#include "cluster/switch_state.h"
 #include "engine/level_history.h"
 #include "engine/version_usage.h"
 #include "model/image_patches.h"
@@ -112,6 +113,7 @@ struct Submission {
   std::shared_ptr<std::atomic<bool>> cancelled;  // set by the owner at any time; seen at the next step
   // kReference: in steps of its own, on the experts that the served ones are compared with.
   ExpertSet experts = ExpertSet::kServed;
+  PolicyFloor floor = {};  // of the policies that experts are switched to while it runs
 };
 
 }  // namespace skipper

@@ -84,6 +84,16 @@ int64_t Scheduler::num_running() const {
   return total;
 }
 
+PolicyFloor Scheduler::strictest_floor() const {
+  PolicyFloor strictest;
+  const auto take = [&](const SequencePtr& sequence) {
+    if (sequence->submission.floor.lowest < strictest.lowest) strictest = sequence->submission.floor;
+  };
+  for (const RankState& rank : ranks_) std::ranges::for_each(rank.running, take);
+  std::ranges::for_each(waiting_, take);
+  return strictest;
+}
+
 double Scheduler::kv_used_fraction() const {
   int64_t used = 0;
   int64_t total = 0;

@@ -51,6 +51,8 @@ class Scheduler {
   // Ends every request with kError and this message, or with kCancelled when it is empty.
   void end_all(const std::string& error);
 
+  // Of all requests that have not ended.
+  PolicyFloor strictest_floor() const;
   bool has_work() const { return !waiting_.empty() || num_running() > 0 || has_releases(); }
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
   int64_t num_running() const;

@@ -60,6 +60,11 @@ GenerationRequest generation_request(const ChatRequest& chat, ProcessedPrompt pr
   return request;
 }
 
+PolicyFloor floor_of(const ChatRequest& chat, const ServedModel& model) {
+  const auto found = model.tier_policies.find(chat.service_tier);
+  return found == model.tier_policies.end() ? PolicyFloor() : PolicyFloor{found->second, chat.service_tier};
+}
+
 HttpError failure(const TokenEvent& event) {
   if (event.finish_reason == FinishReason::kCancelled) {
     return http_error(503, "the request was cancelled because the server is shutting down");
@@ -76,9 +81,10 @@ std::shared_ptr<ChatCompletion> ChatCompletion::start(const HttpRequest& request
       parse_chat_request(request.body, context->model, context->config, status.highest_level, status.level_places);
   ProcessedPrompt prompt = context->processor.process(chat.messages);
   GenerationRequest generation = generation_request(chat, std::move(prompt), context->model);
+  const PolicyFloor floor = floor_of(chat, context->model);
 
   std::shared_ptr<ChatCompletion> completion(new ChatCompletion(request, chat, std::move(context)));
-  completion->submit(std::move(generation));
+  completion->submit(std::move(generation), floor);
   return completion;
 }
 
@@ -97,7 +103,7 @@ ChatCompletion::ChatCompletion(const HttpRequest& request, const ChatRequest& ch
 ChatCompletion::~ChatCompletion() { cancel(); }
 
 // Each choice is a request of its own to the engine. When the queue takes only some, the destructor cancels those.
-void ChatCompletion::submit(GenerationRequest request) {
+void ChatCompletion::submit(GenerationRequest request, const PolicyFloor& floor) {
   const size_t num_events = static_cast<size_t>(request.max_new_tokens) + 1;  // one more for an error
   outbox_ = std::make_shared<TokenOutbox>(num_events * choices_.size());
   num_prompt_tokens_ = static_cast<int64_t>(request.prompt_ids.size());
@@ -108,7 +114,7 @@ void ChatCompletion::submit(GenerationRequest request) {
       return !cancelled->load() && outbox->push({.choice = index, .event = event});
     };
     context_->engine.submit(
-        {.request = request, .sink = std::move(sink), .cancelled = choices_[i].cancelled});
+        {.request = request, .sink = std::move(sink), .cancelled = choices_[i].cancelled, .floor = floor});
   }
   context_->metrics.record_prompt(num_prompt_tokens_);
 }

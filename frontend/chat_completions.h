@@ -60,7 +60,7 @@ class ChatCompletion {
   };
 
   ChatCompletion(const HttpRequest& request, const ChatRequest& chat, std::shared_ptr<const ServingContext> context);
-  void submit(GenerationRequest request);
+  void submit(GenerationRequest request, const PolicyFloor& floor);
   void apply(const ChoiceEvent& event, Progress& progress);
   void record_token(Choice& choice);
   void append_events(int64_t index, const ChoiceDelta& delta, Progress& progress);

@@ -192,6 +192,7 @@ ChatRequest parse_chat_request(std::string_view body, const ServedModel& model, 
   request.ignore_end_tokens = fields.boolean("ignore_eos").value_or(false);
   request.level = parse_requested_level(
       fields, {.highest_level = highest_level, .service_tiers = model.service_tiers, .places = level_places});
+  request.service_tier = fields.string("service_tier").value_or("auto");
   parse_stream_options(fields, request);
   request.messages = parse_chat_messages(fields.raw("messages"), limits);
   return request;

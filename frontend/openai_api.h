@@ -26,6 +26,7 @@ struct ServedModel {
   int64_t top_k = 0;
   std::vector<int32_t> end_token_ids;  // of generation_config: ends an answer unless ignore_eos
   std::map<std::string, int64_t> service_tiers = {};  // tier → highest level; a tier that is not here has no ceiling
+  std::map<std::string, uint16_t> tier_policies = {};  // tier → PolicyFloor::lowest; a tier that is not here has none
 };
 
 enum class ResponseMode : uint8_t { kWhole, kStreamed };
@@ -44,6 +45,7 @@ struct ChatRequest {
   bool ignore_end_tokens = false;
   ResponseMode mode = ResponseMode::kWhole;
   RequestedLevel level;
+  std::string service_tier = "auto";
   bool include_usage = false;  // streamed: one more chunk with the token counts
 };
 

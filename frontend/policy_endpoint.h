@@ -17,17 +17,20 @@ struct PolicyReport {
 };
 
 struct PolicyRequest {
-  std::string policy;
+  std::string policy;  // empty: a plan for `memory`
+  std::string memory;  // of each rank, as --memory has it
   std::chrono::milliseconds deadline{0};
+  std::string extra_memory = {};  // of each rank while old and new experts are both there; empty: none
 };
 
-// {"policy": "quality", "policies": [..], "version": n, "staging": {"policy": .., "ranks_ready": n} | null, "last": {..} | null,
+// {"policy": "quality", "predicted_loss": x, "policies": [..], "version": n, "last": {..} | null,
+//  "staging": {"policy": .., "ranks_ready": n, "waits_for_tier": TIER | null} | null,
 //  "switches": n, "failures": n, "moved_bytes": n, "staging_seconds": x,
 //  "versions": [{"version": n, "policy": .., "step": n}, ..]}
 HttpResponse policy_response(const PolicyReport& report);
 
-// {"policy": NAME, "deadline_seconds": x}, the second from 0.001 to 3600 and 60 when it is left out. Throws InvalidRequest naming
-// the field.
+// {"policy": NAME} or {"memory": SIZE or [SIZE, ..]}, with "deadline_seconds" from 0.001 to 3600, 60 when it is left out, and
+// "extra_memory": SIZE. Throws InvalidRequest naming the field.
 PolicyRequest parse_policy_request(const std::string& body);
 
 }  // namespace skipper

@@ -29,7 +29,8 @@ struct EngineStatus {
 };
 
 struct EngineHooks {
-  // Gives the request its id. Throws ResourceExhausted when the queue is full, Cancelled when draining. Thread-safe.
+  // Gives the request its id. Throws ResourceExhausted when the queue is full, Cancelled when draining or while the experts that
+  // serve are below the request's floor. Thread-safe.
   std::function<uint64_t(Submission)> submit;
   std::function<EngineStatus()> status;  // thread-safe, must not block
   // The policy of a version of the experts. Thread-safe, must not block; null where no experts are switched.

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/json_fields.h"
+#include "planning/memory_size.h"
 
 namespace skipper {
 namespace {
@@ -45,7 +46,8 @@ std::shared_ptr<const AdminContext> context_of(const CommandLine& line, const Ra
 }  // namespace
 
 AdminServer::AdminServer(const CommandLine& line, const RankProcess& process, MetricsRegistry& metrics)
-    : patience_(process.config().frontend.stall_timeout),
+    : process_(process),
+      patience_(process.config().frontend.stall_timeout),
       server_(admin_frontend_config(line.admin_port), make_admin_endpoints(context_of(line, process, hooks())), metrics),
       thread_([this] { server_.run(); }) {}
 
@@ -97,12 +99,17 @@ GuardState AdminServer::arm_guard() const {
 PolicyReport AdminServer::policies() const {
   const ExpertSwitch& experts = engine().expert_switch();
   if (experts.has_policies()) return {names_of(experts.policies()), experts.state(), experts.versions()};
-  throw InvalidRequest("this server has no policies; start it with --policies NAME=PLAN.json,...", "");
+  throw InvalidRequest("this server has no policies; start it with --policies NAME=PLAN.json,..., or with a plan whose experts "
+                       "are all in the memory of CPUs, without a guard",
+                       "");
 }
 
 PolicyReport AdminServer::switch_policy(const PolicyRequest& request) const {
   PolicyReport report = policies();
-  const uint64_t number = engine().switch_experts(request.policy, request.deadline);
+  SwitchRequest wish{.policy = request.policy, .deadline = request.deadline};
+  if (!request.extra_memory.empty()) wish.extra_bytes = parse_memory_size(request.extra_memory, "extra_memory");
+  if (!request.memory.empty()) wish.plan = process_.plan_for_memory(request.memory);
+  const uint64_t number = engine().switch_experts(std::move(wish));
   report.state = engine().expert_switch().wait_until_ended(number);
   report.versions = engine().expert_switch().versions();
   const SwitchRecord& last = report.state.last;

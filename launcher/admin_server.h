@@ -37,6 +37,7 @@ class AdminServer {
   PolicyReport policies() const;
   PolicyReport switch_policy(const PolicyRequest& request) const;
 
+  const RankProcess& process_;
   const std::chrono::milliseconds patience_;  // for the step that applies a change
   std::atomic<Engine*> engine_{nullptr};
   HttpServer server_;

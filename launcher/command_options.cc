@@ -43,7 +43,7 @@ RankOptions rank_options_from(const CommandLine& line) {
   options.plan = line.plan;
   options.disk = line.disk;
   options.policies = parse_policies(line.policies);
-  options.first_policy = place_of_policy(options.policies, line.policy);
+  options.first_policy = place_of_policy(options.policies, line.policy, "flag --policy");
   if (!options.policies.empty()) options.plan = options.policies[options.first_policy].plan;
   if (line.command != "plan") options.budgets = budget_options_from(line);
   options.tenant = {line.tenant, line.tenants};
@@ -52,6 +52,7 @@ RankOptions rank_options_from(const CommandLine& line) {
   if (line.command != "serve") options.plan_use = PlanUse::kScoring;
   options.switches_layers_off = line.command == "serve";
   options.guards_experts = line.command == "serve";
+  if (line.command == "serve") options.switches = line.admin_port < 0 ? SwitchUse::kPolicies : SwitchUse::kAll;
   options.fits_model_len = line.max_model_len < 0;
   options.audit.file = line.audit_file;
   if (line.audit_rate >= 0.0) options.audit.rate = line.audit_rate;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "launcher/policies.h"
 #include "planning/memory_size.h"
 
 namespace skipper {
@@ -32,7 +33,8 @@ void check_plan_flags(const CommandLine& line) {
                                                       {"target", !line.target.empty()},
                                                       {"max_loss", line.max_loss >= 0.0}};
   for (const auto& [flag, given] : with_memory) {
-    if (given && line.memory.empty() && line.tenant.empty() && line.command != "frontier") {
+    const bool is_of_use = !line.tenant.empty() || line.command == "frontier" || may_plan_live(line, flag);
+    if (given && line.memory.empty() && !is_of_use) {
       throw UsageError(std::string("flag --") + flag + " needs --memory, for which to plan");
     }
   }

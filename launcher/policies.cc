@@ -35,15 +35,20 @@ void require_same_homes(const PolicyFile& first, const ExpertPlacement& there, c
   }
 }
 
+bool is_in_memory(const ServedPlan& plan) {
+  return std::ranges::all_of(plan.assignment.slots, [](const std::vector<AssignedExpert>& layer) {
+    return std::ranges::all_of(layer, [](const AssignedExpert& expert) { return expert.rest == ExpertTier::kHost; });
+  });
+}
+
+bool is_switchable(const ServedPlan& plan) { return !plan.assignment.placement.has_shadows() && is_in_memory(plan); }
+
 void require_switchable(const ServedPlan& plan, const PolicyFile& file) {
+  if (is_switchable(plan)) return;
   if (plan.assignment.placement.has_shadows()) {
     throw InvalidFile(file.plan.string() + ": has shadow copies, which are not switched; make the plan without --shadow_format");
   }
-  for (const std::vector<AssignedExpert>& layer : plan.assignment.slots) {
-    const bool is_in_memory = std::ranges::all_of(layer, [](const AssignedExpert& e) { return e.rest == ExpertTier::kHost; });
-    if (is_in_memory) continue;
-    throw InvalidFile(file.plan.string() + ": has experts on disk, which are not switched; plan without --disk");
-  }
+  throw InvalidFile(file.plan.string() + ": has experts on disk, which are not switched; plan without --disk");
 }
 
 }  // namespace
@@ -60,6 +65,11 @@ void check_policy_flags(const CommandLine& line) {
   }
 }
 
+bool may_plan_live(const CommandLine& line, const std::string& flag) {
+  const bool has_plan = !line.plan.empty() || !line.policies.empty() || !line.config.empty();
+  return line.command == "serve" && line.admin_port >= 0 && has_plan && flag != "host_memory";
+}
+
 std::vector<PolicyFile> parse_policies(const std::string& text) {
   std::vector<PolicyFile> files;
   std::istringstream entries(text);
@@ -73,11 +83,28 @@ std::vector<PolicyFile> parse_policies(const std::string& text) {
   return files;
 }
 
-size_t place_of_policy(const std::vector<PolicyFile>& files, const std::string& name) {
+size_t place_of_policy(const std::vector<PolicyFile>& files, const std::string& name, const std::string& key) {
   if (name.empty()) return 0;
   const auto found = std::ranges::find(files, name, &PolicyFile::name);
-  if (found == files.end()) throw UsageError("flag --policy: '" + name + "' is none of --policies");
-  return static_cast<size_t>(found - files.begin());
+  if (found != files.end()) return static_cast<size_t>(found - files.begin());
+  std::string names;
+  for (const PolicyFile& file : files) names += (names.empty() ? "" : ", ") + file.name;
+  throw UsageError(key + ": '" + name + "' is none of the policies " + names);
+}
+
+std::map<std::string, uint16_t> places_of_tiers(const ServerConfig& config, const std::vector<PolicyTraits>& policies) {
+  std::map<std::string, uint16_t> places;
+  std::string names;
+  for (const PolicyTraits& policy : policies) names += (names.empty() ? "" : ", ") + policy.name;
+  for (const auto& [tier, policy] : config.tier_policies) {
+    const auto found = std::ranges::find(policies, policy, &PolicyTraits::name);
+    if (found == policies.end()) {
+      throw Error("service_tiers." + tier + ".policy: there is no policy '" + policy + "'; " +
+                  (names.empty() ? "this server has none, give it --policies" : "the policies are " + names));
+    }
+    places[tier] = static_cast<uint16_t>(found - policies.begin());
+  }
+  return places;
 }
 
 ServedPolicies load_policies(const std::vector<PolicyFile>& files, const PlanReader& reader, ServerConfig& config) {
@@ -88,11 +115,28 @@ ServedPolicies load_policies(const std::vector<PolicyFile>& files, const PlanRea
     if (!served.policies.empty()) {
       require_same_homes(files.front(), served.policies.front().assignment.placement, file, plan.assignment.placement);
     }
-    served.traits.push_back({.name = file.name, .expert_bits = plan.expert_bits});
+    served.traits.push_back(plan.traits);
+    served.traits.back().name = file.name;
     served.policies.push_back({file.name, std::move(plan.assignment), plan.expert_room});
     served.text += file.name + "\n" + plan.text + "\n";
   }
   return served;
+}
+
+ServedPolicies only_policy(const std::string& name, const ServedPlan& plan) {
+  if (!is_switchable(plan)) return {};
+  ServedPolicies served{.policies = {{name, plan.assignment, plan.expert_room}}, .traits = {plan.traits}, .text = plan.text};
+  served.traits.front().name = name;
+  return served;
+}
+
+ExpertPolicy read_posted_policy(const std::string& text, const ExpertPlacement& serving, const PlanReader& reader,
+                                ServerConfig config) {
+  ServedPlan plan = read_served_plan(text, reader, config);
+  const PolicyFile posted{.name = "for this memory", .plan = "the plan for this memory"};
+  require_switchable(plan, posted);
+  require_same_homes({.name = "that serves", .plan = "the plan that serves"}, serving, posted, plan.assignment.placement);
+  return {posted.name, std::move(plan.assignment), plan.expert_room};
 }
 
 }  // namespace skipper

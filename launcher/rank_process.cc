@@ -50,6 +50,7 @@ RankProcess::RankProcess(std::function<ServerConfig()> load_config, RankOptions 
   topology_ = std::make_unique<ClusterTopology>(ClusterTopology::discover(startup(), group_.host_name, stream));
   run_together(startup(), [&] {
     config_ = load_config();
+    take_configured_policies();
     choose_device();
     read_model();
   });
@@ -60,6 +61,8 @@ RankProcess::RankProcess(std::function<ServerConfig()> load_config, RankOptions 
   require_same_everywhere(startup(), "level", std::to_string(level_));
   if (!options_.tenant.name.empty()) take_tenant_share();
   if (!options_.budgets.memory.empty()) plan_for_budgets();
+  take_only_policy();
+  run_together(startup(), [&] { check_tiers(); });
   require_same_everywhere(startup(), "plan", plan_ ? plan_->text : "none");
   require_same_everywhere(startup(), "policies", policies_.text);
   open_communicators(config_.comm, group_);
@@ -229,6 +232,24 @@ void RankProcess::load_reference() {
   reference_ = load_reference_experts(config_.guard, watched, *workers_);
 }
 
+// The section `policies` stands for --policies and --policy.
+void RankProcess::take_configured_policies() {
+  const PolicyConfig& configured = config_.policies;
+  if (options_.switches == SwitchUse::kNone || configured.plans.empty()) return;
+  const std::pair<const char*, bool> others[] = {{"policies", !options_.policies.empty()},
+                                                 {"plan", !options_.plan.empty()},
+                                                 {"memory", !options_.budgets.memory.empty()},
+                                                 {"tenant", !options_.tenant.name.empty()},
+                                                 {"disk", !options_.disk.empty()}};
+  for (const auto& [flag, given] : others) {
+    if (!given) continue;
+    throw UsageError(std::string("flag --") + flag + " and the section policies of --config exclude each other; give one");
+  }
+  options_.policies = configured.plans;
+  options_.first_policy = place_of_policy(options_.policies, configured.first, "policies.first");
+  options_.plan = options_.policies[options_.first_policy].plan;
+}
+
 // Experts that a guard compares with are of the plan that it was started with.
 void RankProcess::read_policies() {
   if (options_.policies.empty()) return;
@@ -238,10 +259,31 @@ void RankProcess::read_policies() {
   policies_ = load_policies(options_.policies, plan_reader(), config_);
 }
 
+// A server that was started with one plan can change to others that are posted; a tenant's memory is its share.
+void RankProcess::take_only_policy() {
+  if (options_.switches != SwitchUse::kAll || !options_.policies.empty() || !plan_) return;
+  if (device_ != Device::host() || model_config_.quantization || config_.guard.is_on() || tenant_) return;
+  const bool is_of_budgets = !options_.budgets.memory.empty();
+  policies_ = only_policy(is_of_budgets ? "memory:" + options_.budgets.memory : options_.plan.stem().string(), *plan_);
+}
+
+void RankProcess::check_tiers() {
+  if (options_.switches != SwitchUse::kNone) tier_policies_ = places_of_tiers(config_, policies_.traits);
+}
+
 void RankProcess::start_stager() {
-  if (options_.policies.empty()) return;
-  const StagingSource source{options_.model, config_.weights, *model_};
-  stager_ = std::make_unique<ExpertStager>(source, std::move(policies_.policies));
+  if (!has_policies()) return;
+  const auto read_plan = [this](const std::string& text) {
+    return read_posted_policy(text, model_->placement(), plan_reader(), config_);
+  };
+  stager_ = std::make_unique<ExpertStager>(StagingSource{options_.model, config_.weights, *model_, read_plan},
+                                           std::move(policies_.policies), options_.first_policy);
+  if (is_leader()) planner_ = std::make_unique<LivePlanner>(options_.model, plan_reader(), config_, options_.budgets, *plan_);
+}
+
+PostedPlan RankProcess::plan_for_memory(const std::string& memory) const {
+  if (planner_) return planner_->plan_for_memory(memory);
+  throw InvalidRequest("memory: the experts of this server are not switched", "memory");
 }
 
 PolicyParts RankProcess::policy_parts() const {

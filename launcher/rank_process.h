@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +22,7 @@
 #include "guard/reference_experts.h"
 #include "launcher/budget_planner.h"
 #include "launcher/device_choice.h"
+#include "launcher/live_planner.h"
 #include "launcher/policies.h"
 #include "launcher/served_plan.h"
 #include "launcher/tenant_place.h"
@@ -30,6 +32,13 @@
 #include "processor/multimodal_processor.h"
 
 namespace skipper {
+
+// Which experts can be switched while they serve.
+enum class SwitchUse : uint8_t {
+  kNone,
+  kPolicies,  // those of policies, from --policies or the settings
+  kAll,       // those of every plan that can be: somebody may post other budgets
+};
 
 // What the command line decides; the rest is in the config.
 struct RankOptions {
@@ -47,6 +56,7 @@ struct RankOptions {
   AuditConfig audit = {};                 // of routing decisions; off without a file
   bool switches_layers_off = false;       // as config.skipping says; others measure what skipping does, whatever it costs
   bool guards_experts = false;            // as config.guard says; others measure what they are given
+  SwitchUse switches = SwitchUse::kNone;
   DeviceChoice device = DeviceChoice::kCpu;
 };
 
@@ -69,6 +79,10 @@ class RankProcess {
 
   // Whether experts can be switched while they serve.
   bool has_policies() const { return !policies_.traits.empty(); }
+  // Of tiers that have one, the place of the lowest policy that their requests run under.
+  const std::map<std::string, uint16_t>& tier_policies() const { return tier_policies_; }
+  // A plan for other budgets. Rank 0, after load(), thread-safe. Throws InvalidRequest, also where experts are not switched.
+  PostedPlan plan_for_memory(const std::string& memory) const;
   bool is_leader() const { return group_.control->rank() == 0; }
   int world_size() const { return group_.control->size(); }
   Communicator& control() { return *group_.control; }
@@ -101,7 +115,10 @@ class RankProcess {
   void join_gpus();
   void load_model();
   void load_reference();
+  void take_configured_policies();
   void read_policies();
+  void take_only_policy();
+  void check_tiers();
   void start_stager();
   PolicyParts policy_parts() const;
   void size_kv_cache();
@@ -122,12 +139,14 @@ class RankProcess {
   uint8_t level_ = 0;
   std::optional<ServedPlan> plan_;
   ServedPolicies policies_;
+  std::map<std::string, uint16_t> tier_policies_;
   std::unique_ptr<MultimodalProcessor> processor_;
   std::unique_ptr<ClusterTopology> topology_;
   std::unique_ptr<ThreadPool> workers_;
   std::unique_ptr<MultimodalModel> model_;
   std::unique_ptr<ReferenceExperts> reference_;  // of a rank with a guard
   std::unique_ptr<ExpertStager> stager_;         // of a server with policies
+  std::unique_ptr<LivePlanner> planner_;         // the same, at rank 0
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<ModelRunner> runner_;
   std::unique_ptr<ExpertLoad> load_;

@@ -44,13 +44,6 @@ void fit_scoring(const ExpertPlan& plan, const std::string& where, const PlanRea
                << ": scoring takes more steps, with the same results; for larger ones plan with engine.max_logit_rows " << wanted;
 }
 
-PlanSubject subject_of(const PlanReader& reader) {
-  return {.model_fingerprint = reader.model.fingerprint,
-          .num_moe_layers = reader.model.num_moe_layers(),
-          .num_experts = static_cast<int>(reader.model.moe.num_experts),
-          .world_size = reader.world_size};
-}
-
 // Without a size in the settings: what the plan set aside, and what it left over.
 size_t cache_bytes(const ExpertPlan& plan, const PlanReader& reader, const ServerConfig& config) {
   constexpr size_t kMegabyte = 1'000'000;
@@ -80,7 +73,7 @@ ServedPlan serve(const ExpertPlan& plan, const std::string& where, const PlanRea
   const DiskUse disk_use = reader.disk.empty() ? DiskUse::kRefused : DiskUse::kServed;
   ServedPlan served{.assignment = assignment_of(plan, reader.rank, reader.device, where, disk_use),
                     .text = to_json(plan),
-                    .expert_bits = plan.predicted.expert_bits,
+                    .traits = traits_of(plan),
                     .expert_room = expert_room(plan, reader),
                     .reference_room = reference_room(plan, reader)};
   if (disk_use == DiskUse::kServed && reader.device == DeviceKind::kHost) {
@@ -90,6 +83,17 @@ ServedPlan serve(const ExpertPlan& plan, const std::string& where, const PlanRea
 }
 
 }  // namespace
+
+PlanSubject subject_of(const PlanReader& reader) {
+  return {.model_fingerprint = reader.model.fingerprint,
+          .num_moe_layers = reader.model.num_moe_layers(),
+          .num_experts = static_cast<int>(reader.model.moe.num_experts),
+          .world_size = reader.world_size};
+}
+
+PolicyTraits traits_of(const ExpertPlan& plan) {
+  return {.name = "", .expert_bits = plan.predicted.expert_bits, .loss = plan.predicted.loss, .profile = plan.origin.profile};
+}
 
 ServedPlan load_served_plan(const std::filesystem::path& path, const PlanReader& reader, ServerConfig& config) {
   refuse_decided_settings(config);

@@ -6,10 +6,12 @@
 #include <optional>
 #include <string>
 
+#include "cluster/switch_state.h"
 #include "configs/server_config.h"
 #include "model/disk_experts.h"
 #include "model/expert_assignment.h"
 #include "model/model_config.h"
+#include "planning/expert_plan.h"
 #include "tensor/device.h"
 
 namespace skipper {
@@ -17,7 +19,7 @@ namespace skipper {
 struct ServedPlan {
   ExpertAssignment assignment;  // of this rank
   std::string text;             // the same on every rank
-  double expert_bits = 0.0;     // per weight, mean over the serving copies of all ranks
+  PolicyTraits traits = {};     // without a name
   size_t expert_room = 0;       // of this rank's host memory, for all experts that serve
   size_t reference_room = 0;    // of this rank's host memory, for the experts that a guard compares with
   std::optional<DiskConfig> disk = {};  // where this rank may keep experts
@@ -36,6 +38,12 @@ struct PlanReader {
   std::filesystem::path checkpoint = {};  // directory of the model
   PlanUse use = PlanUse::kServing;
 };
+
+// The plans that a reader takes.
+PlanSubject subject_of(const PlanReader& reader);
+
+// Without a name.
+PolicyTraits traits_of(const ExpertPlan& plan);
 
 // Throws InvalidFile for a plan that is malformed, of another model or number of ranks, or holds what this rank cannot serve, and
 // Error naming a setting that decides what the plan has decided, or takes memory that it has not.

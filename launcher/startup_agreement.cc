@@ -12,8 +12,14 @@ namespace {
 
 // One rank's outcome in a fixed-size record.
 struct Outcome {
-  uint8_t failed = 0;
+  enum class Kind : uint8_t { kSuccess, kError, kWrongUse };
+  Kind kind = Kind::kSuccess;
   std::array<char, 1023> message{};
+
+  void fail(Kind how, const char* why) {
+    kind = how;
+    std::strncpy(message.data(), why, message.size() - 1);
+  }
 };
 
 Outcome attempt(const std::function<void()>& work) {
@@ -23,9 +29,10 @@ Outcome attempt(const std::function<void()>& work) {
   } catch (const CommError&) {
     // The group itself is broken; there is nobody left to agree with.
     throw;
+  } catch (const UsageError& e) {
+    outcome.fail(Outcome::Kind::kWrongUse, e.what());
   } catch (const std::exception& e) {
-    outcome.failed = 1;
-    std::strncpy(outcome.message.data(), e.what(), outcome.message.size() - 1);
+    outcome.fail(Outcome::Kind::kError, e.what());
   }
   return outcome;
 }
@@ -53,11 +60,13 @@ std::string around_difference(const std::string& text, const std::string& other)
 
 void run_together(Communicator& control, const std::function<void()>& work) {
   const std::vector<Outcome> outcomes = gather(control, attempt(work));
-  const auto first = std::find_if(outcomes.begin(), outcomes.end(), [](const Outcome& o) { return o.failed != 0; });
+  const auto first = std::ranges::find_if(outcomes, [](const Outcome& o) { return o.kind != Outcome::Kind::kSuccess; });
   if (first == outcomes.end()) return;
   // Rank 0 speaks, so only another rank's error needs to say whose it is.
   const auto rank = first - outcomes.begin();
-  throw Error((rank == 0 ? "" : "rank " + std::to_string(rank) + ": ") + first->message.data());
+  const std::string message = (rank == 0 ? "" : "rank " + std::to_string(rank) + ": ") + std::string(first->message.data());
+  if (first->kind == Outcome::Kind::kWrongUse) throw UsageError(message);
+  throw Error(message);
 }
 
 void require_same_everywhere(Communicator& control, const std::string& what, const std::string& value) {

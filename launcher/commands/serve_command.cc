@@ -52,6 +52,7 @@ ServedModel served_model(const CommandLine& line, const RankProcess& process) {
   model.top_k = defaults.top_k;
   model.end_token_ids = process.model_config().eos_token_ids;
   model.service_tiers = process.config().service_tiers;
+  model.tier_policies = process.tier_policies();
   return model;
 }
 
@@ -138,12 +139,18 @@ class Frontend {
     const EngineHooks hooks{.submit =
                                 [this, limits](Submission submission) {
                                   validate_request(submission.request, limits);
+                                  require_policy(submission.floor);
                                   return process_.queue().push(std::move(submission));
                                 },
                             .status = [this] { return status(); },
                             .policy_of = process_.has_policies() ? policy_of() : nullptr};
     return std::make_shared<ServingContext>(
         ServingContext{process_.config().frontend, served_model(line, process_), processor, hooks, metrics_});
+  }
+
+  void require_policy(const PolicyFloor& floor) const {
+    const std::string refusal = engine_.load()->expert_switch().refusal(floor);
+    if (!refusal.empty()) throw Cancelled(refusal);
   }
 
   // No request runs before there is an engine.

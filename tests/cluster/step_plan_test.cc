@@ -14,6 +14,9 @@ StepPlan full_plan() {
   plan.level_table_version = 3;
   plan.placement_version = 5;
   plan.experts = ExpertSet::kReference;
+  plan.expert_order = {.version = 3, .policy = 1, .staged_version = 5, .staged_policy = kPostedPolicy, .extra_bytes = 1ull << 40,
+                       .is_freeing = true};
+  plan.posted_plan = "a plan";
   plan.guard_term = 11;
   plan.shape = {.most_rows = 16, .most_logit_rows = 2, .is_decode = true, .slot_rows = 12};
   plan.ranks.resize(3);
@@ -38,6 +41,11 @@ TEST(StepPlan, SurvivesTheWayBetweenRanks) {
   EXPECT_EQ(copy.level_table_version, 3u);
   EXPECT_EQ(copy.placement_version, 5u);
   EXPECT_EQ(copy.experts, ExpertSet::kReference);
+  EXPECT_EQ(copy.expert_order.staged_version, 5u);
+  EXPECT_EQ(copy.expert_order.staged_policy, kPostedPolicy);
+  EXPECT_EQ(copy.expert_order.extra_bytes, 1ull << 40);
+  EXPECT_TRUE(copy.expert_order.is_freeing);
+  EXPECT_EQ(copy.posted_plan, "a plan");
   EXPECT_EQ(copy.guard_term, 11u);
   EXPECT_EQ(copy.shape.most_rows, 16);
   EXPECT_EQ(copy.shape.most_logit_rows, 2);

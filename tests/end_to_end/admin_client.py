@@ -38,7 +38,7 @@ class Admin:
         headers = {"Content-Type": "application/json", **({"Authorization": "Bearer " + key} if key else {})}
         request = urllib.request.Request(url or self.url, data, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=300) as response:
                 return response.status, json.loads(response.read())
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())

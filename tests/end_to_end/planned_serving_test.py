@@ -208,7 +208,7 @@ def check_scoring_buffers(case):
 def check_memory_refusals(case):
     cases = [
         ("short", ["--memory", "100M"], EXIT_ERROR, "short by"),
-        ("too many", ["--memory", "1G,1G"], EXIT_ERROR, "2 sizes for 1 ranks"),
+        ("too many", ["--memory", "1G,1G"], EXIT_USAGE, "2 sizes for 1 ranks"),
         ("no size", ["--memory", "1X"], EXIT_USAGE, "'1X' is no size"),
         ("two formats", ["--memory", "1G", "--experts", "bf16"], EXIT_USAGE, "exclude each other"),
         ("no memory", ["--max_loss", "0.1"], EXIT_USAGE, "--max_loss needs --memory"),

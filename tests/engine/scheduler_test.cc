@@ -32,6 +32,7 @@ struct Simulation {
   uint64_t submit(int32_t num_prompt, int32_t max_new_tokens, ExpertSet experts = ExpertSet::kServed) {
     Submission submission;
     submission.experts = experts;
+    submission.floor = floor;
     submission.request.id = ++last_id;
     submission.request.prompt_ids.resize(static_cast<size_t>(num_prompt), 1);
     submission.request.max_new_tokens = max_new_tokens;
@@ -77,6 +78,7 @@ struct Simulation {
   uint64_t last_id = 0;
   int32_t next_token = 2;
   uint32_t expert_version = kFirstExpertVersion;
+  PolicyFloor floor = {};
   std::map<uint64_t, std::vector<TokenEvent>> events;
   std::map<uint64_t, std::shared_ptr<std::atomic<bool>>> cancel_flags;
   std::vector<std::vector<std::byte>> admissions;
@@ -326,6 +328,22 @@ TEST(Scheduler, TellsOnWhichVersionsOfTheExpertsTokensRan) {
   const std::vector<VersionTokens> expected = {{1, 8}, {2, 4}, {5, 1}};
   EXPECT_EQ(simulation.events[id].back().versions, expected);
   EXPECT_EQ(simulation.events[id].front().versions, (std::vector<VersionTokens>{{1, 8}, {2, 2}}));
+}
+
+TEST(Scheduler, KnowsTheStrictestFloorOfRunningAndWaitingRequests) {
+  EngineConfig config = small_config();
+  config.max_sequences_per_rank = 1;
+  Simulation simulation(config, 1);
+  EXPECT_EQ(simulation.scheduler.strictest_floor().lowest, PolicyFloor::kAny);
+  simulation.floor = {.lowest = 2, .tier = "bronze"};
+  simulation.submit(3, 2);
+  simulation.step();
+  EXPECT_EQ(simulation.scheduler.strictest_floor().tier, "bronze");
+  simulation.floor = {.lowest = 1, .tier = "silver"};
+  simulation.submit(3, 1);  // waits
+  EXPECT_EQ(simulation.scheduler.strictest_floor().tier, "silver");
+  while (simulation.scheduler.has_work()) simulation.step();
+  EXPECT_EQ(simulation.scheduler.strictest_floor().lowest, PolicyFloor::kAny);
 }
 
 TEST(Scheduler, TellsWhichTokensRanOnReferenceExperts) {

@@ -117,6 +117,22 @@ TEST_F(ChatCompletions, ListsThePlansThatTokensRanOnAndMeansTheirBits) {
   EXPECT_EQ(usage["mean_bits"], 6.0);
 }
 
+TEST_F(ChatCompletions, TellsTheEngineTheLowestPolicyOfTheTier) {
+  model_.service_tiers = {{"silver", 1}};
+  model_.tier_policies = {{"silver", 1}, {"auto", 2}};
+  start();
+  EXPECT_EQ(ask(chat("x", {{"service_tier", "silver"}})).status, 200);
+  EXPECT_EQ(ask(chat("x")).status, 200);
+  EXPECT_EQ(ask(chat("x", {{"service_tier", "flex"}})).status, 200);
+  const std::vector<PolicyFloor> floors = engine_.floors();
+  ASSERT_EQ(floors.size(), 3u);
+  EXPECT_EQ(floors[0].lowest, 1);
+  EXPECT_EQ(floors[0].tier, "silver");
+  EXPECT_EQ(floors[1].lowest, 2);
+  EXPECT_EQ(floors[1].tier, "auto");
+  EXPECT_EQ(floors[2].lowest, PolicyFloor::kAny);
+}
+
 TEST_F(ChatCompletions, HasNoMeanOfBitsWhenNoExpertRan) {
   const json usage = json::parse(completion_json({}, {}, {.prompt_tokens = 1}))["usage"]["skipper"];
   EXPECT_TRUE(usage["mean_bits"].is_null());

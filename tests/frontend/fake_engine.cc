@@ -35,6 +35,7 @@ uint64_t FakeEngine::submit(Submission submission) {
   if (incoming_.size() + static_cast<size_t>(num_active_) >= queue_capacity) throw ResourceExhausted("the queue is full");
   submission.request.id = requests_.size() + 1;
   requests_.push_back(submission.request);
+  floors_.push_back(submission.floor);
   const std::string prompt(submission.request.prompt_ids.begin(), submission.request.prompt_ids.end());
   incoming_.push_back({.submission = submission, .text = answer ? answer(submission.request) : prompt});
   changed_.notify_all();
@@ -93,6 +94,11 @@ bool FakeEngine::advance(Active& active) {
     return false;
   }
   return event.finish_reason == FinishReason::kNone;
+}
+
+std::vector<PolicyFloor> FakeEngine::floors() {
+  const std::lock_guard lock(mutex_);
+  return floors_;
 }
 
 std::vector<GenerationRequest> FakeEngine::requests() {

@@ -42,6 +42,7 @@ class FakeEngine {
 
   // Seen so far.
   std::vector<GenerationRequest> requests();
+  std::vector<PolicyFloor> floors();
   int num_cancelled() const { return num_cancelled_; }
   int num_active();
   // Waits for `condition`, at most 20 s.
@@ -61,6 +62,7 @@ class FakeEngine {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<GenerationRequest> requests_;
+  std::vector<PolicyFloor> floors_;
   std::vector<Active> incoming_;
   std::atomic<int> num_active_{0};
   std::atomic<int> num_cancelled_{0};

@@ -72,6 +72,9 @@ TEST(ServerConfig, WhatItPrintsItReadsBack) {
   config.frontend.max_images = 3;
   config.dispatch.payload_format = PayloadFormat::kFp8;
   config.dispatch.payload = PayloadTravel::kOff;
+  config.service_tiers["silver"] = 1;
+  config.tier_policies["silver"] = "small";
+  config.policies = {.plans = {{"quality", "q.json"}, {"small", "s.json"}}, .first = "small"};
   EXPECT_EQ(describe(load(describe(config))), describe(config));
 }
 
@@ -95,6 +98,28 @@ TEST(ServerConfig, ErrorsNameTheFullKey) {
   EXPECT_THAT(error_of(R"({"dispatch": {"payload": false}})"), HasSubstr("dispatch: payload: expected a string"));
   EXPECT_THAT(error_of(R"({"dispatch": {"combine_dtype": "int8"}})"), HasSubstr("'int8' is not supported; use bf16 or f32"));
   EXPECT_THAT(error_of(R"({"service_tiers": {"gold": 1}})"), HasSubstr("service_tiers.gold: 1"));
+  EXPECT_THAT(error_of(R"({"service_tiers": {"gold": {"level": 0, "polici": "a"}}})"),
+              HasSubstr("service_tiers: gold: policy: is missing"));
+}
+
+TEST(ServerConfig, ReadsPoliciesInTheirOrderAndTheLowestOfATier) {
+  const ServerConfig config = load(R"({"service_tiers": {"silver": {"level": 2, "policy": "b"}, "bronze": 3},
+      "policies": {"plans": [{"name": "z", "plan": "1.json"}, {"name": "b", "plan": "2.json"}], "first": "b"}})");
+  EXPECT_EQ(config.service_tiers, (std::map<std::string, int64_t>{{"bronze", 3}, {"gold", 0}, {"silver", 2}}));
+  EXPECT_EQ(config.tier_policies, (std::map<std::string, std::string>{{"silver", "b"}}));
+  ASSERT_EQ(config.policies.plans.size(), 2u);
+  EXPECT_EQ(config.policies.plans[0].name, "z");
+  EXPECT_EQ(config.policies.plans[1].plan, "2.json");
+  EXPECT_EQ(config.policies.first, "b");
+}
+
+TEST(ServerConfig, RefusesPoliciesThatAreNone) {
+  EXPECT_THAT(error_of(R"({"policies": {"plans": []}})"), HasSubstr("policies: plans: expected a list of"));
+  EXPECT_THAT(error_of(R"({"policies": {"plans": [{"name": "a"}]}})"), HasSubstr("policies.plans[0]: plan"));
+  EXPECT_THAT(error_of(R"({"policies": {"plans": [{"name": "a", "plan": "x"}, {"name": "a", "plan": "y"}]}})"),
+              HasSubstr("policies.plans[1]: name: there are two policies 'a'"));
+  EXPECT_THAT(error_of(R"({"policies": {"plans": [{"name": "a", "plan": "x"}], "firsst": "a"}})"),
+              HasSubstr("did you mean 'first'?"));
 }
 
 }  // namespace
