@@ -13,6 +13,7 @@
 #include "launcher/frontier_flags.h"
 #include "launcher/plan_flags.h"
 #include "launcher/policies.h"
+#include "launcher/replay_flags.h"
 
 DEFINE_string(model, "", "checkpoint directory in Hugging Face format (required)");
 DEFINE_string(config, "", "JSON file with the server's settings; flags override it");
@@ -27,8 +28,7 @@ DEFINE_int32(level, -1, "level of the operating point file; 0 skips nothing (def
 DEFINE_int32(threads, -1, "threads of each rank's kernels; 0 shares the usable cores of a host among its ranks (default 0)");
 DEFINE_string(device, "", "where the model computes: cpu, cuda, or auto: a GPU if one can be used (default auto)");
 DEFINE_string(experts, "", "format of the experts: bf16, int8-gN, int4-gN, int4a-gN, int3a-gN or int2a-gN (N = 32, 64, 128)");
-DEFINE_string(dense, "",
-              "format of attention projections, dense layers and head; never of a vision tower (default: as in the checkpoint)");
+DEFINE_string(dense, "", "format of attention, dense layers and head; never of a vision tower (default: the checkpoint's)");
 DEFINE_string(out, "", "where the result goes (required): a new or empty directory of quantize, a file of the others");
 DEFINE_string(calibration, "",
               "quantize: samples over which inputs are measured before rounding, *.jsonl, *.txt, or a folder as for --data; "
@@ -48,11 +48,9 @@ DEFINE_string(html, "", "file for a page with the curves of all methods that wer
 DEFINE_int32(grid, -1,
              "thresholds of each class that the search tries, besides 0; 100 is finest, each costs about two passes over the "
              "data for each of 15 targets (default 24)");
-DEFINE_int32(destination_grid, -1,
-             "thresholds of the destination rule that the search tries, besides 0 (default: 0 for pairs, else 3)");
+DEFINE_int32(destination_grid, -1, "thresholds of the destination rule to try, besides 0 (default: 0 for pairs, else 3)");
 DEFINE_int32(generated_steps, -1,
-             "at most so many passes for each level in search of a threshold of generated tokens lower than that of text "
-             "(default 0: the same threshold)");
+             "at most so many passes a level in search of a lower threshold of generated tokens (default 0: that of text)");
 DEFINE_int64(limit, -1, "at most so many samples, spread evenly; every fifth is held out from the search (default: all)");
 DEFINE_int64(text_windows, -1, "at most so many of the samples are windows of texts, the others questions (default 32)");
 DEFINE_string(bypass, "", "what the experts of a skipped layer return while alpha is measured: zero, or identity (default zero)");
@@ -66,9 +64,9 @@ DEFINE_double(audit_rate, -1.0, "share of the requests that are audited, 0 to 1 
 DEFINE_int64(audit_max_bytes, -1, "an audit file of this size takes no more lines (default 1073741824)");
 DEFINE_double(imbalance_alarm, 0.0, "warn when the fullest ranks have more than this times the mean load; 0 never (default 0)");
 DEFINE_string(audit, "", "audit file to read (required)");
+DEFINE_string(cache, "", "hit rates of caches of so many experts, as 24,96, or with --model of so many bytes, as 200M,1G");
 DEFINE_int32(ranks, -1,
-             "plan: ranks that will serve (default 1); replay: ranks over which experts are placed anew, each on a host of its "
-             "own (default: as in the audit file)");
+             "plan: ranks that will serve (default 1); replay: place experts anew over so many, each on a host of its own");
 DEFINE_string(memory, "",
               "memory of each rank's processor for all it holds, as 2G, 24Gi or, for ranks that differ, 80G,80G,40G; serve and "
               "eval then plan when they start");
@@ -92,8 +90,7 @@ DEFINE_string(policies, "", "plans to switch between while serving, as quality=a
 DEFINE_string(policy, "", "the one of --policies that serves first (default: the first)");
 DEFINE_string(profile, "", "profile.json of 'skipper profile' (default: losses by the model's shape alone)");
 DEFINE_string(machine, "", "machine.json of 'skipper machine', by which speed is predicted (default: assumed rates)");
-DEFINE_string(shadow_format, "",
-              "also gives ranks copies of other ranks' experts in this format, for points with tau_shadow (default: none)");
+DEFINE_string(shadow_format, "", "also copies of other ranks' experts in this format, for points with tau_shadow (default none)");
 DEFINE_string(shadow_memory, "", "of each rank's --memory, for such copies alone (default: what experts leave)");
 DEFINE_string(owners_of, "", "plan.json whose ranks keep their experts, for a plan that differs in formats and memory alone");
 
@@ -207,11 +204,12 @@ CommandTable other_commands() {
         "  mpirun -n 2 skipper machine --out machine.json --disk /var/tmp\n"
         "\nAll ranks measure at once, as many as will serve: they share memory and disk of their host.\n"}},
       {"replay",
-       {"decide the skipping of an audit file again: the same as logged, or what another operating point would do",
-        {"audit", "operating_point", "level", "ranks"},
+       {"make the decisions of an audit file again: as logged, at another operating point, or with caches of experts on disk",
+        {"audit", "operating_point", "level", "ranks", "cache", "model", "experts", "json"},
         "  skipper replay --audit audit.jsonl\n"
         "  skipper replay --audit audit.jsonl --operating_point frontier.json --level 3\n"
-        "  skipper replay --audit audit.jsonl --operating_point frontier.json --level 3 --ranks 8\n"}},
+        "  skipper replay --audit audit.jsonl --operating_point frontier.json --level 3 --ranks 8\n"
+        "  skipper replay --audit audit.jsonl --cache 24,48,20M --model models/demo --experts int4a-g32\n"}},
       {"tenants",
        {"show the servers that share this host's memory: share, use and fairness; status 1 when one uses more than its share",
         {"tenants"},
@@ -383,6 +381,7 @@ CommandLine read_flags() {
   line.save_reference = FLAGS_save_reference;
   line.reference = FLAGS_reference;
   line.audit = FLAGS_audit;
+  line.cache = FLAGS_cache;
   line.ranks = FLAGS_ranks;
   line.memory = FLAGS_memory;
   line.host_memory = FLAGS_host_memory;
@@ -469,7 +468,9 @@ void check_required(const CommandLine& line, const Command& command) {
   const auto takes = [&](const char* flag) {
     return std::find(command.flags.begin(), command.flags.end(), flag) != command.flags.end();
   };
-  if (takes("model") && line.model.empty()) throw UsageError("flag --model is missing; give the checkpoint directory");
+  if (takes("model") && line.model.empty() && !takes("cache")) {
+    throw UsageError("flag --model is missing; give the checkpoint directory");
+  }
   if (takes("audit") && line.audit.empty()) throw UsageError("flag --audit is missing; give the audit file to read");
   if (takes("data") && line.data.empty()) throw UsageError("flag --data is missing; give the directory of texts and questions");
   if (takes("points") && line.points.empty()) {
@@ -482,6 +483,7 @@ void check_required(const CommandLine& line, const Command& command) {
   if (takes("memory")) check_plan_flags(line);
   if (takes("tenants")) check_tenant_flags(line);
   if (takes("grid")) check_frontier_flags(line);
+  if (takes("cache")) check_replay_flags(line);
   if (takes("calibration_limit") && line.experts.empty()) {
     throw UsageError("flag --experts is missing; give a weight format such as int4a-g32");
   }

@@ -49,6 +49,7 @@ struct CommandLine {
   std::string save_reference;  // measure
   std::string reference;       // measure
   std::string audit;       // replay: the file to read
+  std::string cache;       // replay
   int32_t ranks = -1;
   std::string audit_file;  // serve, eval, calibrate: the file to write
   double audit_rate = -1.0;

@@ -33,7 +33,8 @@ class RuleReplay {
  public:
   RuleReplay(const ExpertCounts& counts, int num_frames, EvictionRule rule) : frames_(num_frames, counts, rule) {}
 
-  int64_t run(const RouteSet& set) {
+  // `next` may be null: nothing is read ahead.
+  int64_t run(const RouteSet& set, const RouteSet* next, int num_ahead) {
     held_.clear();
     int64_t num_hits = 0;
     for (const int32_t expert : set.experts) {
@@ -47,11 +48,28 @@ class RuleReplay {
     for (const int32_t expert : set.experts) {
       if (frames_.find({set.layer, expert}) < 0) bring_in({set.layer, expert});
     }
+    if (next != nullptr) read_ahead(*next, std::min(num_ahead, frames_.num_frames() / 2), set.layer);
     let_go();
     return num_hits;
   }
 
  private:
+  // What is there stays there; the experts of the layer that runs are held.
+  void read_ahead(const RouteSet& next, int num_ahead, int layer) {
+    for (const int32_t expert : next.experts) {
+      const int frame = frames_.find({next.layer, expert});
+      if (frame >= 0) hold(frame);
+    }
+    for (const int32_t expert : next.experts) {
+      if (num_ahead <= 0) return;
+      if (frames_.find({next.layer, expert}) >= 0) continue;
+      const int frame = frames_.take({next.layer, expert}, layer);
+      if (frame < 0) return;
+      held_.push_back(frame);
+      --num_ahead;
+    }
+  }
+
   void hold(int frame) {
     frames_.pin(frame);
     held_.push_back(frame);
@@ -79,10 +97,17 @@ class RuleReplay {
 }  // namespace
 
 ReplayResult replay_rule(const RouteTrace& trace, int num_frames, EvictionRule rule) {
+  return replay_oracle(trace, num_frames, rule, 0);
+}
+
+ReplayResult replay_oracle(const RouteTrace& trace, int num_frames, EvictionRule rule, int num_ahead) {
   CHECK_GE(num_frames, 1);
   RuleReplay replay(trace.counts, num_frames, rule);
   ReplayResult result{.num_needs = trace.num_needs()};
-  for (const RouteSet& set : trace.sets) result.num_hits += replay.run(set);
+  for (size_t s = 0; s < trace.sets.size(); ++s) {
+    const RouteSet* next = num_ahead > 0 && s + 1 < trace.sets.size() ? &trace.sets[s + 1] : nullptr;
+    result.num_hits += replay.run(trace.sets[s], next, num_ahead);
+  }
   return result;
 }
 

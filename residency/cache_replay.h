@@ -23,6 +23,11 @@ ReplayResult replay_rule(const RouteTrace& trace, int num_frames, EvictionRule r
 // need not keep what it has read.
 ReplayResult replay_optimum(const RouteTrace& trace, int num_frames);
 
+// As replay_rule(), by an oracle that reads ahead: while a layer runs it knows what the next one needs, and up to `num_ahead`
+// such experts that the cache lacks come in, in at most half of the frames (as in ExpertCache), and are hits then. It is the
+// most that foresight of one layer can bring where the disk reads so many experts in the time of a layer.
+ReplayResult replay_oracle(const RouteTrace& trace, int num_frames, EvictionRule rule, int num_ahead);
+
 // How well a table of the two layers before (ExpertTransitions), learnt on the go, names the experts of the next.
 struct ForesightResult {
   int64_t num_needs = 0;

@@ -7,6 +7,7 @@
 #include "audit/replay.h"
 #include "base/error.h"
 #include "cluster/cluster_topology.h"
+#include "launcher/commands/cache_replay_command.h"
 #include "launcher/error_line.h"
 
 namespace skipper {
@@ -122,6 +123,7 @@ int decide_otherwise(AuditReader& reader, const CommandLine& line) {
 }  // namespace
 
 int run_replay(const CommandLine& line) {
+  if (!line.cache.empty()) return run_cache_replay(line);
   AuditReader reader(line.audit);
   return line.operating_point.empty() ? check_log(reader, line) : decide_otherwise(reader, line);
 }

@@ -90,6 +90,35 @@ TEST(CacheReplay, RunsLayersInPartsThatNeedMoreThanThereIs) {
   EXPECT_EQ(replay_optimum(trace, 2).num_hits, 2);
 }
 
+TEST(CacheReplay, LetsAnOracleReadTheNextLayersExpertsWhileALayerRuns) {
+  // Two layers in turn, and four frames: each set of two pushes out what was there before the last one.
+  RouteTrace trace{{.num_layers = 2, .num_experts = 8}, {}};
+  for (int32_t step = 0; step < 4; ++step) {
+    for (const int layer : {0, 1}) trace.sets.push_back({layer, {2 * step, 2 * step + 1}});
+  }
+  // No expert comes twice, so that nothing but foresight hits: 2 of the 7 later sets' experts each, or 1 where one is read.
+  constexpr EvictionRule kRule = EvictionRule::kLeastRecent;
+  EXPECT_EQ(replay_oracle(trace, 4, kRule, 0).num_hits, 0);
+  EXPECT_EQ(replay_oracle(trace, 4, kRule, 1).num_hits, 7);
+  EXPECT_EQ(replay_oracle(trace, 4, kRule, 2).num_hits, 14);
+  EXPECT_EQ(replay_oracle(trace, 4, kRule, 100).num_hits, 14);
+  // Of two frames the layer that runs holds both; of three, one is left.
+  EXPECT_EQ(replay_oracle(trace, 2, kRule, 2).num_hits, 0);
+  EXPECT_EQ(replay_oracle(trace, 3, kRule, 2).num_hits, 7);
+  EXPECT_EQ(replay_oracle(trace, 4, kRule, 2).num_needs, 16);
+}
+
+TEST(CacheReplay, KeepsWhatTheOracleKnowsToBeNeeded) {
+  // Two frames hold 0 and 1 of layer 0; layer 1's expert pushes out the least recent of them.
+  RouteTrace trace{{.num_layers = 2, .num_experts = 8}, {}};
+  trace.sets = {{0, {0, 1}}, {1, {5}}, {0, {0, 1}}};
+  EXPECT_EQ(replay_oracle(trace, 2, EvictionRule::kLeastRecent, 0).num_hits, 1);
+  EXPECT_EQ(replay_oracle(trace, 2, EvictionRule::kLeastRecent, 1).num_hits, 1) << "both frames are held while 5 runs";
+  // A third takes 5 in time, and layer 0 finds both again.
+  EXPECT_EQ(replay_oracle(trace, 3, EvictionRule::kLeastRecent, 0).num_hits, 2);
+  EXPECT_EQ(replay_oracle(trace, 3, EvictionRule::kLeastRecent, 1).num_hits, 3);
+}
+
 TEST(CacheReplay, TakesAnEmptyTrace) {
   const RouteTrace trace = one_layer({}, 3);
   EXPECT_EQ(replay_rule(trace, 1, EvictionRule::kLeastRecent).hit_rate(), 0.0);
