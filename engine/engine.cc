@@ -7,6 +7,7 @@
 
 #include "base/byte_codec.h"
 #include "base/error.h"
+#include "residency/disk_residence.h"
 
 namespace skipper {
 namespace {
@@ -298,14 +299,20 @@ void Engine::execute(const StepPlan& plan, std::span<const std::byte> admissions
 }
 
 // What a rank answers to a step: traffic and pairs since its last answer, now and then its expert loads, what its guard found,
-// how far the experts of a switch are, then one result per sequence of its plan.
+// how far the experts of a switch are, what reading experts has cost, then one result per sequence of its plan.
 size_t Engine::record_bytes(const StepPlan& plan, size_t rank) const {
   const size_t load_bytes = parts_.loads.come_with(plan) ? parts_.loads.counts.size_bytes() : 0;
   const size_t result_bytes = plan.ranks[rank].sequences.size() * sizeof(SequenceResult);
   const size_t guard_bytes = parts_.guard.reference == nullptr ? 0 : sizeof(GuardReading);
   const size_t staging_bytes = plan.expert_order.wants_reports() ? sizeof(StagingReport) : 0;
-  return sizeof(TrafficCounters) + step_pairs_.counts().size_bytes() + load_bytes + guard_bytes + staging_bytes +
+  const size_t disk_bytes = parts_.disks == DiskReports::kNone ? 0 : sizeof(DiskReading);
+  return sizeof(TrafficCounters) + step_pairs_.counts().size_bytes() + load_bytes + guard_bytes + staging_bytes + disk_bytes +
          result_bytes;
+}
+
+DiskReading Engine::disk_reading() const {
+  const DiskResidence* residence = parts_.model.disk_residence();
+  return residence == nullptr ? DiskReading() : residence->reading();
 }
 
 void Engine::gather_results(const StepPlan& plan) {
@@ -325,6 +332,7 @@ void Engine::gather_results(const StepPlan& plan) {
   }
   if (parts_.guard.reference != nullptr) writer.value(parts_.guard.reference->reading());
   if (plan.expert_order.wants_reports()) writer.value(parts_.policies.stager->report());
+  if (parts_.disks != DiskReports::kNone) writer.value(disk_reading());
   for (const SequenceResult& result : local_results_) writer.value(result);
   if (parts_.control.rank() != 0) return channel_.send_record({record_.data(), record_.size()});
 
@@ -342,6 +350,7 @@ void Engine::read_records(const StepPlan& plan) {
   results_.resize(plan.ranks.size());
   readings_.resize(parts_.guard.reference == nullptr ? 0 : plan.ranks.size());
   staging_.resize(plan.expert_order.wants_reports() ? plan.ranks.size() : 0);
+  disks_.resize(parts_.disks == DiskReports::kNone ? 0 : plan.ranks.size());
   ByteReader reader(records_, "step result");
   for (size_t r = 0; r < plan.ranks.size(); ++r) {
     step_traffic_ += reader.value<TrafficCounters>();
@@ -349,6 +358,7 @@ void Engine::read_records(const StepPlan& plan) {
     for (int64_t& count : sum_of_loads_) count += reader.value<int64_t>();
     if (!readings_.empty()) readings_[r] = reader.value<GuardReading>();
     if (!staging_.empty()) staging_[r] = reader.value<StagingReport>();
+    if (!disks_.empty()) disks_[r] = reader.value<DiskReading>();
     results_[r].resize(plan.ranks[r].sequences.size());
     for (SequenceResult& result : results_[r]) result = reader.value<SequenceResult>();
   }
@@ -391,6 +401,7 @@ void Engine::report(const StepPlan& plan, double step_seconds) {
   report.skip_switches = gate_.switches();
   report.num_skip_switches = gate_.num_changes();
   report.num_dispatch_reruns = parts_.model.dispatch_demand().num_reruns;
+  report.disks = disks_;
   observer_(report);
 }
 

@@ -25,6 +25,7 @@
 #include "engine/skip_gate.h"
 #include "expert_parallel/traffic_counters.h"
 #include "guard/reference_experts.h"
+#include "residency/disk_reading.h"
 
 namespace skipper {
 
@@ -44,6 +45,7 @@ struct StepReport {
   std::span<const SkipSwitch> skip_switches = {};  // [MoE layer][phase]; valid during the call
   int64_t num_skip_switches = 0;  // since start
   int64_t num_dispatch_reruns = 0;  // since start: DispatchDemand
+  std::span<const DiskReading> disks = {};  // of each rank; empty where no rank reads experts from disk; valid during the call
 };
 using StepObserver = std::function<void(const StepReport&)>;
 
@@ -71,6 +73,9 @@ struct PolicyParts {
   uint16_t first = 0;                     // that serves from start
 };
 
+// Whether some rank reads experts from disk: what all ranks then tell with every step. The same on every rank.
+enum class DiskReports : uint8_t { kNone, kEveryStep };
+
 // What an engine works with; all of it outlives the engine.
 struct EngineParts {
   Communicator& control;
@@ -86,6 +91,7 @@ struct EngineParts {
   SkipGateConfig gate = {.switch_off = false};  // used at rank 0
   GuardParts guard = {};
   PolicyParts policies = {};
+  DiskReports disks = DiskReports::kNone;
 };
 
 // Rank 0 plans each step and all ranks step alike; ranks without tokens take part with zero. Engine thread only, except
@@ -146,6 +152,7 @@ class Engine {
   void end_expert_step(const StepPlan& plan);
   void gather_results(const StepPlan& plan);
   void read_records(const StepPlan& plan);
+  DiskReading disk_reading() const;
   size_t record_bytes(const StepPlan& plan, size_t rank) const;
   void report(const StepPlan& plan, double step_seconds);
 
@@ -183,6 +190,7 @@ class Engine {
   std::vector<std::vector<SequenceResult>> results_;
   std::vector<StagingReport> staging_;    // rank 0: of each rank; empty while nothing is staged
   std::vector<GuardReading> readings_;  // rank 0: of each rank; empty without a guard
+  std::vector<DiskReading> disks_;      // rank 0: of each rank; empty where no rank reads experts from disk
 };
 
 }  // namespace skipper

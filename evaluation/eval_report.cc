@@ -59,6 +59,49 @@ json distance_section(const DistanceReport& report) {
   return section;
 }
 
+const char* foresight_state(const ForesightReport& foresight) {
+  if (!foresight.has_rule) return "none";
+  return foresight.is_on ? "on" : "off";
+}
+
+json disk_section(const std::vector<DiskReading>& disks) {
+  json section = json::array();
+  for (size_t rank = 0; rank < disks.size(); ++rank) {
+    const DiskReading& disk = disks[rank];
+    const CacheCounters& cache = disk.cache;
+    const json needs = {
+        {"memory", disk.num_in_memory}, {"hit", cache.num_hits}, {"late", cache.num_late}, {"miss", cache.num_misses}};
+    section.push_back(
+        {{"rank", rank},
+         {"needs", needs},
+         {"bytes", cache.num_bytes},
+         {"busy_seconds", cache.busy_seconds},
+         {"exposed_seconds", cache.exposed_seconds},
+         {"foreseen", {{"read", cache.num_foreseen}, {"used", cache.num_used}, {"wasted", cache.num_wasted}}},
+         {"foresight", foresight_state(disk.foresight)},
+         {"times_turned_off", disk.foresight.num_times_off},
+         {"cache_experts", disk.num_frames}});
+  }
+  return section;
+}
+
+void print_disks(std::ostringstream& out, const std::vector<DiskReading>& disks) {
+  constexpr double kMegabyte = 1e6;
+  out << std::left << std::setw(20) << "experts on disk" << std::right;
+  for (const char* title : {"in memory", "hits", "late", "misses", "MB read", "waited s", "foreseen", "used", "wasted"}) {
+    out << std::setw(11) << title;
+  }
+  out << "  foresight\n";
+  for (size_t rank = 0; rank < disks.size(); ++rank) {
+    const CacheCounters& cache = disks[rank].cache;
+    out << "  " << std::left << std::setw(18) << "rank " + std::to_string(rank) << std::right << std::setw(11)
+        << disks[rank].num_in_memory << std::setw(11) << cache.num_hits << std::setw(11) << cache.num_late << std::setw(11)
+        << cache.num_misses << std::setprecision(1) << std::setw(11) << static_cast<double>(cache.num_bytes) / kMegabyte
+        << std::setprecision(3) << std::setw(11) << cache.exposed_seconds << std::setw(11) << cache.num_foreseen << std::setw(11)
+        << cache.num_used << std::setw(11) << cache.num_wasted << "  " << foresight_state(disks[rank].foresight) << "\n";
+  }
+}
+
 constexpr const char* kMeaningless =
     "dispatch.payload is off: no row reached another rank; perplexities, answers and distances mean nothing";
 
@@ -101,6 +144,7 @@ std::string to_json(const EvalReport& report) {
   root["chat"] = task_section(report.chat);
   root["skip"] = skip_section(report);
   if (report.distance) root["distance"] = distance_section(*report.distance);
+  if (!report.disks.empty()) root["disk"] = disk_section(report.disks);
   if (!report.rows_travelled) root["meaningless"] = kMeaningless;
   return root.dump(1);
 }
@@ -120,6 +164,7 @@ std::string to_table(const EvalReport& report) {
   print_tasks(out, "chat questions", report.chat);
   out << std::fixed;
   if (report.distance) print_distance(out, *report.distance);
+  if (!report.disks.empty()) print_disks(out, report.disks);
   out << "level " << report.level << ": " << std::setprecision(1) << std::fixed << 100.0 * skip_ratio(report.traffic)
       << " % of text and vision pairs skipped; payload between ranks " << report.traffic.total_payload_bytes(Hop::kNode)
       << " bytes on a node, " << report.traffic.total_payload_bytes(Hop::kNetwork) << " over the network\n";

@@ -4,11 +4,13 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "evaluation/answers.h"
 #include "evaluation/distance_report.h"
 #include "evaluation/perplexity.h"
 #include "expert_parallel/traffic_counters.h"
+#include "residency/disk_reading.h"
 
 namespace skipper {
 
@@ -20,6 +22,7 @@ struct EvalReport {
   int level = 0;
   bool rows_travelled = true;  // false (dispatch.payload off): bytes and pairs alone mean something
   TrafficCounters traffic;  // of the whole evaluation, all ranks
+  std::vector<DiskReading> disks;  // of each rank; empty where no rank reads experts from disk
 };
 
 // {"perplexity":{name:{"perplexity":x,"tokens":n}},"vqa":{task:{"right":n,"total":n}},"chat":{...},
@@ -27,7 +30,10 @@ struct EvalReport {
 //          "wire_bytes":{hop:n}},
 //  "distance":{"texts"|"questions"|"visual_questions":{"samples":n,"tokens":n,"kl":x,"kl_interval":[low,high],"flips":x}}}
 // and, where rows did not travel, "meaningless": why. "distance" is there when it was measured. skip_ratio is over text and
-// vision pairs.
+// vision pairs. With experts on disk also, in the order of the ranks:
+//  "disk":[{"rank":r,"needs":{"memory":n,"hit":n,"late":n,"miss":n},"bytes":n,"busy_seconds":x,"exposed_seconds":x,
+//           "foreseen":{"read":n,"used":n,"wasted":n},"foresight":"none"|"on"|"off","times_turned_off":n,
+//           "cache_experts":n}]
 std::string to_json(const EvalReport& report);
 
 std::string to_table(const EvalReport& report);

@@ -73,6 +73,7 @@ void RankProcess::load() {
   start_workers();
   join_gpus();
   run_together(startup(), [this] { load_model(); });
+  ask_for_disks();
   run_together(startup(), [this] { load_reference(); });
   run_together(startup(), [this] { start_stager(); });
   size_kv_cache();
@@ -293,12 +294,22 @@ PolicyParts RankProcess::policy_parts() const {
 // All ranks have as many blocks as the one with the least memory: the scheduler knows one number. All ranks call it together.
 void RankProcess::size_kv_cache() {
   if (config_.engine.kv_blocks_per_rank > 0) return;
-  const int64_t own = kv_blocks_that_fit();
+  config_.engine.kv_blocks_per_rank = std::ranges::min(gather_from_all(kv_blocks_that_fit()));
+}
+
+// One number of each rank. All ranks call it together.
+std::vector<int64_t> RankProcess::gather_from_all(int64_t own) const {
   std::vector<int64_t> all(static_cast<size_t>(world_size()));
   Stream stream;
   startup().all_gather({reinterpret_cast<const std::byte*>(&own), sizeof(own)},
                        {reinterpret_cast<std::byte*>(all.data()), all.size() * sizeof(own)}, stream);
-  config_.engine.kv_blocks_per_rank = *std::ranges::min_element(all);
+  return all;
+}
+
+// A plan may put experts of some ranks on disk. All ranks call it together.
+void RankProcess::ask_for_disks() {
+  const bool is_any = std::ranges::max(gather_from_all(model_->disk_residence() == nullptr ? 0 : 1)) > 0;
+  disks_ = is_any ? DiskReports::kEveryStep : DiskReports::kNone;
 }
 
 // What the weights and step buffers of all ranks on this GPU have left over, less a reserve.
@@ -379,7 +390,7 @@ Engine& RankProcess::start_engine(StepObserver observer) {
   const EngineParts parts{*group_.control, *group_.data, *runner_, *model_, *queue_, *health_, levels_, *workers_,
                           std::move(loads), level_,
                           options_.switches_layers_off ? config_.skipping : SkipGateConfig{.switch_off = false},
-                          {reference_ ? config_.guard : GuardConfig(), reference_.get(), served_name()}, policy_parts()};
+                          {reference_ ? config_.guard : GuardConfig(), reference_.get(), served_name()}, policy_parts(), disks_};
   engine_ = std::make_unique<Engine>(config_.engine, config_.cluster, parts, std::move(observer));
   return *engine_;
 }

@@ -121,6 +121,8 @@ class RankProcess {
   void check_tiers();
   void start_stager();
   PolicyParts policy_parts() const;
+  void ask_for_disks();
+  std::vector<int64_t> gather_from_all(int64_t own) const;
   void size_kv_cache();
   int64_t kv_blocks_that_fit() const;
   void allocate_kv_cache();
@@ -144,6 +146,7 @@ class RankProcess {
   std::unique_ptr<ClusterTopology> topology_;
   std::unique_ptr<ThreadPool> workers_;
   std::unique_ptr<MultimodalModel> model_;
+  DiskReports disks_ = DiskReports::kNone;
   std::unique_ptr<ReferenceExperts> reference_;  // of a rank with a guard
   std::unique_ptr<ExpertStager> stager_;         // of a server with policies
   std::unique_ptr<LivePlanner> planner_;         // the same, at rank 0

@@ -8,7 +8,7 @@
 
 #include "cluster/switch_state.h"
 #include "configs/server_config.h"
-#include "model/disk_experts.h"
+#include "model/disk_config.h"
 #include "model/expert_assignment.h"
 #include "model/model_config.h"
 #include "planning/expert_plan.h"

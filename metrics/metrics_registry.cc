@@ -81,6 +81,7 @@ class MetricsExposition {
     add_switch_families();
     add_guard_families();
     add_policy_families();
+    if (!values_.disks_.empty()) add_disk_families();
     add_http_family();
     return std::move(families_);
   }
@@ -251,6 +252,68 @@ class MetricsExposition {
         .metric = {seconds_counter({model_}, policy.staging_seconds)};
   }
 
+  void add_disk_families() {
+    add_expert_needs();
+    add_foreseen();
+    add_disk_counter("skipper_disk_read_bytes_total", "Read of experts on disk, foreseen ones included.", &DiskTotals::num_bytes);
+    add_disk_seconds("skipper_disk_busy_seconds_total", "Reads were under way.", &DiskTotals::busy_seconds);
+    add_disk_seconds("skipper_disk_exposed_seconds_total", "Layers waited for the disk.", &DiskTotals::exposed_seconds);
+    add_disk_counter("skipper_disk_foresight_turned_off_total", "Times that reading ahead was turned off, as waits did not fall.",
+                     &DiskTotals::num_times_off);
+    add_disk_gauge("skipper_disk_foresight", "1 while experts of the next layer are read ahead by what foresees them.",
+                   [](const DiskTotals& rank) { return rank.foresees ? 1.0 : 0.0; });
+    add_disk_gauge("skipper_disk_cache_experts", "Experts of the disk that memory has room for.",
+                   [](const DiskTotals& rank) { return static_cast<double>(rank.num_cached); });
+  }
+
+  void add_expert_needs() {
+    MetricFamily& needs = family("skipper_expert_needs_total",
+                                 "Experts that a layer ran in a step, by where they rest; of the disk's, found in the cache "
+                                 "(hit), still being read (late) or to be read (miss).",
+                                 MetricType::Counter);
+    const auto add = [&](std::string_view tier, std::string_view outcome, int64_t DiskTotals::*value) {
+      add_of_ranks(needs, {{"tier", tier}, {"outcome", outcome}}, value);
+    };
+    add("memory", "hit", &DiskTotals::num_in_memory);
+    add("disk", "hit", &DiskTotals::num_hits);
+    add("disk", "late", &DiskTotals::num_late);
+    add("disk", "miss", &DiskTotals::num_misses);
+  }
+
+  void add_foreseen() {
+    add_disk_counter("skipper_disk_foreseen_total", "Experts read ahead of need.", &DiskTotals::num_foreseen);
+    MetricFamily& ended = family("skipper_disk_foreseen_ended_total", "Of these, needed later (used) or given up (wasted).",
+                                 MetricType::Counter);
+    add_of_ranks(ended, {{"outcome", "used"}}, &DiskTotals::num_used);
+    add_of_ranks(ended, {{"outcome", "wasted"}}, &DiskTotals::num_wasted);
+  }
+
+  void add_of_ranks(MetricFamily& result, std::initializer_list<Label> labels, int64_t DiskTotals::*value) {
+    for (size_t rank = 0; rank < values_.disks_.size(); ++rank) {
+      ClientMetric metric = counter({model_, {"rank", std::to_string(rank)}}, values_.disks_[rank].*value);
+      for (const Label& label : labels) metric.label.push_back({std::string(label.name), std::string(label.value)});
+      result.metric.push_back(std::move(metric));
+    }
+  }
+
+  void add_disk_counter(std::string name, std::string help, int64_t DiskTotals::*value) {
+    add_of_ranks(family(std::move(name), std::move(help), MetricType::Counter), {}, value);
+  }
+
+  void add_disk_seconds(std::string name, std::string help, double DiskTotals::*value) {
+    MetricFamily& result = family(std::move(name), std::move(help), MetricType::Counter);
+    for (size_t rank = 0; rank < values_.disks_.size(); ++rank) {
+      result.metric.push_back(seconds_counter({model_, {"rank", std::to_string(rank)}}, values_.disks_[rank].*value));
+    }
+  }
+
+  void add_disk_gauge(std::string name, std::string help, double (*value)(const DiskTotals&)) {
+    MetricFamily& result = family(std::move(name), std::move(help), MetricType::Gauge);
+    for (size_t rank = 0; rank < values_.disks_.size(); ++rank) {
+      result.metric.push_back(gauge({model_, {"rank", std::to_string(rank)}}, value(values_.disks_[rank])));
+    }
+  }
+
   void add_gauge(std::string name, std::string help, double value) {
     family(std::move(name), std::move(help), MetricType::Gauge).metric = {gauge({model_}, value)};
   }
@@ -318,6 +381,11 @@ void MetricsRegistry::set_guard(const GuardGauges& gauges) {
 void MetricsRegistry::set_policy(const PolicyGauges& gauges) {
   const std::lock_guard lock(mutex_);
   policy_ = gauges;
+}
+
+void MetricsRegistry::set_disks(std::span<const DiskTotals> of_ranks) {
+  const std::lock_guard lock(mutex_);
+  disks_.assign(of_ranks.begin(), of_ranks.end());
 }
 
 void MetricsRegistry::record_prompt(int64_t num_tokens) {

@@ -83,6 +83,23 @@ struct PolicyGauges {
   double staging_seconds = 0.0;  // since start, on the slowest rank of each switch
 };
 
+// What experts on disk have meant for one rank since its start; without them nothing of it is exported.
+struct DiskTotals {
+  int64_t num_in_memory = 0;  // needs of experts that rest in memory
+  int64_t num_hits = 0;       // needs of experts of the disk: in the cache; still being read; to be read
+  int64_t num_late = 0;
+  int64_t num_misses = 0;
+  int64_t num_foreseen = 0;   // read ahead; of these needed later, and given up before
+  int64_t num_used = 0;
+  int64_t num_wasted = 0;
+  int64_t num_bytes = 0;      // read
+  double busy_seconds = 0.0;     // of the disk
+  double exposed_seconds = 0.0;  // layers waited
+  int64_t num_cached = 0;        // experts that the cache holds
+  bool foresees = false;         // now
+  int64_t num_times_off = 0;     // reading ahead was turned off
+};
+
 // Thread-safe. Each call takes one short lock; none allocates on the engine's path.
 class MetricsRegistry {
  public:
@@ -97,6 +114,7 @@ class MetricsRegistry {
   void set_skip_switches(std::span<const SkipSwitchGauge> switches, int64_t num_changes);
   void set_guard(const GuardGauges& gauges);
   void set_policy(const PolicyGauges& gauges);
+  void set_disks(std::span<const DiskTotals> of_ranks);
   // (token, expert) pairs of one step over all ranks: [MoE layer][prompt, generated][token class][run, skipped]. Every step has
   // the same layers.
   void record_pairs(std::span<const int64_t> counts);
@@ -127,6 +145,7 @@ class MetricsRegistry {
   int64_t num_skip_switches_ = 0;
   GuardGauges guard_;
   PolicyGauges policy_;
+  std::vector<DiskTotals> disks_;  // by rank
   std::vector<int64_t> pairs_;  // sums of record_pairs()
   int64_t num_steps_ = 0;
   int64_t prompt_tokens_ = 0;

@@ -142,9 +142,11 @@ std::unique_ptr<DiskResidence> DiskExperts::open(const RouterGates& routers) con
                                 .shape = shape(),
                                 .counts = counts,
                                 .num_frames = frames_in(content_, config_.cache_bytes),
-                                .rules = config_.rules};
-  auto residence = std::make_unique<DiskResidence>(cache, std::move(slots),
-                                                   make_expert_predictor(config_.rules.foresight, counts, routers));
+                                .rules = config_.rules,
+                                .parts = config_.parts};
+  auto predictor = config_.parts.make_predictor ? config_.parts.make_predictor()
+                                                : make_expert_predictor(config_.rules.foresight, counts, routers);
+  auto residence = std::make_unique<DiskResidence>(cache, std::move(slots), std::move(predictor), config_.parts.foresight);
   LOG(INFO) << "experts on disk cache_frames=" << cache.num_frames << " reads=" << name_of(residence->cache().reader().method())
             << " direct=" << residence->cache().reads_directly() << " eviction=" << name_of(config_.rules.eviction);
   return residence;

@@ -7,19 +7,13 @@
 
 #include "base/thread_pool.h"
 #include "comm/rank_of_group.h"
+#include "model/disk_config.h"
 #include "model/expert_assignment.h"
 #include "model/load_queue.h"
 #include "model/weight_loader.h"
 #include "residency/disk_residence.h"
-#include "residency/residency_config.h"
 
 namespace skipper {
-
-struct DiskConfig {
-  std::filesystem::path directory;
-  size_t cache_bytes = 0;  // memory for experts that were read
-  ResidencyConfig rules = {};
-};
 
 // The rank's file is used as it is where it holds just these experts, after every hash was checked; otherwise the experts are
 // loaded from the checkpoint, rounded and written, a few at a time. Throws InvalidFile, and leaves what was there, for a

@@ -8,6 +8,7 @@
 #include "experts/expert_store.h"
 #include "model/cpu_model.h"
 #include "model/cuda/device_model.h"
+#include "model/disk_experts.h"
 #include "model/expert_hash.h"
 #include "model/model_backend.h"
 #include "model/weight_loader.h"

@@ -20,7 +20,7 @@
 #include "experts/activation_observer.h"
 #include "experts/expert_ffn.h"
 #include "model/batch_input.h"
-#include "model/disk_experts.h"
+#include "model/disk_config.h"
 #include "model/expert_assignment.h"
 #include "model/expert_tiers.h"
 #include "model/image_patches.h"
@@ -34,6 +34,7 @@
 
 namespace skipper {
 
+class DiskResidence;
 class NcclCommunicator;
 
 // Decode steps run on a GPU as CUDA graphs; without them every kernel is launched on its own, with the same bits. For debugging.

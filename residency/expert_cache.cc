@@ -11,6 +11,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+std::unique_ptr<EvictionPolicy> eviction_of(const ExpertCacheConfig& config) {
+  return config.parts.make_eviction ? config.parts.make_eviction() : make_eviction_policy(config.rules.eviction, config.counts);
+}
+
 }  // namespace
 
 int frames_in(const ExpertFileContent& content, size_t num_bytes) {
@@ -25,7 +29,7 @@ ExpertCache::ExpertCache(const ExpertCacheConfig& config)
       record_index_(config.counts.total(), -1),
       frame_bytes_(largest_record(config.content)),
       memory_(allocate_for_direct_reads(frame_bytes_ * static_cast<size_t>(config.num_frames))),
-      table_(config.num_frames, config.counts, config.rules.eviction),
+      table_(config.num_frames, config.counts, eviction_of(config)),
       frames_(static_cast<size_t>(config.num_frames)),
       file_(config.file),
       reader_(file_, config.rules.reads) {
@@ -54,7 +58,7 @@ int ExpertCache::demand(const ExpertId& id, int layer) {
   }
   table_.pin(frame);
   table_.note_use(id);
-  at(frame).is_foreseen = false;
+  if (std::exchange(at(frame).is_foreseen, false)) ++counters_.num_used;
   ++(at(frame).ticket == 0 ? counters_.num_hits : counters_.num_late);
   if (at(frame).ticket != 0) reader_.hasten(at(frame).ticket);
   return frame;
@@ -94,7 +98,7 @@ ExpertMatrices ExpertCache::matrices(int frame) const {
 }
 
 // Half of the frames stay for what is needed.
-void ExpertCache::foresee(const ExpertId& id, int layer) {
+void ExpertCache::foresee(const ExpertId& id, int layer, ReadUrgency urgency) {
   settle();
   if (holds_or_reads(id) || reading_ahead_.size() >= frames_.size() / 2) return;
   const int frame = take(id, layer);
@@ -102,7 +106,7 @@ void ExpertCache::foresee(const ExpertId& id, int layer) {
   at(frame) = {.ticket = 0, .is_foreseen = true, .holds_itself = true};
   reading_ahead_.push_back(frame);
   ++counters_.num_foreseen;
-  start_read(frame, id, ReadUrgency::kForesight);
+  start_read(frame, id, urgency);
 }
 
 int ExpertCache::hold(const ExpertId& id) {

@@ -8,25 +8,13 @@
 #include <vector>
 
 #include "residency/async_reader.h"
+#include "residency/disk_reading.h"
 #include "residency/expert_file.h"
 #include "residency/frame_table.h"
+#include "residency/residence_parts.h"
 #include "residency/residency_config.h"
 
 namespace skipper {
-
-// Sums since start. Every need is a hit, late or a miss.
-struct CacheCounters {
-  int64_t num_hits = 0;
-  int64_t num_late = 0;      // foreseen, but still being read when needed
-  int64_t num_misses = 0;
-  int64_t num_foreseen = 0;  // reads begun ahead of need
-  int64_t num_wasted = 0;    // of these, given up without having been needed
-  int64_t num_bytes = 0;     // read, foreseen ones included
-  double busy_seconds = 0.0;     // of the disk
-  double exposed_seconds = 0.0;  // the engine waited for the disk
-
-  int64_t num_needs() const { return num_hits + num_late + num_misses; }
-};
 
 struct ExpertCacheConfig {
   std::filesystem::path file;
@@ -35,6 +23,7 @@ struct ExpertCacheConfig {
   ExpertCounts counts;        // of the router's experts
   int num_frames = 0;         // at least 2
   ResidencyConfig rules = {};
+  ResidenceParts parts = {};
 };
 
 // Engine thread only; the reading has a thread of its own.
@@ -57,8 +46,9 @@ class ExpertCache {
   ExpertMatrices matrices(int frame) const;
   void release(int frame) { table_.unpin(frame); }
 
-  // Reads an expert ahead of need, unless it is there, or too many are under way.
-  void foresee(const ExpertId& id, int layer);
+  // Reads an expert ahead of need, unless it is there, or too many are under way. kDemand: behind what is waited for, but with
+  // the whole depth of the disk.
+  void foresee(const ExpertId& id, int layer, ReadUrgency urgency = ReadUrgency::kForesight);
   // Holds an expert that is there, so that reading ahead does not push it out; −1: it is not there.
   int hold(const ExpertId& id);
   // Of the experts foreseen for `layer`, gives those up that are still being read and not among `needed`.

@@ -2,13 +2,15 @@
 
 #include <glog/logging.h>
 
+#include <utility>
+
 namespace skipper {
 
+FrameTable::FrameTable(int num_frames, const ExpertCounts& counts, std::unique_ptr<EvictionPolicy> policy)
+    : counts_(counts), policy_(std::move(policy)), frames_(static_cast<size_t>(num_frames)), frame_of_(counts.total(), -1) {}
+
 FrameTable::FrameTable(int num_frames, const ExpertCounts& counts, EvictionRule rule)
-    : counts_(counts),
-      policy_(make_eviction_policy(rule, counts)),
-      frames_(static_cast<size_t>(num_frames)),
-      frame_of_(counts.total(), -1) {}
+    : FrameTable(num_frames, counts, make_eviction_policy(rule, counts)) {}
 
 int FrameTable::take(const ExpertId& id, int layer) {
   CHECK_LT(find(id), 0) << "expert " << id.expert << " of MoE layer " << id.layer << " has a frame already";

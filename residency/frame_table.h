@@ -13,6 +13,7 @@ namespace skipper {
 // Not thread-safe.
 class FrameTable {
  public:
+  FrameTable(int num_frames, const ExpertCounts& counts, std::unique_ptr<EvictionPolicy> policy);
   FrameTable(int num_frames, const ExpertCounts& counts, EvictionRule rule);
 
   int num_frames() const { return static_cast<int>(frames_.size()); }

@@ -7,6 +7,7 @@
 #include <functional>
 #include <iostream>
 #include <optional>
+#include <vector>
 
 #include "base/error.h"
 #include "evaluation/answers.h"
@@ -98,7 +99,9 @@ EvalFiles open_files(const CommandLine& line, const RankProcess& process) {
   return files;
 }
 
-void lead(const CommandLine& line, EvalFiles& files, RankProcess& process, Engine& engine) {
+// `disks` is what the last step has told.
+void lead(const CommandLine& line, EvalFiles& files, RankProcess& process, Engine& engine,
+          const std::vector<DiskReading>& disks) {
   EvalReport report;
   try {
     report = evaluate(files, process, engine);
@@ -110,6 +113,7 @@ void lead(const CommandLine& line, EvalFiles& files, RankProcess& process, Engin
     throw;
   }
   engine.finish();
+  report.disks = disks;
   std::cerr << to_table(report);
   if (line.json.empty()) return;
   files.json << to_json(report) << "\n" << std::flush;
@@ -126,9 +130,11 @@ int run_eval(const CommandLine& line) {
   });
   warn_of_withheld_payload(process);
   process.load();
-  Engine& engine = process.start_engine(nullptr);
+  std::vector<DiskReading> disks;
+  const auto keep_disks = [&](const StepReport& report) { disks.assign(report.disks.begin(), report.disks.end()); };
+  Engine& engine = process.start_engine(keep_disks);
   if (process.is_leader()) {
-    lead(line, files, process, engine);
+    lead(line, files, process, engine, disks);
   } else {
     engine.run();
   }

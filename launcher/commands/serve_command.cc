@@ -65,6 +65,23 @@ TrafficTotals totals_of(const TrafficCounters& traffic) {
   return totals;
 }
 
+DiskTotals totals_of(const DiskReading& reading) {
+  const CacheCounters& cache = reading.cache;
+  return {.num_in_memory = reading.num_in_memory,
+          .num_hits = cache.num_hits,
+          .num_late = cache.num_late,
+          .num_misses = cache.num_misses,
+          .num_foreseen = cache.num_foreseen,
+          .num_used = cache.num_used,
+          .num_wasted = cache.num_wasted,
+          .num_bytes = cache.num_bytes,
+          .busy_seconds = cache.busy_seconds,
+          .exposed_seconds = cache.exposed_seconds,
+          .num_cached = reading.num_frames,
+          .foresees = reading.foresight.is_on,
+          .num_times_off = reading.foresight.num_times_off};
+}
+
 EngineStatus::Phase phase_of(EngineState state) {
   switch (state) {
     case EngineState::kLoading:
@@ -181,6 +198,7 @@ class Frontend {
     show_switches(report);
     show_guard();
     show_policy();
+    show_disks(report);
   }
 
   void show_policy() {
@@ -193,6 +211,12 @@ class Frontend {
                          .num_failures = state.num_failures,
                          .moved_bytes = state.moved_bytes,
                          .staging_seconds = state.staging_seconds});
+  }
+
+  void show_disks(const StepReport& report) {
+    disks_.clear();
+    for (const DiskReading& reading : report.disks) disks_.push_back(totals_of(reading));
+    metrics_.set_disks(disks_);
   }
 
   void show_guard() {
@@ -220,6 +244,7 @@ class Frontend {
   const double imbalance_alarm_;
   TrafficCounters traffic_;  // engine thread
   std::vector<SkipSwitchGauge> switches_;  // engine thread
+  std::vector<DiskTotals> disks_;          // engine thread
   std::optional<LoadWatch> loads_;
   std::atomic<bool> draining_{false};
   std::atomic<bool> failed_{false};

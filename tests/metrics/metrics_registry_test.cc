@@ -145,6 +145,35 @@ TEST(MetricsRegistry, ReportsAGuardWhereThereIsOne) {
   }
 }
 
+TEST(MetricsRegistry, ReportsExpertsOnDiskByRankAndTierWhereThereAreSome) {
+  MetricsRegistry registry("demo", 2);
+  EXPECT_THAT(registry.text(), testing::Not(HasSubstr("skipper_disk")));
+  const std::vector<DiskTotals> disks = {
+      {}, {.num_in_memory = 90, .num_hits = 7, .num_late = 2, .num_misses = 5, .num_foreseen = 4, .num_used = 3, .num_wasted = 1,
+           .num_bytes = int64_t{1} << 40, .busy_seconds = 2.5, .exposed_seconds = 1.25, .num_cached = 24, .foresees = true,
+           .num_times_off = 6}};
+  registry.set_disks(disks);
+  const std::string text = registry.text();
+  const std::string rank = "{model_name=\"demo\",rank=\"1\"";
+  for (const std::string& line : {
+           "expert_needs_total" + rank + ",tier=\"memory\",outcome=\"hit\"} 90",
+           "expert_needs_total" + rank + ",tier=\"disk\",outcome=\"hit\"} 7",
+           "expert_needs_total" + rank + ",tier=\"disk\",outcome=\"late\"} 2",
+           "expert_needs_total" + rank + ",tier=\"disk\",outcome=\"miss\"} 5",
+           "disk_foreseen_total" + rank + "} 4",
+           "disk_foreseen_ended_total" + rank + ",outcome=\"used\"} 3",
+           "disk_foreseen_ended_total" + rank + ",outcome=\"wasted\"} 1",
+           "disk_read_bytes_total" + rank + "} 1099511627776",
+           "disk_busy_seconds_total" + rank + "} 2.5",
+           "disk_exposed_seconds_total" + rank + "} 1.25",
+           "disk_cache_experts" + rank + "} 24",
+           "disk_foresight" + rank + "} 1",
+           "disk_foresight_turned_off_total" + rank + "} 6",
+           std::string("disk_read_bytes_total{model_name=\"demo\",rank=\"0\"} 0")}) {
+    EXPECT_THAT(text, HasSubstr("skipper_" + line));
+  }
+}
+
 TEST(MetricsRegistry, ReportsTheLevelThatRequestsFollow) {
   MetricsRegistry registry("demo", 1);
   registry.set_engine_gauges({.level = 3, .num_level_changes = 5});

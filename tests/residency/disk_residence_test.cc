@@ -80,7 +80,7 @@ TEST_F(DiskResidenceTest, GivesAllThatALayerNeedsThroughFewFrames) {
       run_layer(residence, 0, {});
       run_layer(residence, 0, {5});
       EXPECT_EQ(residence.counters().num_needs(), 12);
-      EXPECT_GE(residence.counters().num_misses, 11);
+      EXPECT_GE(residence.counters().num_misses + residence.counters().num_used, 11) << "what is needed is read";
     }
   }
 }
@@ -109,10 +109,76 @@ TEST_F(DiskResidenceTest, CountsWhatWasForeseenRightAndWrong) {
   EXPECT_EQ(counters.num_foreseen, 2);
   EXPECT_EQ(counters.num_misses, 3);  // 0 and 1 of layer 0, 5 of layer 1
   EXPECT_EQ(counters.num_hits + counters.num_late, 1);
+  EXPECT_EQ(counters.num_used, 1);
   // 3 was given up while it was read, or goes when its frame is needed.
   run_layer(residence, 0, {0, 1, 2, 3, 4, 5, 6, 7});
   counters = residence.counters();
   EXPECT_EQ(counters.num_wasted, 1 + 0);
+  EXPECT_EQ(counters.num_used, 1);
+}
+
+TEST_F(DiskResidenceTest, ReadsTheNextLayerOfAPromptWhileOneComputes) {
+  const std::vector<int32_t> all = {0, 1, 2, 3, 4, 5, 6, 7};
+  const auto count_of_next = [](const DiskResidence& residence) {
+    int count = 0;
+    for (int32_t expert = 0; expert < kPerLayer; ++expert) count += residence.cache().holds_or_reads({1, expert}) ? 1 : 0;
+    return count;
+  };
+  DiskResidence two_layers(config(2 * kPerLayer), slots(), nullptr);
+  two_layers.begin({0, all, all, tokens_}, stream_);
+  EXPECT_EQ(count_of_next(two_layers), kPerLayer) << "before the first expert has computed";
+  while (!two_layers.next().empty()) two_layers.release();
+  run_layer(two_layers, 1, all);
+  EXPECT_EQ(two_layers.counters().num_misses, kPerLayer);
+  EXPECT_EQ(two_layers.counters().num_used, kPerLayer);
+
+  // With room for one layer the next comes in where experts have computed; every frame is read into once more.
+  DiskResidence one_layer(config(kPerLayer), slots(), nullptr);
+  one_layer.begin({0, all, all, tokens_}, stream_);
+  EXPECT_EQ(count_of_next(one_layer), 0);
+  while (!one_layer.next().empty()) one_layer.release();
+  EXPECT_GE(count_of_next(one_layer), kPerLayer / 2);
+  run_layer(one_layer, 1, all);
+  EXPECT_GE(one_layer.counters().num_used, kPerLayer / 2);
+  EXPECT_EQ(one_layer.counters().num_wasted, 0);
+
+  DiskResidence of_few(config(2 * kPerLayer), slots(), nullptr);
+  of_few.begin({0, std::vector<int32_t>{0, 1, 2}, std::vector<int32_t>{0, 1, 2}, tokens_}, stream_);
+  EXPECT_EQ(count_of_next(of_few), 0) << "three experts of eight say nothing of the next layer";
+  while (!of_few.next().empty()) of_few.release();
+}
+
+TEST_F(DiskResidenceTest, KeepsToPartsThatMeasurementsPut) {
+  // Gives up the highest expert of the highest layer.
+  class HighestFirst final : public EvictionPolicy {
+   public:
+    void note_use(const ExpertId&) override {}
+    size_t choose(std::span<const ExpertId> candidates, int) const override {
+      const auto place = [](const ExpertId& id) { return std::pair(id.layer, id.expert); };
+      return static_cast<size_t>(std::ranges::max_element(candidates, {}, place) - candidates.begin());
+    }
+  };
+  ExpertCacheConfig with_parts = config(3);
+  with_parts.parts.make_eviction = [] { return std::make_unique<HighestFirst>(); };
+  DiskResidence residence(with_parts, slots(), nullptr);
+  run_layer(residence, 0, {0, 5, 6});
+  run_layer(residence, 0, {1});
+  EXPECT_TRUE(residence.cache().holds_or_reads({0, 5}));
+  EXPECT_FALSE(residence.cache().holds_or_reads({0, 6})) << "the least recent rule would have given up 0";
+}
+
+TEST_F(DiskResidenceTest, TellsWhatRestsInMemoryFromWhatRestsOnDisk) {
+  DiskResidence residence(config(8), slots(), std::make_unique<ScriptedPredictor>(std::vector<int32_t>{}));
+  const std::vector<int32_t> on_disk = {1, 4}, used = {0, 1, 4, 6, 7};
+  residence.begin({0, on_disk, used, tokens_}, stream_);
+  while (!residence.next().empty()) residence.release();
+  const DiskReading reading = residence.reading();
+  EXPECT_EQ(reading.num_in_memory, 3);
+  EXPECT_EQ(reading.cache.num_misses, 2);
+  EXPECT_EQ(reading.num_frames, 8);
+  EXPECT_TRUE(reading.foresight.has_rule);
+  EXPECT_FALSE(reading.foresight.is_on) << "waits without it are measured first";
+  EXPECT_FALSE(DiskResidence(config(8), slots(), nullptr).reading().foresight.has_rule);
 }
 
 TEST_F(DiskResidenceTest, GivesTheSameBytesWhateverIsForeseen) {
