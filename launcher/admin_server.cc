@@ -106,6 +106,11 @@ PolicyReport AdminServer::policies() const {
 
 PolicyReport AdminServer::switch_policy(const PolicyRequest& request) const {
   PolicyReport report = policies();
+  if (!process_.tenant_name().empty()) {
+    throw InvalidRequest("this server is tenant '" + process_.tenant_name() + "', whose share of memory decides its experts; "
+                         "change weights, floors or memory in the file of --tenants",
+                         "policy");
+  }
   SwitchRequest wish{.policy = request.policy, .deadline = request.deadline};
   if (!request.extra_memory.empty()) wish.extra_bytes = parse_memory_size(request.extra_memory, "extra_memory");
   if (!request.memory.empty()) wish.plan = process_.plan_for_memory(request.memory);

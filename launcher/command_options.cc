@@ -52,7 +52,9 @@ RankOptions rank_options_from(const CommandLine& line) {
   if (line.command != "serve") options.plan_use = PlanUse::kScoring;
   options.switches_layers_off = line.command == "serve";
   options.guards_experts = line.command == "serve";
-  if (line.command == "serve") options.switches = line.admin_port < 0 ? SwitchUse::kPolicies : SwitchUse::kAll;
+  // Somebody may post other budgets: an operator, or the tenants of the host by coming and going.
+  const bool is_replanned = line.admin_port >= 0 || !line.tenant.empty();
+  if (line.command == "serve") options.switches = is_replanned ? SwitchUse::kAll : SwitchUse::kPolicies;
   options.fits_model_len = line.max_model_len < 0;
   options.audit.file = line.audit_file;
   if (line.audit_rate >= 0.0) options.audit.rate = line.audit_rate;

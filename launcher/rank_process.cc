@@ -161,8 +161,10 @@ void RankProcess::take_tenant_share() {
     budgets.memory = "0";
     const BudgetPlanner planner({options_.model, model_config_, startup().size(), ComputePlace::kHost}, config_, budgets);
     const MemoryRange range = memory_range_of(planner.request());
-    const auto num_ranks = static_cast<size_t>(startup().size());
-    return TenantNeeds{static_cast<int64_t>(range.least * num_ranks), static_cast<int64_t>(range.most * num_ranks)};
+    RankNeeds needs{.least = static_cast<int64_t>(range.least), .most = static_cast<int64_t>(range.most)};
+    needs.can_replan = !model_config_.quantization && !config_.guard.is_on() && options_.disk.empty();
+    if (needs.can_replan) needs.staging = static_cast<int64_t>(range.layer);
+    return needs;
   });
   options_.budgets.memory = std::to_string(tenant_->memory_per_rank());
 }
@@ -260,10 +262,10 @@ void RankProcess::read_policies() {
   policies_ = load_policies(options_.policies, plan_reader(), config_);
 }
 
-// A server that was started with one plan can change to others that are posted; a tenant's memory is its share.
+// A server that was started with one plan can change to others: posted ones, or those that a tenant makes for its share.
 void RankProcess::take_only_policy() {
   if (options_.switches != SwitchUse::kAll || !options_.policies.empty() || !plan_) return;
-  if (device_ != Device::host() || model_config_.quantization || config_.guard.is_on() || tenant_) return;
+  if (device_ != Device::host() || model_config_.quantization || config_.guard.is_on()) return;
   const bool is_of_budgets = !options_.budgets.memory.empty();
   policies_ = only_policy(is_of_budgets ? "memory:" + options_.budgets.memory : options_.plan.stem().string(), *plan_);
 }
@@ -285,6 +287,10 @@ void RankProcess::start_stager() {
 PostedPlan RankProcess::plan_for_memory(const std::string& memory) const {
   if (planner_) return planner_->plan_for_memory(memory);
   throw InvalidRequest("memory: the experts of this server are not switched", "memory");
+}
+
+ExpertPlan RankProcess::read_plan(const std::string& text) const {
+  return parse_expert_plan(text, "the plan of rank 0", subject_of(plan_reader()));
 }
 
 PolicyParts RankProcess::policy_parts() const {

@@ -96,6 +96,12 @@ class RankProcess {
   PlacementWorld world() const;  // where levels shall apply
   uint8_t level() const { return level_; }
   Device device() const { return device_; }
+  // Of a server that shares its host's memory; else null.
+  TenantPlace* tenant() { return tenant_ ? &*tenant_ : nullptr; }
+  const std::string& tenant_name() const { return options_.tenant.name; }
+  // The plan that a tenant was started with, and any other text of a plan for these ranks.
+  ExpertPlan first_plan() const { return read_plan(plan_->text); }
+  ExpertPlan read_plan(const std::string& text) const;
   // After load().
   MultimodalModel& model() { return *model_; }
   ModelRunner& runner() { return *runner_; }

@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "launcher/startup_agreement.h"
-#include "planning/memory_size.h"
+#include "tenancy/fair_shares.h"
 
 namespace skipper {
 namespace {
@@ -19,8 +19,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr long kLookNanoseconds = 100'000'000;
 constexpr std::chrono::seconds kQuietWait{2};
-
-std::string text_of(int64_t num_bytes) { return memory_text(static_cast<size_t>(num_bytes)); }
 
 std::vector<int64_t> pids_of_all(Communicator& startup) {
   const int64_t own = getpid();
@@ -46,22 +44,28 @@ int64_t wait_for_share(TenantMember& member) {
   Clock::time_point next_line = Clock::now();
   const int64_t share = member.wait_for_share([&](const TenantWait& wait) {
     if (Clock::now() >= next_line) {
-      LOG(INFO) << "tenant=" << member.name() << " waits for its share=" << text_of(wait.share) << " of which others still hold "
-                << text_of(wait.missing) << "; seconds_left=" << wait.left.count() / 1000;
+      LOG(INFO) << "tenant=" << member.name() << " waits for its share=" << bytes_text(wait.share)
+                << " of which others still hold " << bytes_text(wait.missing) << "; seconds_left=" << wait.left.count() / 1000;
       next_line = Clock::now() + kQuietWait;
     }
     wait_for_signal();
   });
-  LOG(INFO) << "tenant=" << member.name() << " share=" << text_of(share);
+  LOG(INFO) << "tenant=" << member.name() << " share=" << bytes_text(share);
   return share;
 }
 
 }  // namespace
 
-TenantPlace::TenantPlace(const TenantOptions& options, Communicator& startup, const std::function<TenantNeeds()>& needs) {
+TenantNeeds RankNeeds::of_group(int num_ranks) const {
+  return {.needs = num_ranks * (least + staging), .demand = num_ranks * (most + staging), .can_replan = can_replan};
+}
+
+TenantPlace::TenantPlace(const TenantOptions& options, Communicator& startup, const std::function<RankNeeds()>& needs) {
   const std::vector<int64_t> pids = pids_of_all(startup);
   run_together(startup, [&] {
-    if (startup.rank() == 0) member_.emplace(options.ledger, options.name, needs(), pids);
+    if (startup.rank() != 0) return;
+    needs_ = needs();
+    member_.emplace(options.ledger, options.name, needs_.of_group(startup.size()), pids);
   });
   run_together(startup, [&] {
     if (startup.rank() == 0) return;
@@ -69,13 +73,11 @@ TenantPlace::TenantPlace(const TenantOptions& options, Communicator& startup, co
     const FileLock lock = registry.lock();
     place_ = registry.claim(options.name, startup.rank());
   });
-  int64_t share = 0;
   run_together(startup, [&] {
-    if (member_) share = wait_for_share(*member_);
+    if (member_) memory_per_rank_ = wait_for_share(*member_) / startup.size() - needs_.staging;
   });
   Stream stream;
-  startup.broadcast({reinterpret_cast<std::byte*>(&share), sizeof(share)}, 0, stream);
-  memory_per_rank_ = share / startup.size();
+  startup.broadcast({reinterpret_cast<std::byte*>(&memory_per_rank_), sizeof(memory_per_rank_)}, 0, stream);
 }
 
 }  // namespace skipper

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "planning/plan_report.h"
 #include "planning/plan_solver.h"
+#include "planning/plan_steps.h"
 
 namespace skipper {
 namespace {
@@ -135,9 +136,11 @@ MemoryRange memory_range_of(const PlanRequest& request) {
   if (const auto shortage = find_shortage(problem_of(other))) range.least = enough_memory(other, *shortage);
   const auto num_experts = static_cast<size_t>(request.model.num_moe_layers() * request.model.moe.num_experts);
   other.memory.assign(request.memory.size(), range.least + num_experts * expert_bytes_in(request.model, {}, request.place));
-  for (const RankPlanMemory& rank : plan_for(other).ranks) {
+  const ExpertPlan plan = plan_for(other);
+  for (const RankPlanMemory& rank : plan.ranks) {
     range.most = std::max(range.most, rank.tiers.begin()->second.use.total_bytes());
   }
+  range.layer = largest_layer_bytes(request.model, plan);
   return range;
 }
 

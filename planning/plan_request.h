@@ -38,11 +38,11 @@ size_t expert_cache_bytes(const ModelConfig& model, ComputePlace place);
 // The plan, checked, without hashes. Throws ResourceExhausted where it does not fit: "short by X on rank R: do one of ...".
 ExpertPlan plan_for(const PlanRequest& request);
 
-// Of each rank, all ranks alike: the least that the experts fit in however they are rounded, and what a plan takes where memory
-// is no limit. Both in the memory of the processor that computes; that of the request does not matter.
+// Of each rank, all ranks alike, in the memory of the processor that computes; that of the request does not matter.
 struct MemoryRange {
-  size_t least = 0;
-  size_t most = 0;
+  size_t least = 0;  // that the experts fit in, however they are rounded
+  size_t most = 0;   // what a plan takes where memory is no limit
+  size_t layer = 0;  // of that plan, the experts of one layer
 };
 MemoryRange memory_range_of(const PlanRequest& request);
 

@@ -54,8 +54,7 @@ size_t poorest(std::span<const ShareClaim> claims, const std::vector<int64_t>& s
 std::vector<int64_t> fair_shares(int64_t total, std::span<const ShareClaim> claims) {
   std::vector<int64_t> shares = filled_to(0, claims);
   if (sum_of(shares) > total) {
-    const std::string missing = memory_text(static_cast<size_t>(sum_of(shares) - total));
-    throw ResourceExhausted("short by " + missing + " for what tenants have in any case");
+    throw ResourceExhausted("short by " + bytes_text(sum_of(shares) - total) + " for what tenants have in any case");
   }
   // To give byte for byte to the poorest comes past every whole level; less than the sum of weights is left after the last.
   shares = filled_to(level_within(total, claims), claims);
@@ -66,6 +65,8 @@ std::vector<int64_t> fair_shares(int64_t total, std::span<const ShareClaim> clai
   }
   return shares;
 }
+
+std::string bytes_text(int64_t num_bytes) { return memory_text(static_cast<size_t>(num_bytes)); }
 
 double jain_index(std::span<const double> values) {
   double sum = 0.0, sum_of_squares = 0.0;

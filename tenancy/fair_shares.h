@@ -28,6 +28,9 @@ struct ShareClaim {
 // Throws ResourceExhausted where the sum of `least` is more than `total`, at most kMostShareBytes.
 std::vector<int64_t> fair_shares(int64_t total, std::span<const ShareClaim> claims);
 
+// "2.50 GB", of what is not negative.
+std::string bytes_text(int64_t num_bytes);
+
 // (Σx)² / (n · Σx²): 1 when all are equal, 1/n when one has everything (Jain, Chiu, Hawe: DEC-TR-301, 1984). 1 without values,
 // and where all are 0.
 double jain_index(std::span<const double> values);

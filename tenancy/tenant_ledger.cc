@@ -23,7 +23,7 @@ int64_t size_of(const JsonFields& fields, const std::string& key) {
     throw InvalidFile(error.what());
   }
   if (size <= kMostShareBytes) return size;
-  fields.fail(key, "is more than " + memory_text(static_cast<size_t>(kMostShareBytes)) + ", which no host has");
+  fields.fail(key, "is more than " + bytes_text(kMostShareBytes) + ", which no host has");
 }
 
 int64_t optional_size(const JsonFields& fields, const std::string& key, int64_t fallback) {
@@ -46,8 +46,8 @@ TenantEntry parse_entry(const JsonFields& fields, int64_t memory) {
   entry.floor = optional_size(fields, "floor", 0);
   entry.ceiling = optional_size(fields, "ceiling", memory);
   if (entry.floor > entry.ceiling) {
-    fields.fail("floor", memory_text(static_cast<size_t>(entry.floor)) + " is above the ceiling of " +
-                             memory_text(static_cast<size_t>(entry.ceiling)) + " (by default all of the memory)");
+    fields.fail("floor", bytes_text(entry.floor) + " is above the ceiling of " +
+                             bytes_text(entry.ceiling) + " (by default all of the memory)");
   }
   fields.reject_unknown_keys();
   return entry;
@@ -57,9 +57,9 @@ void require_room_for_floors(const TenantLedger& ledger) {
   int64_t floors = 0;
   for (const TenantEntry& tenant : ledger.tenants) floors += tenant.floor;
   if (floors <= ledger.memory) return;
-  throw InvalidFile(ledger.path.string() + ": the floors are " + memory_text(static_cast<size_t>(floors)) +
-                    " together, but memory is " + memory_text(static_cast<size_t>(ledger.memory)) + "; lower floors by " +
-                    memory_text(static_cast<size_t>(floors - ledger.memory)) + ", or raise memory");
+  throw InvalidFile(ledger.path.string() + ": the floors are " + bytes_text(floors) +
+                    " together, but memory is " + bytes_text(ledger.memory) + "; lower floors by " +
+                    bytes_text(floors - ledger.memory) + ", or raise memory");
 }
 
 std::vector<TenantEntry> parse_tenants(const JsonFields& fields, int64_t memory) {

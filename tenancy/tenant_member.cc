@@ -6,14 +6,12 @@
 #include <utility>
 
 #include "base/error.h"
-#include "planning/memory_size.h"
+#include "tenancy/fair_shares.h"
 
 namespace skipper {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-std::string text_of(int64_t num_bytes) { return memory_text(static_cast<size_t>(num_bytes)); }
 
 }  // namespace
 
@@ -38,8 +36,8 @@ int64_t TenantMember::wait_for_share(const std::function<void(const TenantWait&)
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
     const TenantWait wait{.share = now.share, .missing = now.share - now.room, .left = left};
     if (left.count() <= 0) {
-      throw ResourceExhausted("tenant '" + name_ + "': short by " + text_of(wait.missing) + " of its share of " +
-                              text_of(wait.share) + ", which other tenants have not given back within " +
+      throw ResourceExhausted("tenant '" + name_ + "': short by " + bytes_text(wait.missing) + " of its share of " +
+                              bytes_text(wait.share) + ", which other tenants have not given back within " +
                               std::to_string(ledger_.patience.count()) + " s; see 'skipper tenants --tenants " + path_.string() +
                               "', raise wait_seconds there, or end another tenant");
     }

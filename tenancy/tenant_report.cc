@@ -6,7 +6,6 @@
 #include <cstdio>
 
 #include "base/error.h"
-#include "planning/memory_size.h"
 #include "tenancy/fair_shares.h"
 #include "tenancy/process_memory.h"
 #include "tenancy/tenant_shares.h"
@@ -22,8 +21,6 @@ namespace {
   va_end(values);
   return text.data();
 }
-
-std::string size_text(int64_t num_bytes) { return memory_text(static_cast<size_t>(num_bytes)); }
 
 int64_t used_by(const TenantState& state) {
   int64_t sum = 0;
@@ -51,10 +48,10 @@ const char* condition_of(const TenantRow& row) {
 
 std::string line_of(const TenantRow& row) {
   std::string line = text_of("%-20s %6lld", row.entry.name.c_str(), static_cast<long long>(row.entry.weight));
-  for (const int64_t size : {row.entry.floor, row.entry.ceiling}) line += text_of(" %10s", size_text(size).c_str());
+  for (const int64_t size : {row.entry.floor, row.entry.ceiling}) line += text_of(" %10s", bytes_text(size).c_str());
   if (!row.state) return line + text_of(" %10s %10s %10s %10s %10s  %s\n", "-", "-", "-", "-", "-", condition_of(row));
   for (const int64_t size : {row.state->needs, row.state->demand, row.share, row.state->held, row.used}) {
-    line += text_of(" %10s", size_text(size).c_str());
+    line += text_of(" %10s", bytes_text(size).c_str());
   }
   return line + text_of("  %s\n", condition_of(row));
 }
@@ -112,8 +109,8 @@ std::string table_of(const TenantReport& report) {
                               "needs", "demand", "share", "held", "used");
   for (const TenantRow& row : report.rows) table += line_of(row);
   const Sums sums = sums_of(report);
-  table += "of " + size_text(report.memory) + ": shares " + size_text(sums.shares) + ", held " + size_text(sums.held);
-  table += ", used " + size_text(sums.used) + "\n";
+  table += "of " + bytes_text(report.memory) + ": shares " + bytes_text(sums.shares) + ", held " + bytes_text(sums.held);
+  table += ", used " + bytes_text(sums.used) + "\n";
   table += text_of("Jain's index: %.4f of shares by weight, %.4f of memory used by share\n",
                    jain_index(sums.share_by_weight), jain_index(sums.used_by_share));
   if (!report.shortage.empty()) table += report.shortage + ": everybody keeps what it holds\n";

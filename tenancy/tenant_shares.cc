@@ -3,13 +3,10 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "planning/memory_size.h"
 #include "tenancy/fair_shares.h"
 
 namespace skipper {
 namespace {
-
-std::string text_of(int64_t num_bytes) { return memory_text(static_cast<size_t>(num_bytes)); }
 
 ShareClaim claim_of(const TenantLedger& ledger, const PresentTenant& tenant) {
   const TenantState& state = tenant.state;
@@ -31,7 +28,7 @@ int64_t floor_kept_for(const TenantEntry& entry, const std::vector<PresentTenant
 }
 
 std::string advice(const TenantLedger& ledger, int64_t missing) {
-  return "raise memory in " + ledger.path.string() + " by " + text_of(missing) + ", lower a floor, or end another tenant";
+  return "raise memory in " + ledger.path.string() + " by " + bytes_text(missing) + ", lower a floor, or end another tenant";
 }
 
 }  // namespace
@@ -55,8 +52,8 @@ void require_admission(const TenantLedger& ledger, const std::vector<PresentTena
   const ShareClaim own = claim_of(ledger, newcomer);
   const TenantEntry& entry = ledger.at(newcomer.name);
   if (own.least > entry.ceiling) {
-    throw InvalidFile("tenant '" + newcomer.name + "': needs " + text_of(own.least) + " at least, " +
-                      text_of(own.least - entry.ceiling) + " more than its ceiling of " + text_of(entry.ceiling) + " in " +
+    throw InvalidFile("tenant '" + newcomer.name + "': needs " + bytes_text(own.least) + " at least, " +
+                      bytes_text(own.least - entry.ceiling) + " more than its ceiling of " + bytes_text(entry.ceiling) + " in " +
                       ledger.path.string() + "; raise the ceiling, or serve a smaller model or KV cache");
   }
   int64_t others = 0, floors = 0;
@@ -66,9 +63,10 @@ void require_admission(const TenantLedger& ledger, const std::vector<PresentTena
   }
   const int64_t missing = own.least + others + floors - ledger.memory;
   if (missing <= 0) return;
-  throw ResourceExhausted("tenant '" + newcomer.name + "': short by " + text_of(missing) + " of the " + text_of(ledger.memory) +
-                          " that tenants share: it needs " + text_of(own.least) + ", those present " + text_of(others) +
-                          ", the floors of absent ones " + text_of(floors) + "; " + advice(ledger, missing));
+  throw ResourceExhausted("tenant '" + newcomer.name + "': short by " + bytes_text(missing) + " of the " +
+                          bytes_text(ledger.memory) + " that tenants share: it needs " + bytes_text(own.least) +
+                          ", those present " + bytes_text(others) + ", the floors of absent ones " + bytes_text(floors) + "; " +
+                          advice(ledger, missing));
 }
 
 }  // namespace skipper

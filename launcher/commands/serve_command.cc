@@ -22,6 +22,7 @@
 #include "launcher/rank_process.h"
 #include "launcher/signal_watcher.h"
 #include "launcher/startup_agreement.h"
+#include "launcher/tenant_watch.h"
 #include "metrics/metrics_registry.h"
 #include "processor/incremental_detokenizer.h"
 
@@ -298,6 +299,8 @@ void lead(RankProcess& process, Frontend& frontend) {
   stop_on_signal.set_engine(engine);
   process.health().idle();  // or who reads the next line at once may be told that the model is loading
   frontend.announce();
+  std::optional<TenantWatch> watch;
+  if (process.tenant() != nullptr && process.tenant()->follower() != nullptr) watch.emplace(process, engine);
   try {
     engine.run();
   } catch (...) {

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "planning/memory_size.h"
+#include "tenancy/fair_shares.h"
 #include "tenancy/tenant_report.h"
 
 namespace skipper {
@@ -21,10 +21,10 @@ void require_within_shares(const TenantReport& report) {
   if (!report.is_exceeded()) return;
   for (const TenantRow& row : report.rows) {
     if (!row.is_over()) continue;
-    throw ResourceExhausted("tenant '" + row.entry.name + "' uses " + memory_text(static_cast<size_t>(row.used)) +
-                            ", more than its share of " + memory_text(static_cast<size_t>(row.share)));
+    throw ResourceExhausted("tenant '" + row.entry.name + "' uses " + bytes_text(row.used) +
+                            ", more than its share of " + bytes_text(row.share));
   }
-  throw ResourceExhausted("tenants use more than the " + memory_text(static_cast<size_t>(report.memory)) + " that they share");
+  throw ResourceExhausted("tenants use more than the " + bytes_text(report.memory) + " that they share");
 }
 
 }  // namespace

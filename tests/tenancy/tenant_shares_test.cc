@@ -8,22 +8,26 @@
 namespace skipper {
 namespace {
 
-constexpr int64_t kMegabyte = 1'000'000;
+constexpr int64_t kBytesPerMegabyte = 1'000'000;
 
 TenantEntry entry(const std::string& name, int64_t weight, int64_t floor, int64_t ceiling) {
-  return {name, weight, floor * kMegabyte, ceiling * kMegabyte};
+  return {name, weight, floor * kBytesPerMegabyte, ceiling * kBytesPerMegabyte};
 }
 
 PresentTenant tenant(const std::string& name, int64_t needs, int64_t demand, int64_t held = 0) {
-  return {name, {.pids = {1}, .needs = needs * kMegabyte, .demand = demand * kMegabyte, .held = held * kMegabyte}};
+  return {name,
+          {.pids = {1},
+           .needs = needs * kBytesPerMegabyte,
+           .demand = demand * kBytesPerMegabyte,
+           .held = held * kBytesPerMegabyte}};
 }
 
 TenantLedger ledger(int64_t memory, std::vector<TenantEntry> tenants) {
-  return {.path = "tenants.json", .memory = memory * kMegabyte, .tenants = std::move(tenants)};
+  return {.path = "tenants.json", .memory = memory * kBytesPerMegabyte, .tenants = std::move(tenants)};
 }
 
 std::vector<int64_t> megabytes(std::vector<int64_t> shares) {
-  for (int64_t& share : shares) share /= kMegabyte;
+  for (int64_t& share : shares) share /= kBytesPerMegabyte;
   return shares;
 }
 
@@ -51,9 +55,9 @@ TEST(TenantShares, LeaveATenantThatIsNotInTheLedgerWhatItHolds) {
 
 TEST(LastingShare, LeavesRoomForWhoeverComes) {
   const TenantLedger all = ledger(600, {entry("a", 100, 0, 600), entry("b", 100, 0, 100), entry("c", 100, 300, 600)});
-  EXPECT_EQ(lasting_share(all, {}, tenant("a", 100, 900)) / kMegabyte, 200);
+  EXPECT_EQ(lasting_share(all, {}, tenant("a", 100, 900)) / kBytesPerMegabyte, 200);
   // Of what is present: what it needs, though its weight would give it less.
-  EXPECT_EQ(lasting_share(all, {tenant("b", 180, 200)}, tenant("a", 100, 900)) / kMegabyte, 120);
+  EXPECT_EQ(lasting_share(all, {tenant("b", 180, 200)}, tenant("a", 100, 900)) / kBytesPerMegabyte, 120);
 }
 
 void expect_refusal(const TenantLedger& all, const std::vector<PresentTenant>& present, const PresentTenant& newcomer,
