@@ -1,4 +1,4 @@
-// Whether losses of experts add up: sums against measurements, and per-layer factors where they do not.
+// Whether losses of experts add up: sums against measurements.
 #pragma once
 
 #include <span>
@@ -17,10 +17,5 @@ struct PlanSums {
 // 1 − Σ (measured − predicted)² / Σ (measured − mean)²; 0 where all measurements are alike.
 double r_squared(std::span<const double> predicted, std::span<const double> measured);
 double r_squared(std::span<const PlanSums> plans);
-
-// Factors >= 0.05 of the layers' losses that make the sums fit the measurements best, drawn towards 1 where these say little.
-std::vector<double> fit_layer_factors(std::span<const PlanSums> plans);
-// R² of such factors, each plan predicted from the others alone.
-double cross_validated_r_squared(std::span<const PlanSums> plans);
 
 }  // namespace skipper

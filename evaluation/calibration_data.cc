@@ -32,13 +32,13 @@ std::vector<int32_t> encode(const EvalText& text, const fs::path& path, const Bp
   }
 }
 
-std::vector<CalibrationSample> all_samples(const fs::path& path, const BpeTokenizer& tokenizer) {
+std::vector<CalibrationSample> all_samples(const fs::path& path, const BpeTokenizer& tokenizer, int64_t window_tokens) {
   EvalData data = load_files(path);
   std::vector<CalibrationSample> samples;
   for (const EvalText& text : data.texts) {
     const std::vector<int32_t> ids = encode(text, path, tokenizer);
     for (auto begin = ids.begin(); begin != ids.end();) {
-      const auto end = begin + std::min<int64_t>(kCalibrationWindow, ids.end() - begin);
+      const auto end = begin + std::min<int64_t>(window_tokens, ids.end() - begin);
       samples.push_back({{}, {begin, end}});
       begin = end;
     }
@@ -76,9 +76,10 @@ GenerationRequest scoring_request(const CalibrationSample& sample, std::span<con
   return request;
 }
 
-CalibrationData load_calibration_data(const fs::path& path, int64_t limit, const BpeTokenizer& tokenizer) {
+CalibrationData load_calibration_data(const fs::path& path, int64_t limit, const BpeTokenizer& tokenizer,
+                                      int64_t window_tokens) {
   if (!fs::exists(path)) throw InvalidFile(path.string() + ": does not exist; give a file or folder of samples");
-  CalibrationData data{path, spread(all_samples(path, tokenizer), limit)};
+  CalibrationData data{path, spread(all_samples(path, tokenizer, window_tokens), limit)};
   if (data.samples.empty()) {
     throw InvalidFile(path.string() + ": holds no sample; give a file with questions or text");
   }

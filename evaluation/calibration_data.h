@@ -31,8 +31,9 @@ struct CalibrationData {
 
 // A directory as `eval` reads it, one file of questions in JSON lines ({"task","question","answer"} and, with a picture,
 // "image", its path relative to the file), or one text (*.txt). At most `limit` samples, spread evenly over all. Throws
-// InvalidFile naming file and line; also when there is no sample.
-CalibrationData load_calibration_data(const std::filesystem::path& path, int64_t limit, const BpeTokenizer& tokenizer);
+// InvalidFile naming file and line; also when there is no sample. Texts are cut into windows of `window_tokens`.
+CalibrationData load_calibration_data(const std::filesystem::path& path, int64_t limit, const BpeTokenizer& tokenizer,
+                                      int64_t window_tokens = kCalibrationWindow);
 
 struct CalibrationRun {
   int64_t samples = 0;   // that ran

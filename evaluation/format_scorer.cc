@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
 
@@ -62,10 +63,13 @@ FormatScorer::Score FormatScorer::score(const ExpertFormats& formats) {
   set_formats(formats);
   double kl = 0.0, text_nll = 0.0;
   int64_t num_text_tokens = 0;
+  std::vector<ScoredLoss> losses;
   const std::vector<DrivenResult> results = run(ReferenceUse::kCompare, ignore_progress);
   for (size_t i = 0; i < results.size(); ++i) {
+    const SampleKind kind = parts_.samples.samples[chosen_[i]].kind;
+    losses.push_back({kind, results[i].distance.kl, static_cast<double>(results[i].num_scored)});
     kl += results[i].distance.kl;
-    if (parts_.samples.samples[chosen_[i]].kind != SampleKind::kText) continue;
+    if (kind != SampleKind::kText) continue;
     text_nll += results[i].prompt_nll;
     num_text_tokens += results[i].num_scored;
   }
@@ -73,7 +77,8 @@ FormatScorer::Score FormatScorer::score(const ExpertFormats& formats) {
     throw Error("KL is " + std::to_string(kl) + " with rounded experts; check the model with 'skipper eval'");
   }
   return {.kl = kl / static_cast<double>(num_scored_),
-          .text_perplexity = num_text_tokens > 0 ? std::exp(text_nll / static_cast<double>(num_text_tokens)) : 0.0};
+          .text_perplexity = num_text_tokens > 0 ? std::exp(text_nll / static_cast<double>(num_text_tokens)) : 0.0,
+          .samples = std::move(losses)};
 }
 
 std::vector<DrivenResult> FormatScorer::run(ReferenceUse use, const ProgressCallback& progress) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "evaluation/loss_estimate.h"
 #include "evaluation/request_driver.h"
 #include "evaluation/scored_samples.h"
 #include "kernels/weight_format.h"
@@ -49,6 +50,7 @@ class FormatScorer {
   struct Score {
     double kl = 0.0;
     double text_perplexity = 0.0;
+    std::vector<ScoredLoss> samples;  // in the order of every score: losses of two of them are paired
   };
   Score score(const ExpertFormats& formats);
 

@@ -104,11 +104,13 @@ void PrecisionProfiler::measure_errors(ProfilerResult& result) const {
   }
 }
 
-double PrecisionProfiler::measure(const ExpertFormats& formats) {
-  const double kl = scorer_.measure(formats);
+FormatScorer::Score PrecisionProfiler::score(const ExpertFormats& formats) {
+  FormatScorer::Score score = scorer_.score(formats);
   progress_(++passes_done_, passes_total_);
-  return kl;
+  return score;
 }
+
+double PrecisionProfiler::measure(const ExpertFormats& formats) { return score(formats).kl; }
 
 void PrecisionProfiler::measure_uniform(PrecisionProfile& profile) {
   for (const WeightFormat& format : profile.formats) {
@@ -161,41 +163,47 @@ void PrecisionProfiler::refine(const ProfilerSettings& settings, const std::vect
   measure_groups(settings, result.profile);
   predict(plans, result);
   result.fit.measured_groups = r_squared(result.fit.plans);
-  const double fitted = cross_validated_r_squared(result.fit.plans);
-  if (*result.fit.measured_groups >= kLeastRSquared || fitted <= *result.fit.measured_groups) return;
-  result.fit.refitted_kappa = fitted;
-  refit(plans, result);
 }
 
-// Errors become what they would be if kappa were the same for all experts of a layer.
+// Errors become what they would be if kappa were the same for all experts of a layer. Of what a group adds to that only what its
+// samples agree on is believed: an expert that these few met seldom is not harmless for that.
 void PrecisionProfiler::measure_groups(const ProfilerSettings& settings, PrecisionProfile& profile) {
-  const size_t probe = index_of(profile, settings.probe);
   const int num_groups = std::clamp(settings.group_passes / profile.num_moe_layers(), 1, profile.num_experts());
   passes_total_ += static_cast<size_t>(num_groups * profile.num_moe_layers());
   for (int32_t layer = 0; layer < profile.num_moe_layers(); ++layer) {
-    LayerSensitivity& sensitivity = profile.layers[static_cast<size_t>(layer)];
-    for (const std::vector<int32_t>& group : groups_of_layer(sensitivity, probe, num_groups)) {
-      ExpertFormats formats = uniform_formats(source_.config, {});
-      double predicted = 0.0;
-      for (const int32_t expert : group) {
-        formats[static_cast<size_t>(layer)][static_cast<size_t>(expert)] = settings.probe;
-        predicted += sensitivity.kappa * profile.use_of({layer, expert}) * profile.at({layer, expert}).error[probe];
-      }
-      const double kl = measure(formats);
-      if (predicted <= 0.0) continue;
-      for (const int32_t expert : group) {
-        for (double& error : sensitivity.experts[static_cast<size_t>(expert)].error) {
-          error *= std::max(kl / predicted, kLeastGroupFactor);
-        }
-      }
-    }
+    measure_groups_of(layer, num_groups, settings.probe, profile);
   }
 }
 
-void PrecisionProfiler::refit(const std::vector<ExpertFormats>& plans, ProfilerResult& result) const {
-  const std::vector<double> factors = fit_layer_factors(result.fit.plans);
-  for (size_t layer = 0; layer < factors.size(); ++layer) result.profile.layers[layer].kappa *= factors[layer];
-  predict(plans, result);
+void PrecisionProfiler::measure_groups_of(int32_t layer, int num_groups, const WeightFormat& format, PrecisionProfile& profile) {
+  const size_t probe = index_of(profile, format);
+  LayerSensitivity& sensitivity = profile.layers[static_cast<size_t>(layer)];
+  const std::vector<std::vector<int32_t>> groups = groups_of_layer(sensitivity, probe, num_groups);
+  std::vector<double> factors, errors, predicted;
+  for (const std::vector<int32_t>& group : groups) {
+    ExpertFormats formats = uniform_formats(source_.config, {});
+    double sum = 0.0;
+    for (const int32_t expert : group) {
+      formats[static_cast<size_t>(layer)][static_cast<size_t>(expert)] = format;
+      sum += sensitivity.kappa * profile.use_of({layer, expert}) * profile.at({layer, expert}).error[probe];
+    }
+    const LossEstimate kl = estimate_loss(score(formats).samples);
+    predicted.push_back(sum);
+    factors.push_back(sum > 0.0 ? kl.mean / sum : 1.0);
+    errors.push_back(sum > 0.0 ? kl.standard_error / sum : 0.0);
+  }
+  std::vector<double> believed = shrink_to_mean(factors, errors, predicted);
+  for (double& factor : believed) factor = std::max(factor, kLeastGroupFactor);
+  // Groups share out what their layer loses, which was measured at once: what they lose one by one sums to less.
+  const double whole = std::inner_product(predicted.begin(), predicted.end(), believed.begin(), 0.0);
+  if (whole <= 0.0) return;
+  const double scale = std::accumulate(predicted.begin(), predicted.end(), 0.0) / whole;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    if (predicted[i] <= 0.0) continue;
+    for (const int32_t expert : groups[i]) {
+      for (double& error : sensitivity.experts[static_cast<size_t>(expert)].error) error *= scale * believed[i];
+    }
+  }
 }
 
 void PrecisionProfiler::predict(const std::vector<ExpertFormats>& plans, ProfilerResult& result) const {

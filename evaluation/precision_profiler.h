@@ -16,20 +16,17 @@ struct ProfilerSettings {
   std::vector<WeightFormat> formats;  // ascending by bytes
   WeightFormat probe;                 // that layers are perturbed with, one at a time; one of them
   int num_plans = 30;                 // random ones, against which sums are held
-  int group_passes = 192;             // at most so many groups of experts are perturbed where layers alone say too little
+  int group_passes = 96;              // at most so many groups of experts are perturbed where layers alone say too little
 };
 
 // How well the sums predict.
 struct ProfileFit {
   double measured_kappa = 0.0;   // R² with kappa as perturbing single layers gives it
-  // Where that is too little: with errors as perturbing groups of experts gives them, and with kappa fitted to the random plans
-  // besides (cross-validated).
-  std::optional<double> measured_groups;
-  std::optional<double> refitted_kappa;
+  std::optional<double> measured_groups;  // where that is too little: with errors as perturbing groups of experts gives them
   double worst_residual = 0.0;   // of the profile's predictions, in nats per token
   std::vector<PlanSums> plans;
 
-  double r_squared() const { return refitted_kappa.value_or(measured_groups.value_or(measured_kappa)); }
+  double r_squared() const { return measured_groups.value_or(measured_kappa); }
 };
 
 struct ProfilerResult {
@@ -59,9 +56,10 @@ class PrecisionProfiler {
   void measure_fit(const ProfilerSettings& settings, ProfilerResult& result);
   void refine(const ProfilerSettings& settings, const std::vector<ExpertFormats>& plans, ProfilerResult& result);
   void measure_groups(const ProfilerSettings& settings, PrecisionProfile& profile);
-  void refit(const std::vector<ExpertFormats>& plans, ProfilerResult& result) const;
+  void measure_groups_of(int32_t layer, int num_groups, const WeightFormat& format, PrecisionProfile& profile);
   void predict(const std::vector<ExpertFormats>& plans, ProfilerResult& result) const;
   PlanSums sums_of(const PrecisionProfile& profile, const ExpertFormats& formats) const;
+  FormatScorer::Score score(const ExpertFormats& formats);
   double measure(const ExpertFormats& formats);
 
   const WeightSource& source_;

@@ -81,7 +81,7 @@ void hash_sample(const CalibrationSample& sample, ContentHash& hash) {
 
 ScoredSamples load_scored_samples(const std::filesystem::path& path, const SampleLimits& limits,
                                   const std::vector<int32_t>& end_token_ids, const BpeTokenizer& tokenizer) {
-  CalibrationData data = load_calibration_data(path, INT64_MAX, tokenizer);
+  CalibrationData data = load_calibration_data(path, INT64_MAX, tokenizer, limits.window_tokens);
   ScoredSamples scored{path, "", end_token_ids, {}};
   std::array<size_t, kNumSampleKinds> num_of_kind{};
   for (CalibrationSample& sample : data.samples) {

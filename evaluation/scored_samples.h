@@ -23,9 +23,13 @@ struct ScoredSample {
   int64_t num_scored = 0;  // answer and end token of a question; all tokens but the first of a text
 };
 
+// What formats cost differs from one subject to another more than from word to word: plans are measured on short pieces.
+inline constexpr int64_t kPlannedWindow = 128;
+
 struct SampleLimits {
   int64_t samples = INT64_MAX;  // at most so many in all, a fifth of them held out
   int64_t text_windows = 32;    // at most so many of them texts: one has the tokens of a hundred answers
+  int64_t window_tokens = kCalibrationWindow;  // of a window: the same tokens in shorter ones come from more places
 };
 
 struct ScoredSamples {

@@ -1,19 +1,22 @@
 #include "launcher/plan_verifier.h"
 
-#include <algorithm>
 #include <cstdio>
-#include <optional>
+#include <span>
+#include <utility>
 
 #include "base/error.h"
+#include "evaluation/format_scorer.h"
+#include "evaluation/loss_estimate.h"
 #include "launcher/command_options.h"
 #include "launcher/engine_phase.h"
 #include "launcher/progress_line.h"
-#include "planning/plan_solver.h"
+#include "planning/plan_candidates.h"
 
 namespace skipper {
 namespace {
 
-constexpr SampleLimits kVerifiedSamples{.samples = 640, .text_windows = 32};  // of which a fifth is held out
+// Of which a fifth is held out.
+constexpr SampleLimits kVerifiedSamples{.samples = 840, .text_windows = 200, .window_tokens = kPlannedWindow};
 
 void check_subject(const RankProcess& process) {
   if (process.world_size() > 1) {
@@ -41,37 +44,27 @@ ExpertFormats formats_of(const ExpertPlan& plan, const ModelConfig& model) {
   return formats;
 }
 
-// Nothing where the format does not fit, or loses more than was allowed.
-std::optional<ExpertPlan> plan_of_one_format(const PlanProblem& problem, const WeightFormat& format) {
-  const PrecisionProfile profile = restricted_to(problem.profile, format);
-  const PlanProblem restricted{.model = problem.model, .profile = profile, .ranks = problem.ranks, .target = problem.target,
-                               .max_loss = problem.max_loss, .dense_bytes = problem.dense_bytes,
-                               .dense_format = problem.dense_format, .rates = problem.rates, .owners = problem.owners};
-  if (find_shortage(restricted)) return std::nullopt;
-  try {
-    return make_plan(restricted);
-  } catch (const ResourceExhausted&) {
-    return std::nullopt;
-  }
+std::vector<uint8_t> plain_ones(std::span<const PlanCandidate> candidates) {
+  std::vector<uint8_t> plain;
+  for (const PlanCandidate& candidate : candidates) plain.push_back(candidate.is_plain ? 1 : 0);
+  return plain;
 }
 
-void print_loss(const std::string& name, const ExpertPlan& plan, double kl) {
-  std::printf("%-24s %6.3f bits  predicted %.6f  measured %.6f nats per token\n", name.c_str(), plan.predicted.expert_bits,
-              plan.predicted.loss, kl);
+void print_loss(const PlanCandidate& candidate, const LossEstimate& loss, const LossEstimate& more) {
+  std::printf("%-28s %6.3f bits  predicted %.6f  measured %.6f ± %.6f nats per token, against the best plain one %+.6f ± %.6f\n",
+              candidate.name.c_str(), candidate.plan.predicted.expert_bits, candidate.plan.predicted.loss, loss.mean,
+              loss.standard_error, more.mean, more.standard_error);
+}
+
+void print_all(std::span<const PlanCandidate> candidates, std::span<const std::vector<ScoredLoss>> losses, size_t chosen) {
+  const size_t plain = best_plain(losses, plain_ones(candidates));
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    print_loss(candidates[i], estimate_loss(losses[i]), estimate_difference(losses[i], losses[plain]));
+  }
+  std::printf("taken: %s\n", candidates[chosen].name.c_str());
 }
 
 }  // namespace
-
-PrecisionProfile restricted_to(const PrecisionProfile& profile, const WeightFormat& format) {
-  const auto index = static_cast<size_t>(std::ranges::find(profile.formats, format) - profile.formats.begin());
-  PrecisionProfile restricted = profile;
-  restricted.formats = {format};
-  if (!profile.uniform_loss.empty()) restricted.uniform_loss = {profile.uniform_loss[index]};
-  for (LayerSensitivity& layer : restricted.layers) {
-    for (ExpertSensitivity& expert : layer.experts) expert.error = {expert.error[index]};
-  }
-  return restricted;
-}
 
 PlanVerifier::PlanVerifier(const CommandLine& line)
     : process_([&] { return scoring_config_from(line); }, unplanned(line)) {
@@ -82,30 +75,28 @@ PlanVerifier::PlanVerifier(const CommandLine& line)
 }
 
 ExpertPlan PlanVerifier::choose(const PlanProblem& problem, ExpertPlan plan) {
+  if (const std::string point = problem.profile.operating_point.value_or(""); !point.empty()) {
+    throw Error("skipper plan --verify measures without skipping, but the profile was measured at level " + point +
+                "; leave --verify out, or take a profile without --operating_point");
+  }
+  std::vector<PlanCandidate> candidates = plan_candidates(problem, std::move(plan));
+  std::vector<std::vector<ScoredLoss>> losses;
   Engine& engine = process_.start_engine(nullptr);
-  ExpertPlan best = std::move(plan);
   run_phase(process_, engine, [&] {
-    scorer_ = std::make_unique<FormatScorer>(
-        ScorerParts{engine, process_.queue(), process_.processor(), samples_, process_.model(), process_.workers()},
-        ScorerSettings{.split = DataSplit::kHeldOut});
-    scorer_->keep_reference(ProgressLine("unrounded, samples"));
-    double least = measure(best);
-    print_loss("the plan", best, least);
-    for (const WeightFormat& format : problem.profile.formats) {
-      std::optional<ExpertPlan> other = plan_of_one_format(problem, format);
-      if (!other) continue;
-      const double kl = measure(*other);
-      print_loss(name_of(format) + " and bf16", *other, kl);
-      if (kl >= least) continue;
-      least = kl;
-      best = std::move(*other);
-      std::printf("%s loses less than what came before in the same memory: taken\n", name_of(format).c_str());
+    FormatScorer scorer({engine, process_.queue(), process_.processor(), samples_, process_.model(), process_.workers()},
+                        {.split = DataSplit::kHeldOut});
+    scorer.keep_reference(ProgressLine("unrounded, samples"));
+    ProgressLine progress("measuring plans");
+    for (const PlanCandidate& candidate : candidates) {
+      losses.push_back(scorer.score(formats_of(candidate.plan, process_.model_config())).samples);
+      progress(losses.size(), candidates.size());
     }
-    best.predicted.loss = least;
   });
+  const size_t chosen = surely_best(losses, plain_ones(candidates));
+  print_all(candidates, losses, chosen);
+  ExpertPlan best = std::move(candidates[chosen].plan);
+  best.predicted.loss = estimate_loss(losses[chosen]).mean;
   return best;
 }
-
-double PlanVerifier::measure(const ExpertPlan& plan) { return scorer_->measure(formats_of(plan, process_.model_config())); }
 
 }  // namespace skipper

@@ -10,6 +10,7 @@
 #include "comm/nccl_communicator.h"
 #include "launcher/core_share.h"
 #include "launcher/guard_setup.h"
+#include "launcher/point_identity.h"
 #include "launcher/progress_line.h"
 #include "launcher/startup_agreement.h"
 #include "model/weight_loader.h"
@@ -65,7 +66,13 @@ RankProcess::RankProcess(std::function<ServerConfig()> load_config, RankOptions 
   run_together(startup(), [&] { check_tiers(); });
   require_same_everywhere(startup(), "plan", plan_ ? plan_->text : "none");
   require_same_everywhere(startup(), "policies", policies_.text);
+  warn_of_other_point();
   open_communicators(config_.comm, group_);
+}
+
+void RankProcess::warn_of_other_point() {
+  if (!plan_ || startup().rank() != 0) return;
+  if (const auto mismatch = point_mismatch(plan_->profiled_point, levels_.levels[level_])) LOG(WARNING) << *mismatch;
 }
 
 void RankProcess::load() {

@@ -113,6 +113,7 @@ class RankProcess {
  private:
   void read_model();
   void take_tenant_share();
+  void warn_of_other_point();
   void plan_for_budgets();
   std::string make_plan_text() const;
   PlanReader plan_reader() const;

@@ -76,6 +76,7 @@ ServedPlan serve(const ExpertPlan& plan, const std::string& where, const PlanRea
                     .traits = traits_of(plan),
                     .expert_room = expert_room(plan, reader),
                     .reference_room = reference_room(plan, reader)};
+  served.profiled_point = plan.origin.operating_point;
   if (disk_use == DiskUse::kServed && reader.device == DeviceKind::kHost) {
     served.disk = {reader.disk, cache_bytes(plan, reader, config), config.residency};
   }

@@ -23,6 +23,7 @@ struct ServedPlan {
   size_t expert_room = 0;       // of this rank's host memory, for all experts that serve
   size_t reference_room = 0;    // of this rank's host memory, for the experts that a guard compares with
   std::optional<DiskConfig> disk = {};  // where this rank may keep experts
+  std::optional<std::string> profiled_point = {};  // level that the plan's profile was measured at, where that is known
 };
 
 // Serving takes the buffers of the settings; scoring, which reads the logits of every token, those that the plan has room for.

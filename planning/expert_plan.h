@@ -3,13 +3,15 @@
 // plan.json, version 1 (`skipper plan` writes it, `skipper serve --plan` loads exactly that). Layers count MoE layers:
 //
 //   {"version": 1, "model_fingerprint": "0123456789abcdef", "num_moe_layers": 48, "num_experts": 128, "world_size": 2,
-//    "origin": {"target": "quality", "profile": "measured", "kv_tokens_per_rank": 65536},
+//    "origin": {"target": "quality", "profile": "measured", "kv_tokens_per_rank": 65536, "operating_point": ""},
 //    "copies": [{"layer": 0, "expert": 0, "rank": 0, "slot": 0, "format": "int4a-g32", "tier": "device", "runs_on": "device",
 //                "shadow": false, "hash": ""}, ...],
 //    "ranks": [{"device": {"budget": 80000000000, "runtime": 0, "dense_weights": 0, "kv_cache": 0, "buffers": 0,
 //                          "experts": {"int4a-g32": 0}}, "host": {...}, "disk": {...}}, ...],
 //    "predicted": {"loss": 0.01, "expert_bits": 4.5, "bytes_per_token": 1000000, "seconds_per_token": 0.002},
 //    "certificate": {"loss_bound": 0.0099, "seconds_bound": 0.002, "gap": 0.0008, "method": "lagrangian"}}
+//
+// "operating_point" is absent where the profile does not name one.
 //
 // Goals: complete (nothing about experts is decided later), checkable (hashes, budgets, a bound), the same file for every rank.
 // Not in it: dense weights' formats and step sizes, which are settings of the server.
@@ -109,6 +111,8 @@ struct PlanOrigin {
   std::string target = "quality";     // "quality", "throughput", "max_loss"
   std::string profile = "analytic";   // "measured", "analytic"
   int64_t kv_tokens_per_rank = 0;     // that the KV caches of the budgets have room for
+  // Identity of the level of skipping that the profile was measured at (planning/precision_profile.h).
+  std::optional<std::string> operating_point = {};
 
   friend bool operator==(const PlanOrigin&, const PlanOrigin&) = default;
 };

@@ -112,6 +112,7 @@ PlanOrigin read_origin(const JsonFields& fields) {
   origin.target = kTargets[choice<3>(fields, "target", kTargets)];
   origin.profile = kProfiles[choice<2>(fields, "profile", kProfiles)];
   origin.kv_tokens_per_rank = fields.required_int("kv_tokens_per_rank", 0, kMaxBytes);
+  if (fields.has("operating_point")) origin.operating_point = fields.required_string("operating_point");
   fields.reject_unknown_keys();
   return origin;
 }
@@ -216,11 +217,12 @@ ExpertPlan parse_expert_plan(const std::string& text, const std::string& where, 
 }
 
 std::string to_json(const ExpertPlan& plan) {
+  ordered origin = {{"target", plan.origin.target}, {"profile", plan.origin.profile},
+                    {"kv_tokens_per_rank", plan.origin.kv_tokens_per_rank}};
+  if (plan.origin.operating_point) origin["operating_point"] = *plan.origin.operating_point;
   const ordered head = {{"version", 1}, {"model_fingerprint", plan.subject.model_fingerprint},
                         {"num_moe_layers", plan.subject.num_moe_layers}, {"num_experts", plan.subject.num_experts},
-                        {"world_size", plan.subject.world_size},
-                        {"origin", {{"target", plan.origin.target}, {"profile", plan.origin.profile},
-                                    {"kv_tokens_per_rank", plan.origin.kv_tokens_per_rank}}}};
+                        {"world_size", plan.subject.world_size}, {"origin", origin}};
   const PlanPrediction& predicted = plan.predicted;
   const PlanCertificate& certificate = plan.certificate;
   const ordered tail = {{"predicted", {{"loss", predicted.loss}, {"expert_bits", predicted.expert_bits},

@@ -37,8 +37,9 @@ std::vector<TierUse> tier_uses(const PlanProblem& problem) {
 }
 
 std::vector<WeightFormat> possible_formats(const PlanProblem& problem) {
-  std::vector<WeightFormat> formats{WeightFormat{}};
+  std::vector<WeightFormat> formats;
   if (!problem.model.quantization) {
+    if (problem.has_unrounded) formats.emplace_back();
     formats.insert(formats.end(), problem.profile.formats.begin(), problem.profile.formats.end());
     return formats;
   }

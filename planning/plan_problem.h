@@ -46,6 +46,7 @@ struct PlanProblem {
   WeightFormat dense_format = {};
   MachineRates rates = {};
   std::vector<int32_t> owners = {};  // [layer · num_experts + expert] rank; empty: the plan chooses
+  bool has_unrounded = true;  // experts may stay as the checkpoint has them
 
   int num_ranks() const { return static_cast<int>(ranks.size()); }
   bool has(MemoryTier tier) const { return ranks.front().tiers.contains(tier); }

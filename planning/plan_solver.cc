@@ -166,6 +166,7 @@ class Solver {
     plan.predicted = predict();
     plan.certificate = certify(plan.predicted);
     plan.origin.target = problem_.target == PlanTarget::kQuality ? "quality" : "throughput";
+    plan.origin.operating_point = problem_.profile.operating_point;
     plan.origin.profile = problem_.profile.basis == ProfileBasis::kMeasured ? "measured" : "analytic";
     check_expert_plan(plan, "the plan");
     return plan;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <span>
 
 #include "base/error.h"
 #include "base/json_fields.h"
@@ -17,6 +18,8 @@ using nlohmann::json;
 
 constexpr double kMaxNumber = 1e300;
 constexpr double kShareTolerance = 1e-6;
+constexpr int kVersion = 2, kVersionWithPoint = 2;
+constexpr size_t kIdentityDigits = 16;
 
 void check_subject(const JsonFields& file, const ProfileShape& shape) {
   const std::string found = file.required_string("model_fingerprint");
@@ -140,6 +143,20 @@ void read_fit(const JsonFields& file, PrecisionProfile& profile) {
   fit->reject_unknown_keys();
 }
 
+std::string read_operating_point(const JsonFields& file) {
+  std::string point = file.required_string("operating_point");
+  const bool is_hexadecimal = point.find_first_not_of("0123456789abcdef") == std::string::npos;
+  if (point.empty() || (point.size() == kIdentityDigits && is_hexadecimal)) return point;
+  file.fail("operating_point", "'" + point + "' is neither empty nor 16 hexadecimal digits");
+}
+
+// Geometric means with the mean, whose logarithm no small loss sways.
+void draw_together(std::span<double> losses, double shrinkage) {
+  if (shrinkage <= 0.0 || losses.empty()) return;
+  const double mean = std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(losses.size());
+  for (double& loss : losses) loss = std::pow(loss, 1.0 - shrinkage) * std::pow(mean, shrinkage);
+}
+
 ProfileData read_data(const JsonFields& fields) {
   ProfileData data{.name = fields.required_string("name"),
                    .hash = fields.required_string("hash"),
@@ -220,9 +237,10 @@ double PrecisionProfile::decode_use_of(const ExpertId& id) const {
 PrecisionProfile load_precision_profile(const std::filesystem::path& path, const ProfileShape& shape) {
   const json document = read_json_file(path);
   const JsonFields file(document, path.string());
-  file.required_int("version", 1, 1);
+  const int64_t version = file.required_int("version", 1, kVersion);
   check_subject(file, shape);
   PrecisionProfile profile;
+  if (version >= kVersionWithPoint) profile.operating_point = read_operating_point(file);
   profile.model_fingerprint = shape.model_fingerprint;
   profile.data = read_data(file.required_object("data"));
   profile.token_share = read_token_share(file.required_object("token_share"));
@@ -235,10 +253,12 @@ PrecisionProfile load_precision_profile(const std::filesystem::path& path, const
 
 std::string to_json(const PrecisionProfile& profile) {
   const ProfileData& data = profile.data;
-  ordered file = {{"version", 1}, {"model_fingerprint", profile.model_fingerprint},
-                  {"num_moe_layers", profile.num_moe_layers()}, {"num_experts", profile.num_experts()},
-                  {"data", {{"name", data.name}, {"hash", data.hash}, {"tokens", data.num_tokens}}},
-                  {"token_share", token_share_of(profile)}, {"layers", ordered::array()}};
+  ordered file = {{"version", profile.operating_point ? kVersion : 1}, {"model_fingerprint", profile.model_fingerprint},
+                  {"num_moe_layers", profile.num_moe_layers()}, {"num_experts", profile.num_experts()}};
+  if (profile.operating_point) file["operating_point"] = *profile.operating_point;
+  file["data"] = {{"name", data.name}, {"hash", data.hash}, {"tokens", data.num_tokens}};
+  file["token_share"] = token_share_of(profile);
+  file["layers"] = ordered::array();
   for (const LayerSensitivity& layer : profile.layers) file["layers"].push_back(layer_of(profile, layer));
   for (size_t f = 0; f < profile.uniform_loss.size(); ++f) {
     file["uniform_loss"][name_of(profile.formats[f])] = profile.uniform_loss[f];
@@ -266,6 +286,7 @@ std::vector<double> expert_losses(const PrecisionProfile& profile, const WeightF
       const double loss = use > 0.0 ? use * profile.at(id).error[index] : use_of_unmet(profile) * mean;
       losses.push_back(profile.layers[static_cast<size_t>(layer)].kappa * loss);
     }
+    draw_together(std::span(losses).last(static_cast<size_t>(profile.num_experts())), profile.shrinkage);
   }
   const double sum = std::accumulate(losses.begin(), losses.end(), 0.0);
   if (profile.uniform_loss.empty() || sum <= 0.0) return losses;

@@ -31,7 +31,7 @@ def parse():
     parser.add_argument("--page", default=os.path.join(ROOT, "docs/precision.md"), help="its blocks of tables are replaced")
     parser.add_argument("--samples", type=int, default=480, help="of the test set, windows of texts included (default: 480)")
     parser.add_argument("--text_windows", type=int, default=12, help="of the samples (default: 12)")
-    parser.add_argument("--profile_samples", type=int, default=160, help="of the calibration data (default: 160)")
+    parser.add_argument("--profile_samples", type=int, default=128, help="of the calibration data (default: 128)")
     parser.add_argument("--seeds", type=int, default=20, help="of random assignments (default: 20)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--unverified", action="store_true", help="take plans as predicted, without 'plan --verify'")

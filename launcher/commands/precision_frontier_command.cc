@@ -16,12 +16,12 @@
 #include "launcher/budget_planner.h"
 #include "launcher/command_options.h"
 #include "launcher/engine_phase.h"
-#include "launcher/plan_verifier.h"
 #include "launcher/progress_line.h"
 #include "launcher/rank_process.h"
 #include "launcher/startup_agreement.h"
 #include "machine/energy_meter.h"
 #include "planning/memory_size.h"
+#include "planning/plan_candidates.h"
 
 namespace skipper {
 namespace {
@@ -170,7 +170,9 @@ class PointPlanner {
 
   // Unrounded experts do not fit beside a format that fills the memory.
   static PrecisionProfile only_format(const PrecisionProfile& profile, const WeightFormat& format) {
-    return format.is_integer() ? restricted_to(profile, format) : profile;
+    if (!format.is_integer()) return profile;
+    const auto index = static_cast<size_t>(std::ranges::find(profile.formats, format) - profile.formats.begin());
+    return restricted_to(profile, index, index);
   }
 
   const ModelConfig& model_;

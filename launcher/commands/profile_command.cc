@@ -11,6 +11,7 @@
 #include "evaluation/precision_profiler.h"
 #include "launcher/command_options.h"
 #include "launcher/engine_phase.h"
+#include "launcher/point_identity.h"
 #include "launcher/progress_line.h"
 #include "launcher/rank_process.h"
 #include "launcher/startup_agreement.h"
@@ -19,8 +20,8 @@ namespace skipper {
 namespace {
 
 constexpr const char* kDefaultFormats = "int2a-g32,int3a-g32,int4-g64,int4a-g32,int8-g64";
-constexpr int64_t kDefaultSamples = 160;
-constexpr int64_t kDefaultTextWindows = 8;
+constexpr int64_t kDefaultSamples = 128;
+constexpr int64_t kDefaultTextWindows = 28;
 constexpr int kRowsPerExpert = 64;
 
 std::vector<WeightFormat> formats_from(const CommandLine& line) {
@@ -62,7 +63,8 @@ void check_subject(const RankProcess& process, const CommandLine& line) {
 
 ScoredSamples load_samples(const CommandLine& line, const RankProcess& process) {
   const SampleLimits limits{.samples = line.limit >= 0 ? line.limit : kDefaultSamples,
-                            .text_windows = line.text_windows >= 0 ? line.text_windows : kDefaultTextWindows};
+                            .text_windows = line.text_windows >= 0 ? line.text_windows : kDefaultTextWindows,
+                            .window_tokens = kPlannedWindow};
   return load_scored_samples(line.data, limits, process.model_config().eos_token_ids, process.processor().tokenizer());
 }
 
@@ -100,7 +102,6 @@ void print_fit(const ProfilerResult& result) {
   if (fit.plans.empty()) return;
   std::printf("sums against %zu random plans: R² %.4f with kappa as measured", fit.plans.size(), fit.measured_kappa);
   if (fit.measured_groups) std::printf(", %.4f with errors corrected by perturbing groups of experts", *fit.measured_groups);
-  if (fit.refitted_kappa) std::printf(", %.4f (cross-validated) with kappa fitted to them", *fit.refitted_kappa);
   std::printf("; worst residual %.5f nats per token\n", fit.worst_residual);
 }
 
@@ -132,6 +133,7 @@ class Profiling {
     const WeightSource source{checkpoint, process_.model_config(), process_.config().weights};
     PrecisionProfiler profiler(source, seen_, scorer, stream);
     ProfilerResult result = profiler.run(settings_from(line_), ProgressLine("profiling, passes over the samples"));
+    result.profile.operating_point = identity_of(process_.levels().levels[process_.level()]);
     result.profile.data = {name_of_data(scored_.path), scored_.hash, seen_.num_tokens()};
     return result;
   }

@@ -23,35 +23,6 @@ TEST(AdditiveFit, KnowsPerfectUselessAndConstantPredictions) {
   EXPECT_EQ(r_squared({}, {}), 0.0);
 }
 
-// Losses of three layers, of which the measurements count the first three times and the last not at all.
-std::vector<PlanSums> plans_with_hidden_factors(int num_plans) {
-  std::vector<PlanSums> plans;
-  for (int i = 0; i < num_plans; ++i) {
-    PlanSums plan{.layers = {1.0 + i % 3, 2.0 - i % 2, 0.5 * (i % 5)}};
-    plan.measured = 3.0 * plan.layers[0] + plan.layers[1];
-    plans.push_back(plan);
-  }
-  return plans;
-}
-
-TEST(AdditiveFit, FindsLayersThatCountMoreThanTheirErrors) {
-  const std::vector<PlanSums> plans = plans_with_hidden_factors(30);
-  const std::vector<double> factors = fit_layer_factors(plans);
-  ASSERT_EQ(factors.size(), 3u);
-  EXPECT_NEAR(factors[0], 3.0, 0.2);
-  EXPECT_NEAR(factors[1], 1.0, 0.3);
-  EXPECT_NEAR(factors[2], 0.05, 0.2);
-  EXPECT_LT(r_squared(plans), 0.5);
-  EXPECT_GT(cross_validated_r_squared(plans), 0.98);
-}
-
-TEST(AdditiveFit, LeavesGoodSumsAlone) {
-  std::vector<PlanSums> plans = plans_with_hidden_factors(10);
-  for (PlanSums& plan : plans) plan.measured = plan.predicted();
-  for (const double factor : fit_layer_factors(plans)) EXPECT_NEAR(factor, 1.0, 1e-9);
-  EXPECT_TRUE(fit_layer_factors({}).empty());
-}
-
 // --- samples ---
 
 Tensor ints(const std::vector<int32_t>& values, const Shape& shape) {

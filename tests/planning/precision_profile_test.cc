@@ -73,6 +73,21 @@ TEST(PrecisionProfile, ReadsWhatItWrote) {
   EXPECT_EQ(read.additive_fit->num_plans, 30);
 }
 
+TEST(PrecisionProfile, NamesTheLevelThatItWasMeasuredAt) {
+  PrecisionProfile profile = some_profile();
+  EXPECT_EQ(json::parse(to_json(profile))["version"], 1);
+  EXPECT_FALSE(load_precision_profile(write(to_json(profile)), kShape).operating_point);
+  for (const std::string point : {"", "0123456789abcdef"}) {
+    profile.operating_point = point;
+    EXPECT_EQ(json::parse(to_json(profile))["version"], 2);
+    EXPECT_EQ(load_precision_profile(write(to_json(profile)), kShape).operating_point, point);
+  }
+  EXPECT_THAT(error_after([](json& file) { file["operating_point"] = ""; }), HasSubstr("operating_point: unknown key"));
+  EXPECT_THAT(error_after([](json& file) { file["version"] = 2; }), HasSubstr("operating_point"));
+  EXPECT_THAT(error_after([](json& file) { file.update({{"version", 2}, {"operating_point", "point.json"}}); }),
+              HasSubstr("'point.json' is neither empty nor 16 hexadecimal digits"));
+}
+
 TEST(PrecisionProfile, WeighsUseByTheSharesOfClassesAndPhases) {
   PrecisionProfile profile = some_profile();
   EXPECT_DOUBLE_EQ(profile.use_of({0, 1}), 0.5 * 0.2 + 0.25 * 0.2 + 0.25 * 0.4);
