@@ -27,22 +27,26 @@ void run_behind_steps() {
   (void)setpriority(PRIO_PROCESS, 0, kLowPriority);
 }
 
-bool same_formats(std::span<const ExpertSlot> serving, const std::vector<AssignedExpert>& wanted) {
-  return std::ranges::equal(serving, wanted, {}, &ExpertSlot::format, &AssignedExpert::format);
-}
+// The experts that have to be made, [MoE layer][of those that change their format], and what the plan says of each.
+struct ChangedExperts {
+  Slots slots;
+  std::vector<std::vector<AssignedExpert>> assigned;
+};
 
-// The experts that have to be made: all of the layers in which any changes its format.
-Slots slots_to_make(const ExpertStore& serving, const ExpertAssignment& wanted) {
-  Slots slots(static_cast<size_t>(serving.num_layers()));
+ChangedExperts experts_to_make(const ExpertStore& serving, const ExpertAssignment& wanted) {
+  ChangedExperts changed;
   for (int layer = 0; layer < serving.num_layers(); ++layer) {
+    std::vector<ExpertSlot>& slots = changed.slots.emplace_back();
+    std::vector<AssignedExpert>& assigned = changed.assigned.emplace_back();
     const std::span<const ExpertSlot> now = serving.slots(layer);
-    if (same_formats(now, wanted.slots[static_cast<size_t>(layer)])) continue;
-    for (const ExpertSlot& slot : now) {
-      std::vector<ExpertSlot>& made = slots[static_cast<size_t>(layer)];
-      made.push_back({.expert = slot.expert, .format = wanted.at(layer, made.size()).format});
+    for (size_t slot = 0; slot < now.size(); ++slot) {
+      const AssignedExpert& next = wanted.at(layer, slot);
+      if (next.format == now[slot].format) continue;
+      slots.push_back({.expert = now[slot].expert, .format = next.format});
+      assigned.push_back(next);
     }
   }
-  return slots;
+  return changed;
 }
 
 size_t bytes_of(const Slots& slots, const ExpertStore& store) {
@@ -172,15 +176,16 @@ void ExpertStager::stage(const Wanted& wanted) {
 
 // The checkpoint is opened anew, so that one that has gone since the start is found out.
 std::unique_ptr<ExpertStore> ExpertStager::load(const ExpertPolicy& policy, uint64_t extra_bytes, StagingReport& report) {
-  Slots slots = slots_to_make(source_.model.expert_store(), policy.assignment);
-  const size_t new_bytes = bytes_of(slots, source_.model.expert_store());
+  ChangedExperts changed = experts_to_make(source_.model.expert_store(), policy.assignment);
+  const size_t new_bytes = bytes_of(changed.slots, source_.model.expert_store());
   require_room(policy, new_bytes, extra_bytes);
   const Checkpoint checkpoint(source_.checkpoint);
   ThreadPool& this_thread = ThreadPool::caller_only();
+  const WeightSource weights{checkpoint, source_.model.config(), source_.formats};
   auto store = std::make_unique<ExpertStore>(
-      load_expert_store({checkpoint, source_.model.config(), source_.formats}, std::move(slots), this_thread));
+      load_expert_store(weights, std::move(changed.slots), this_thread, ExpertMemory::kPerExpert));
   checkpoint.release_all_pages();
-  check_expert_hashes(*store, policy.assignment, this_thread);
+  check_expert_hashes(*store, changed.assigned, this_thread);
   report.moved_bytes = static_cast<int64_t>(new_bytes);
   return store;
 }

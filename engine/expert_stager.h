@@ -37,7 +37,7 @@ struct StagingSource {
   std::function<ExpertPolicy(const std::string& text)> read_plan = nullptr;
 };
 
-// Every expert keeps its rank and slot; formats change. A layer whose experts are the same in both plans is not touched.
+// Every expert keeps its rank and slot; formats change. An expert of the same format in both plans is not touched.
 class ExpertStager {
  public:
   // The model serves the experts of the policy at `first`. Throws InvalidRequest for what cannot be switched: a GPU, a quantised

@@ -77,14 +77,20 @@ ExpertStore::Layer ExpertStore::make_layer(const std::vector<ExpertSlot>& slots)
     if (!is_elsewhere(slot)) num_bytes += aligned_bytes(slot.format, gate_up) + aligned_bytes(slot.format, down);
   }
 
-  Layer layer;
-  layer.memory = allocate(num_bytes, Device::host());
-  std::byte* next = layer.memory.get();
+  const bool is_shared = config_.memory == ExpertMemory::kPerLayer;
+  std::shared_ptr<std::byte> piece = is_shared ? allocate(num_bytes, Device::host()) : nullptr;
+  std::byte* next = piece.get();
   const auto take = [&](const WeightFormat& format, const PackedShape& shape) {
     std::byte* memory = std::exchange(next, next + aligned_bytes(format, shape));
     return with_activations(borrow_packed(format, shape, memory));
   };
+  Layer layer;
   for (const ExpertSlot& slot : slots) {
+    if (!is_shared && !is_elsewhere(slot)) {
+      piece = allocate(aligned_bytes(slot.format, gate_up) + aligned_bytes(slot.format, down), Device::host());
+      next = piece.get();
+    }
+    layer.memory.push_back(is_elsewhere(slot) ? nullptr : piece);
     layer.gate_up.push_back(is_elsewhere(slot) ? PackedMatrix() : take(slot.format, gate_up));
     layer.down.push_back(is_elsewhere(slot) ? PackedMatrix() : take(slot.format, down));
   }
@@ -157,12 +163,19 @@ std::span<const PackedMatrix> ExpertStore::down(int layer) const {
 
 void ExpertStore::exchange_layer(int layer, ExpertStore& other) {
   CHECK(frozen_ && other.frozen_) << "experts are exchanged before they are loaded";
-  const std::span<const ExpertSlot> mine = slots(layer), theirs = other.slots(layer);
-  CHECK(std::ranges::equal(mine, theirs, {}, &ExpertSlot::expert, &ExpertSlot::expert))
-      << "MoE layer " << layer << " is exchanged for other experts";
+  CHECK(layer >= 0 && layer < num_layers() && layer < other.num_layers()) << "MoE layer " << layer << " of " << num_layers();
   const auto l = static_cast<size_t>(layer);
-  std::swap(config_.slots[l], other.config_.slots[l]);
-  std::swap(layers_[l], other.layers_[l]);
+  std::vector<ExpertSlot>& mine = config_.slots[l];
+  std::vector<ExpertSlot>& theirs = other.config_.slots[l];
+  size_t here = 0;
+  for (size_t there = 0; there < theirs.size(); ++there, ++here) {
+    while (here < mine.size() && mine[here].expert != theirs[there].expert) ++here;
+    CHECK(here < mine.size()) << "MoE layer " << layer << " has no expert " << theirs[there].expert << ", or not in this order";
+    std::swap(mine[here], theirs[there]);
+    std::swap(layers_[l].memory[here], other.layers_[l].memory[there]);
+    std::swap(layers_[l].gate_up[here], other.layers_[l].gate_up[there]);
+    std::swap(layers_[l].down[here], other.layers_[l].down[there]);
+  }
 }
 
 void ExpertStore::release(int layer, std::span<const int32_t> kept_slots) {

@@ -30,6 +30,10 @@ struct ExpertSlot {
   ExpertTier tier = ExpertTier::kHost;
 };
 
+// How a store takes its memory: one piece for the experts of a layer, whose large pages are quick to read, or one for each
+// expert, which can be freed without the others.
+enum class ExpertMemory : uint8_t { kPerLayer, kPerExpert };
+
 struct ExpertStoreConfig {
   int64_t hidden_size = 0;        // H
   int64_t intermediate_size = 0;  // I
@@ -37,6 +41,7 @@ struct ExpertStoreConfig {
   std::vector<std::vector<ExpertSlot>> slots;
   // What rows become before they meet BF16 weights: kBF16 or kF32. Other formats have only one choice.
   ActivationFormat bf16_activations = ActivationFormat::kBF16;
+  ExpertMemory memory = ExpertMemory::kPerLayer;
 };
 
 // The experts of all layers in one format, in memory of the store.
@@ -51,7 +56,7 @@ struct ExpertMatrices {
   PackedMatrix down;     // [H, I]
 };
 
-// One piece of memory per layer for its experts of kHost. Filled by the loader, then frozen: immutable and thread-safe from
+// Memory for the experts of kHost. Filled by the loader, then frozen: immutable and thread-safe from
 // there on, but for release().
 class ExpertStore {
  public:
@@ -85,8 +90,8 @@ class ExpertStore {
   std::span<const PackedMatrix> gate_up(int layer) const;
   std::span<const PackedMatrix> down(int layer) const;
 
-  // A layer's experts from `other`, which was made for the same layers and sizes and gets those of this store; both are frozen.
-  // Slots may change their formats, not their experts. Between forward passes.
+  // The experts that `other` has of a layer, in the order of the slots here, change places with the same experts here; those that
+  // it has not stay. Both are frozen, and were made for the same layers and sizes. Formats may differ. Between forward passes.
   void exchange_layer(int layer, ExpertStore& other);
 
   // Frees the matrices of a layer that lie elsewhere by now, in GPU memory; what they were stays known. Those of the slots to be
@@ -95,7 +100,7 @@ class ExpertStore {
 
  private:
   struct Layer {
-    std::shared_ptr<std::byte> memory;
+    std::vector<std::shared_ptr<std::byte>> memory;  // of each slot: of one piece for all, or of its own
     std::vector<PackedMatrix> gate_up;
     std::vector<PackedMatrix> down;
   };

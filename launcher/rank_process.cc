@@ -224,6 +224,7 @@ void RankProcess::load_model() {
   };
   ExpertTierConfig gpu_experts{.others = config_.gpu.host_experts};
   if (config_.gpu.device_expert_mb >= 0) gpu_experts.device_bytes = static_cast<size_t>(config_.gpu.device_expert_mb) * kMegabyte;
+  if (has_policies()) plan_->assignment.memory = ExpertMemory::kPerExpert;  // a switch frees what it replaces
   model_ = std::make_unique<MultimodalModel>(options_.model, model_config_, parallel, limits,
                                              WeightLoading{.formats = config_.weights,
                                                            .workers = *workers_,

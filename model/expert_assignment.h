@@ -21,6 +21,7 @@ struct AssignedExpert {
 struct ExpertAssignment {
   ExpertPlacement placement;                       // of all experts, the same on every rank
   std::vector<std::vector<AssignedExpert>> slots;  // of this rank: [MoE layer][slot]
+  ExpertMemory memory = ExpertMemory::kPerLayer;   // that they take
 
   const AssignedExpert& at(int layer, size_t slot) const { return slots[static_cast<size_t>(layer)][slot]; }
   // The tiers of this rank's slots. No staging: the memory of GPUs is the plan's to give away.

@@ -66,11 +66,12 @@ std::string expert_hash(const ExpertMatrices& matrices) {
   return hash.first_digits();
 }
 
-void check_expert_hashes(const ExpertStore& store, const ExpertAssignment& assignment, ThreadPool& workers) {
+void check_expert_hashes(const ExpertStore& store, const std::vector<std::vector<AssignedExpert>>& assigned,
+                         ThreadPool& workers) {
   LoadQueue queue;
   for (int layer = 0; layer < store.num_layers(); ++layer) {
     for (size_t slot = 0; slot < store.slots(layer).size(); ++slot) {
-      const std::string& expected = assignment.at(layer, slot).hash;
+      const std::string& expected = assigned[static_cast<size_t>(layer)][slot].hash;
       if (expected.empty() || store.slots(layer)[slot].tier == ExpertTier::kDisk) continue;
       const ExpertMatrices matrices = matrices_of(store, layer, slot);
       const ExpertId id{layer, store.slots(layer)[slot].expert};

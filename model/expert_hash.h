@@ -16,9 +16,9 @@ namespace skipper {
 // again.
 std::string expert_hash(const ExpertMatrices& matrices);
 
-// Throws InvalidFile naming the first expert whose hash is not the assigned one. Experts without one, and those on disk, are not
-// looked at. `store` is frozen.
-void check_expert_hashes(const ExpertStore& store, const ExpertAssignment& assignment, ThreadPool& workers);
+// Throws InvalidFile naming the first expert whose hash is not the assigned one, assigned[layer][slot] of the store's slots.
+// Experts without one, and those on disk, are not looked at. `store` is frozen.
+void check_expert_hashes(const ExpertStore& store, const std::vector<std::vector<AssignedExpert>>& assigned, ThreadPool& workers);
 
 // The hashes of experts of one layer, loaded and rounded for it and freed again, in the order of `slots`.
 std::vector<std::string> hashes_of_layer(const WeightSource& source, int moe_layer, std::span<const ExpertSlot> slots,

@@ -75,7 +75,7 @@ struct MultimodalModel::State {
     load_experts(source, store, queue);
     queue.run(loading.workers, loading.progress);
     store.freeze();
-    if (loading.assignment) check_expert_hashes(store, *loading.assignment, loading.workers);
+    if (loading.assignment) check_expert_hashes(store, loading.assignment->slots, loading.workers);
     if (is_gpu(device)) return std::move(dense.weights);
     memory.mapped_bytes = settle_mapping(source, dense.weights.embedding) + dense.mapped_bytes + store.mapped_bytes();
     memory.dense_bytes = dense.packed_bytes;

@@ -120,8 +120,8 @@ class MultimodalModel {
   // InvalidRequest on a GPU, and for a checkpoint that is quantised already.
   void set_expert_formats(int moe_layer, std::span<const WeightFormat> formats, ThreadPool& workers);
 
-  // The experts of `other` serve from the next step on, and those that served are in `other`: the same experts in the same slots,
-  // in other formats. Layers that `other` has not stay. Moves no weight. On a CPU; between steps.
+  // The experts of `other` serve from the next step on, and the same experts that served, in other formats, are in `other`. Those
+  // that `other` has not stay. Moves no weight. On a CPU; between steps.
   void exchange_experts(ExpertStore& other);
 
   // Which rank owns which expert.

@@ -204,6 +204,7 @@ ExpertStoreConfig expert_store_config(const WeightSource& source, const ExpertPl
 
 ExpertStoreConfig expert_store_config(const WeightSource& source, const ExpertAssignment& assignment, int rank) {
   ExpertStoreConfig store = store_without_slots(source);
+  store.memory = assignment.memory;
   for (int layer = 0; layer < source.config.num_moe_layers(); ++layer) {
     std::vector<ExpertSlot>& slots = store.slots.emplace_back();
     for (const int32_t expert : assignment.placement.experts_of(rank, layer)) {
@@ -214,8 +215,10 @@ ExpertStoreConfig expert_store_config(const WeightSource& source, const ExpertAs
   return store;
 }
 
-ExpertStore load_expert_store(const WeightSource& source, std::vector<std::vector<ExpertSlot>> slots, ThreadPool& workers) {
+ExpertStore load_expert_store(const WeightSource& source, std::vector<std::vector<ExpertSlot>> slots, ThreadPool& workers,
+                              ExpertMemory memory) {
   ExpertStoreConfig config = store_without_slots(source);
+  config.memory = memory;
   config.slots = std::move(slots);
   ExpertStore store(config);
   LoadQueue queue;

@@ -48,7 +48,8 @@ ExpertStoreConfig expert_store_config(const WeightSource& source, const ExpertAs
 void load_experts(const WeightSource& source, ExpertStore& store, LoadQueue& queue);
 
 // The experts of `slots`, [MoE layer][slot], in memory of a store of their own, loaded and frozen.
-ExpertStore load_expert_store(const WeightSource& source, std::vector<std::vector<ExpertSlot>> slots, ThreadPool& workers);
+ExpertStore load_expert_store(const WeightSource& source, std::vector<std::vector<ExpertSlot>> slots, ThreadPool& workers,
+                              ExpertMemory memory = ExpertMemory::kPerLayer);
 
 // Experts of one layer alone in a store of their own, loaded and frozen: to look at them, or to take the place of others.
 ExpertStore load_expert_layer(const WeightSource& source, int moe_layer, std::span<const ExpertSlot> slots, ThreadPool& workers);

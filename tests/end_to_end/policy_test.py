@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from collections import Counter
 
 import skipper_process
 from admin_client import Admin, check, write_key
@@ -127,6 +128,16 @@ class Load:
             thread.join()
 
 
+def new_bytes(old, new):
+    """What copies of the experts take, over all ranks, whose format differs in the two plans."""
+    plan = read_json(new)
+    formats = {(copy["layer"], copy["expert"]): copy["format"] for copy in read_json(old)["copies"]}
+    counts = Counter((copy["rank"], copy["format"]) for copy in plan["copies"])
+    changed = [copy for copy in plan["copies"] if copy["format"] != formats[copy["layer"], copy["expert"]]]
+    stored = [rank["host"]["experts"] for rank in plan["ranks"]]
+    return sum(stored[copy["rank"]][copy["format"]] // counts[copy["rank"], copy["format"]] for copy in changed)
+
+
 def check_switching(case):
     expected = {}
     for name, plan in (("quality", case.quality), ("small", case.small)):
@@ -138,6 +149,7 @@ def check_switching(case):
         policy = Policy(server)
         check(policy.get()["policy"] == "small" and answers(server) == expected["small"], f"{policy.get()}")
         most_plans = 0
+        moved = {"quality": new_bytes(case.small, case.quality), "small": new_bytes(case.quality, case.small)}
         for name in ("quality", "small", "quality"):
             with Load(server) as load:
                 answer = policy.switch(name)
@@ -145,7 +157,8 @@ def check_switching(case):
             print(f"{name}: {answer}; {len(load.answers)} answers meanwhile")
             check(not load.failures, f"requests were lost: {load.failures}")
             most_plans = max([most_plans, *(check_plans(one, {"quality", "small"}) for one in load.answers)])
-            check(last["moved_bytes"] > 0 and last["staging_seconds"] > 0 and last["step"] > 0, f"{answer}")
+            check(last["moved_bytes"] == moved[name], f"{answer}: expected new copies of {moved[name]} bytes")
+            check(last["staging_seconds"] > 0 and last["step"] > 0, f"{answer}")
             check(answers(server) == expected[name], f"the answers are not those of a server with {name}")
         check(policy.switch("quality")["switches"] == 3, "nothing to switch counts as a switch")
         check(most_plans == 2, "no request ran across a switch")
@@ -162,6 +175,28 @@ def check_switching(case):
     check(found == versions, f"versions {versions} have served, but the audit has {found}")
     failures = [replay_audit(case.arguments.binary, f"{audit}.rank{rank}")[1] for rank in (0, 1)]
     check(failures == [[], []], f"the audit of what was switched: {failures}")
+
+
+def check_part(case):
+    """Of layers in which some experts keep their formats, those are neither made anew nor changed."""
+    middle = case.plan("middle", "211M,208M", "--owners_of", case.quality)
+    formats = {(copy["layer"], copy["expert"]): copy["format"] for copy in read_json(case.small)["copies"]}
+    copies = read_json(middle)["copies"]
+    changed = Counter(copy["layer"] for copy in copies if copy["format"] != formats[copy["layer"], copy["expert"]])
+    sizes = Counter(copy["layer"] for copy in copies)
+    check(any(0 < changed[layer] < sizes[layer] for layer in sizes), "the plans have no layer of which a part changes")
+    with case.serve("--plan", middle) as server:
+        expected = answers(server)
+    policies = f"quality={case.quality},small={case.small},middle={middle}"
+    with case.serve("--policies", policies, "--policy", "small") as server:
+        policy = Policy(server)
+        before = answers(server)
+        for name, old, new, wanted in (("middle", case.small, middle, expected), ("small", middle, case.small, before)):
+            last = policy.switch(name)["last"]
+            print(f"{name}: {last}")
+            moved = new_bytes(old, new)
+            check(last["moved_bytes"] == moved, f"{last}: expected new copies of {moved} bytes")
+            check(answers(server) == wanted, f"the answers are not those of a server with {name}")
 
 
 def audited_versions(path):
@@ -229,6 +264,7 @@ def check_all(arguments, folder):
     case = Case(arguments, folder)
     failures = check_refusals(case)
     check_switching(case)
+    check_part(case)
     check_failures(case)
     check_room(case)
     return failures

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "experts/gate_up_panels.h"
+#include "tensor/device_runtime.h"
 
 namespace skipper {
 namespace {
@@ -148,6 +150,48 @@ TEST(ExpertStore, KeepsSlotsOfTheMappingWhereTheyAre) {
   EXPECT_FALSE(store.down(0)[0].defined());
 }
 
+ExpertStore frozen_store(std::vector<std::vector<ExpertSlot>> slots) {
+  ExpertStoreConfig config = two_layers();
+  config.slots = std::move(slots);
+  config.memory = ExpertMemory::kPerExpert;
+  ExpertStore store(config);
+  store.freeze();
+  return store;
+}
+
+TEST(ExpertStore, ExchangesTheExpertsThatTheOtherHasAndNoOther) {
+  ExpertStore store = frozen_store(two_layers().slots);
+  ExpertStore other = frozen_store({{{4, kInt8}, {6, kInt4}}, {}});
+  const size_t bytes_of_both = store.num_bytes() + other.num_bytes();
+  const auto place_of = [](const ExpertStore& home, size_t slot) { return home.down(0)[slot].codes.bytes(); };
+  const std::byte* const first = place_of(store, 0);
+  const std::byte* const kept = place_of(store, 1);
+  const std::byte* const new_first = place_of(other, 0);
+  const std::byte* const new_last = place_of(other, 1);
+  store.exchange_layer(0, other);
+  EXPECT_EQ(place_of(store, 0), new_first);
+  EXPECT_EQ(place_of(store, 1), kept);
+  EXPECT_EQ(place_of(store, 2), new_last);
+  EXPECT_EQ(place_of(other, 0), first);
+  for (const auto& [slot, format] : {std::pair(0, kInt8), std::pair(1, kInt4), std::pair(2, kInt4)}) {
+    EXPECT_EQ(store.slots(0)[static_cast<size_t>(slot)].format, format);
+    EXPECT_EQ(store.gate_up(0)[static_cast<size_t>(slot)].format, format);
+    EXPECT_EQ(store.slots(0)[static_cast<size_t>(slot)].expert, slot + 4);
+  }
+  EXPECT_EQ(other.slots(0)[0].format, kBF16);
+  EXPECT_EQ(store.num_bytes() + other.num_bytes(), bytes_of_both);
+}
+
+// The memory of an expert must not live on for its neighbours' sake.
+TEST(ExpertStore, TakesMemoryForEachExpertAlone) {
+  const size_t before = allocated_host_bytes();
+  const ExpertStore store = frozen_store({{{4, kBF16}, {5, kInt4}}, {{4, kInt8}}});
+  size_t expected = 0;
+  for (const WeightFormat& format : {kBF16, kInt4, kInt8}) expected += stored_expert_bytes(format, 3, 21);
+  EXPECT_EQ(allocated_host_bytes() - before, expected);
+  EXPECT_EQ(store.num_local_experts(0), 2);
+}
+
 TEST(GateUpPanels, JoinsPackedHalvesAsIfPackedTogether) {
   for (const WeightFormat& format : {kBF16, kInt4, kInt8}) {
     Tensor gate = constant({21, 70}, 0.0f);
@@ -170,6 +214,8 @@ TEST(ExpertStoreDeathTest, RefusesWritesAfterFreezingAndReadsBefore) {
   store.freeze();
   EXPECT_DEATH(store.matrices(0, 0), "immutable");
   EXPECT_DEATH(store.handle({.layer = 0, .expert = 3}), "not on this rank");
+  ExpertStore stranger = frozen_store({{{3, kInt8}}, {}});
+  EXPECT_DEATH(store.exchange_layer(0, stranger), "has no expert 3");
 }
 
 TEST(ExpertStoreDeathTest, KeepsTiersApartAndAsksForEveryPlace) {
