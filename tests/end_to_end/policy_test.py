@@ -227,7 +227,7 @@ def check_failures(case):
         policy.check_refused({"policy": "wrong"}, 503, "rank 1: ")
         shard = next(name for name in os.listdir(case.model) if name.endswith(".safetensors"))
         os.rename(os.path.join(case.model, shard), os.path.join(case.folder, shard))
-        policy.check_refused({"policy": "small"}, 503, "rank 0: ")
+        policy.check_refused({"policy": "small"}, 503, shard)
         os.rename(os.path.join(case.folder, shard), os.path.join(case.model, shard))
         state = policy.get()
         check(state["failures"] == 2 and state["policy"] == "quality" and state["version"] == 1, f"{state}")
