@@ -7,6 +7,7 @@
 
 #include "kernels/expert_products.h"
 #include "kernels/linear.h"
+#include "machine/random_matrix.h"
 
 namespace skipper {
 namespace {
@@ -15,33 +16,7 @@ namespace {
 constexpr size_t kRotatedBytes = size_t{256} << 20;
 constexpr int64_t kSampleStep = 37;  // every so many outputs are checked
 
-Tensor random_matrix(const Shape& shape, DType dtype, uint32_t seed) {
-  std::mt19937 generator(seed);
-  Tensor matrix = Tensor::empty(shape, dtype);
-  // Uniform numbers do for timing and for a relative error, and are made faster than normal ones.
-  const float scale = 2.0f / std::sqrt(static_cast<float>(std::max<int64_t>(1, matrix.dim(1))));
-  for (int64_t i = 0; i < matrix.num_elements(); ++i) {
-    const float value = scale * (static_cast<float>(generator()) / 4294967296.0f - 0.5f);
-    if (dtype == DType::kBF16) {
-      matrix.data<bf16>()[i] = bf16(value);
-    } else {
-      matrix.data<float>()[i] = value;
-    }
-  }
-  return matrix;
-}
-
 int64_t num_copies(size_t bytes) { return static_cast<int64_t>(kRotatedBytes / std::max<size_t>(1, bytes)) + 1; }
-
-// Another place in memory with the same bits.
-PackedMatrix copy_of(const PackedMatrix& packed) {
-  PackedMatrix copy = empty_packed(packed.format, {.num_rows = packed.num_rows, .num_columns = packed.num_columns});
-  std::copy_n(packed.codes.bytes(), packed.codes.num_bytes(), copy.codes.bytes());
-  if (packed.scales.defined()) std::copy_n(packed.scales.bytes(), packed.scales.num_bytes(), copy.scales.bytes());
-  if (packed.zeros.defined()) std::copy_n(packed.zeros.bytes(), packed.zeros.num_bytes(), copy.zeros.bytes());
-  copy.activations = packed.activations;
-  return copy;
-}
 
 double dot(const float* x, const float* w, int64_t size) {
   double sum = 0.0;

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "engine/resident_memory.h"
+#include "base/process_memory.h"
 #include "model/expert_hash.h"
 #include "model/weight_loader.h"
 #include "tensor/safetensors.h"

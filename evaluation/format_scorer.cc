@@ -28,6 +28,15 @@ ExpertFormats uniform_formats(const ModelConfig& config, const WeightFormat& for
                        std::vector<WeightFormat>(static_cast<size_t>(config.moe.num_experts), format));
 }
 
+ExpertFormats serving_formats(const ExpertPlan& plan, const ModelConfig& config) {
+  ExpertFormats formats = uniform_formats(config, {});
+  for (const ExpertCopy& copy : plan.copies) {
+    if (copy.role != CopyRole::kServing) continue;
+    formats[static_cast<size_t>(copy.id.layer)][static_cast<size_t>(copy.id.expert)] = copy.format;
+  }
+  return formats;
+}
+
 FormatScorer::FormatScorer(const ScorerParts& parts, const ScorerSettings& settings)
     : parts_(parts),
       settings_(settings),

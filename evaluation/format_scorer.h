@@ -10,6 +10,7 @@
 #include "evaluation/scored_samples.h"
 #include "kernels/weight_format.h"
 #include "model/multimodal_model.h"
+#include "planning/expert_plan.h"
 #include "processor/multimodal_processor.h"
 
 namespace skipper {
@@ -18,6 +19,8 @@ namespace skipper {
 using ExpertFormats = std::vector<std::vector<WeightFormat>>;
 
 ExpertFormats uniform_formats(const ModelConfig& config, const WeightFormat& format);
+// Those that a plan serves by; its shadow copies do not count.
+ExpertFormats serving_formats(const ExpertPlan& plan, const ModelConfig& config);
 
 // Everything outlives the scorer. The model has all of its experts on this rank, in slots of their own number, in BF16.
 struct ScorerParts {

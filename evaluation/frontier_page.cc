@@ -11,7 +11,7 @@
 namespace skipper {
 namespace {
 
-using html::escaped, html::number, html::significant, html::table_row;
+using html::escaped, html::number, html::significant, html::svg_label, html::svg_line, html::table_row;
 
 constexpr double kWidth = 760.0, kHeight = 420.0;
 constexpr double kLeft = 70.0, kRight = 20.0, kTop = 20.0, kBottom = 50.0;  // margins
@@ -73,33 +73,23 @@ class Chart {
     return kHeight - kBottom - share * (kHeight - kTop - kBottom);
   }
 
-  void line(const char* style, double x1, double y1, double x2, double y2) {
-    out_ << "<line class=\"" << style << "\" x1=\"" << number(x1, 1) << "\" y1=\"" << number(y1, 1) << "\" x2=\"" << number(x2, 1)
-         << "\" y2=\"" << number(y2, 1) << "\"/>\n";
-  }
-
-  void label(double x, double y, const char* anchor, const std::string& text) {
-    out_ << "<text x=\"" << number(x, 1) << "\" y=\"" << number(y, 1) << "\" text-anchor=\"" << anchor << "\">" << escaped(text)
-         << "</text>\n";
-  }
-
   void draw_grid() {
     for (int percent = 0; percent <= 100; percent += 10) {
       const double x = x_of(percent / kPercent);
-      line("grid", x, kTop, x, kHeight - kBottom);
-      label(x, kHeight - kBottom + 18, "middle", std::to_string(percent));
+      out_ << svg_line("grid", x, kTop, x, kHeight - kBottom);
+      out_ << svg_label(x, kHeight - kBottom + 18, "middle", std::to_string(percent));
     }
     for (int decade = decades_.low; decade <= decades_.high; ++decade) {
       const double y = y_of(std::pow(10.0, decade));
-      line("grid", kLeft, y, kWidth - kRight, y);
-      label(kLeft - 8, y + 4, "end", significant(std::pow(10.0, decade)));
+      out_ << svg_line("grid", kLeft, y, kWidth - kRight, y);
+      out_ << svg_label(kLeft - 8, y + 4, "end", significant(std::pow(10.0, decade)));
     }
-    line("axis", kLeft, kTop, kLeft, kHeight - kBottom);
-    line("axis", kLeft, kHeight - kBottom, kWidth - kRight, kHeight - kBottom);
+    out_ << svg_line("axis", kLeft, kTop, kLeft, kHeight - kBottom);
+    out_ << svg_line("axis", kLeft, kHeight - kBottom, kWidth - kRight, kHeight - kBottom);
   }
 
   void draw_titles() {
-    label((kLeft + kWidth - kRight) / 2, kHeight - 10, "middle", std::string(saving_.title) + " (%)");
+    out_ << svg_label((kLeft + kWidth - kRight) / 2, kHeight - 10, "middle", std::string(saving_.title) + " (%)");
     out_ << "<text transform=\"translate(16 " << number(kHeight / 2 - kBottom / 2 + kTop / 2, 1)
          << ") rotate(-90)\" text-anchor=\"middle\">KL from the unskipped model (nats per answer token)</text>\n";
   }
@@ -141,7 +131,7 @@ class Chart {
     out_ << "<line x1=\"" << kLeft + 14 << "\" y1=\"" << y - 4 << "\" x2=\"" << kLeft + 44 << "\" y2=\"" << y - 4
          << "\" stroke=\"" << colour << "\" stroke-width=\"2\" stroke-dasharray=\"" << kDashes[index % kDashes.size()]
          << "\"/>\n";
-    label(kLeft + 52, y, "start", result_.curves[index].method.title);
+    out_ << svg_label(kLeft + 52, y, "start", result_.curves[index].method.title);
   }
 
   const FrontierResult& result_;

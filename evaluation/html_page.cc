@@ -38,6 +38,16 @@ std::string table_row(const std::vector<std::string>& cells, const char* tag) {
   return row + "</tr>\n";
 }
 
+std::string svg_line(const char* style, double x1, double y1, double x2, double y2) {
+  return std::string("<line class=\"") + style + "\" x1=\"" + number(x1, 1) + "\" y1=\"" + number(y1, 1) + "\" x2=\"" +
+         number(x2, 1) + "\" y2=\"" + number(y2, 1) + "\"/>\n";
+}
+
+std::string svg_label(double x, double y, const char* anchor, const std::string& text) {
+  return "<text x=\"" + number(x, 1) + "\" y=\"" + number(y, 1) + "\" text-anchor=\"" + anchor + "\">" + escaped(text) +
+         "</text>\n";
+}
+
 std::string escaped(const std::string& text) {
   std::string out;
   for (const char c : text) {

@@ -13,6 +13,10 @@ std::string page_end();
 // A row of a table whose cells have the tag "td" or "th".
 std::string table_row(const std::vector<std::string>& cells, const char* tag);
 
+// Of a picture, in its units; the class names the style. The anchor is "start", "middle" or "end".
+std::string svg_line(const char* style, double x1, double y1, double x2, double y2);
+std::string svg_label(double x, double y, const char* anchor, const std::string& text);
+
 // Text between tags or in an attribute.
 std::string escaped(const std::string& text);
 

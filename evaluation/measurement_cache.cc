@@ -1,10 +1,6 @@
 #include "evaluation/measurement_cache.h"
 
-#include <array>
 #include <nlohmann/json.hpp>
-
-#include "base/error.h"
-#include "evaluation/settings_line.h"
 
 namespace skipper {
 namespace {
@@ -30,21 +26,8 @@ std::string measurement_line(const std::string& key, const PointMeasurement& mea
 
 }  // namespace
 
-MeasurementCache::MeasurementCache(std::filesystem::path path, const std::string& settings) : path_(std::move(path)) {
-  take_over(settings);
-  // Written anew: a line that a kill cut short would spoil the next one.
-  file_.open(path_, std::ios::trunc);
-  file_ << settings_line(settings) << "\n";
-  for (const auto& [key, measurement] : measurements_) file_ << measurement_line(key, measurement) << "\n";
-  file_.flush();
-  check_written();
-}
-
-void MeasurementCache::take_over(const std::string& settings) {
-  std::ifstream old(path_);
-  std::string line;
-  if (!std::getline(old, line) || line != settings_line(settings)) return;
-  while (std::getline(old, line)) {
+MeasurementCache::MeasurementCache(std::filesystem::path path, const std::string& settings) : file_(std::move(path)) {
+  for (const std::string& line : file_.lines(settings)) {
     try {
       const json entry = json::parse(line);
       measurements_[entry.at("point").get<std::string>()] = sums_from_json(entry.at("measured"));
@@ -53,6 +36,9 @@ void MeasurementCache::take_over(const std::string& settings) {
     }
   }
   num_taken_over_ = measurements_.size();
+  std::vector<std::string> lines;
+  for (const auto& [key, measurement] : measurements_) lines.push_back(measurement_line(key, measurement));
+  file_.begin(settings, lines);
 }
 
 std::optional<PointMeasurement> MeasurementCache::find(const OperatingPoint& point, DataSplit split) const {
@@ -64,18 +50,7 @@ std::optional<PointMeasurement> MeasurementCache::find(const OperatingPoint& poi
 void MeasurementCache::add(const OperatingPoint& point, DataSplit split, const PointMeasurement& measurement) {
   const std::string key = key_of(point, split);
   measurements_[key] = measurement;
-  file_ << measurement_line(key, measurement) << "\n" << std::flush;
-  check_written();
-}
-
-void MeasurementCache::check_written() const {
-  if (!file_) throw Error(path_.string() + ": cannot be written; check the folder, its permissions and free space");
-}
-
-void MeasurementCache::remove() {
-  file_.close();
-  std::error_code ignored;  // a leftover does no harm: it has its settings in its first line
-  std::filesystem::remove(path_, ignored);
+  file_.add(measurement_line(key, measurement));
 }
 
 }  // namespace skipper

@@ -2,9 +2,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "base/error.h"
-#include "evaluation/settings_line.h"
-
 namespace skipper {
 namespace {
 
@@ -35,21 +32,8 @@ PrecisionMeasurement measurement_from(const json& measured) {
 
 }  // namespace
 
-PrecisionLog::PrecisionLog(std::filesystem::path path, const std::string& settings) : path_(std::move(path)) {
-  take_over(settings);
-  // Written anew: a line that a kill cut short would spoil the next one.
-  file_.open(path_, std::ios::trunc);
-  file_ << settings_line(settings) << "\n";
-  for (const auto& [key, measurement] : measurements_) file_ << measurement_line(key, measurement) << "\n";
-  file_.flush();
-  check_written();
-}
-
-void PrecisionLog::take_over(const std::string& settings) {
-  std::ifstream old(path_);
-  std::string line;
-  if (!std::getline(old, line) || line != settings_line(settings)) return;
-  while (std::getline(old, line)) {
+PrecisionLog::PrecisionLog(std::filesystem::path path, const std::string& settings) : file_(std::move(path)) {
+  for (const std::string& line : file_.lines(settings)) {
     try {
       const json entry = json::parse(line);
       measurements_[entry.at("formats").get<std::string>()] = measurement_from(entry.at("measured"));
@@ -58,6 +42,9 @@ void PrecisionLog::take_over(const std::string& settings) {
     }
   }
   num_taken_over_ = measurements_.size();
+  std::vector<std::string> lines;
+  for (const auto& [key, measurement] : measurements_) lines.push_back(measurement_line(key, measurement));
+  file_.begin(settings, lines);
 }
 
 std::optional<PrecisionMeasurement> PrecisionLog::find(const ExpertFormats& formats) const {
@@ -67,18 +54,7 @@ std::optional<PrecisionMeasurement> PrecisionLog::find(const ExpertFormats& form
 
 void PrecisionLog::add(const ExpertFormats& formats, const PrecisionMeasurement& measurement) {
   measurements_[key_of(formats)] = measurement;
-  file_ << measurement_line(key_of(formats), measurement) << "\n" << std::flush;
-  check_written();
-}
-
-void PrecisionLog::check_written() const {
-  if (!file_) throw Error(path_.string() + ": cannot be written; check the folder, its permissions and free space");
-}
-
-void PrecisionLog::remove() {
-  file_.close();
-  std::error_code ignored;  // a leftover does no harm: it has its settings in its first line
-  std::filesystem::remove(path_, ignored);
+  file_.add(measurement_line(key_of(formats), measurement));
 }
 
 }  // namespace skipper

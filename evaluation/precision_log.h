@@ -2,11 +2,11 @@
 #pragma once
 
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <optional>
 #include <string>
 
+#include "evaluation/measurement_file.h"
 #include "evaluation/precision_frontier.h"
 
 namespace skipper {
@@ -23,16 +23,12 @@ class PrecisionLog {
   void add(const ExpertFormats& formats, const PrecisionMeasurement& measurement);
   size_t num_taken_over() const { return num_taken_over_; }
   // Removes the file, when the work is done.
-  void remove();
+  void remove() { file_.remove(); }
 
  private:
-  void take_over(const std::string& settings);
-  void check_written() const;
-
-  std::filesystem::path path_;
+  MeasurementFile file_;
   std::map<std::string, PrecisionMeasurement> measurements_;  // by formats
   size_t num_taken_over_ = 0;
-  std::ofstream file_;
 };
 
 }  // namespace skipper

@@ -9,7 +9,7 @@
 namespace skipper {
 namespace {
 
-using html::escaped, html::number, html::significant, html::table_row;
+using html::escaped, html::number, html::significant, html::svg_label, html::svg_line, html::table_row;
 
 constexpr double kWidth = 760.0, kHeight = 420.0;
 constexpr double kLeft = 70.0, kRight = 20.0, kTop = 20.0, kBottom = 50.0;  // margins
@@ -82,30 +82,20 @@ class PrecisionChart {
     return kHeight - kBottom - (exponent - low_decade_) / std::max(high_decade_ - low_decade_, 1) * (kHeight - kTop - kBottom);
   }
 
-  void line(const char* style, double x1, double y1, double x2, double y2) {
-    out_ << "<line class=\"" << style << "\" x1=\"" << number(x1, 1) << "\" y1=\"" << number(y1, 1) << "\" x2=\"" << number(x2, 1)
-         << "\" y2=\"" << number(y2, 1) << "\"/>\n";
-  }
-
-  void label(double x, double y, const char* anchor, const std::string& text) {
-    out_ << "<text x=\"" << number(x, 1) << "\" y=\"" << number(y, 1) << "\" text-anchor=\"" << anchor << "\">" << escaped(text)
-         << "</text>\n";
-  }
-
   void draw_grid() {
     for (int tick = 0; tick <= kNumTicks; ++tick) {
       const double value = axis_.low + (axis_.high - axis_.low) * tick / kNumTicks;
-      line("grid", x_of(value), kTop, x_of(value), kHeight - kBottom);
-      label(x_of(value), kHeight - kBottom + 18, "middle", value < 100.0 ? significant(value) : number(value, 0));
+      out_ << svg_line("grid", x_of(value), kTop, x_of(value), kHeight - kBottom);
+      out_ << svg_label(x_of(value), kHeight - kBottom + 18, "middle", value < 100.0 ? significant(value) : number(value, 0));
     }
     for (int decade = low_decade_; decade <= high_decade_; ++decade) {
       const double y = y_of(std::pow(10.0, decade));
-      line("grid", kLeft, y, kWidth - kRight, y);
-      label(kLeft - 8, y + 4, "end", significant(std::pow(10.0, decade)));
+      out_ << svg_line("grid", kLeft, y, kWidth - kRight, y);
+      out_ << svg_label(kLeft - 8, y + 4, "end", significant(std::pow(10.0, decade)));
     }
-    line("axis", kLeft, kTop, kLeft, kHeight - kBottom);
-    line("axis", kLeft, kHeight - kBottom, kWidth - kRight, kHeight - kBottom);
-    label((kLeft + kWidth - kRight) / 2, kHeight - 10, "middle", axis_.title);
+    out_ << svg_line("axis", kLeft, kTop, kLeft, kHeight - kBottom);
+    out_ << svg_line("axis", kLeft, kHeight - kBottom, kWidth - kRight, kHeight - kBottom);
+    out_ << svg_label((kLeft + kWidth - kRight) / 2, kHeight - 10, "middle", axis_.title);
     out_ << "<text transform=\"translate(16 " << number(kHeight / 2, 1)
          << ") rotate(-90)\" text-anchor=\"middle\">KL from unrounded experts (nats per scored token)</text>\n";
   }
@@ -139,7 +129,7 @@ class PrecisionChart {
     const double x = kWidth - kRight - 230.0, y = kTop + 18.0 * static_cast<double>(row + 1);
     out_ << "<line x1=\"" << x << "\" y1=\"" << y - 4 << "\" x2=\"" << x + 30 << "\" y2=\"" << y - 4 << "\" stroke=\""
          << series.colour << "\" stroke-width=\"2\" stroke-dasharray=\"" << series.dash << "\"/>\n";
-    label(x + 38, y, "start", series.title);
+    out_ << svg_label(x + 38, y, "start", series.title);
   }
 
   const std::vector<PrecisionPoint>& points_;

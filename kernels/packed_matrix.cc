@@ -205,6 +205,15 @@ PackedMatrix pack(const Tensor& w, const WeightFormat& format) {
   return packed;
 }
 
+PackedMatrix copy_of(const PackedMatrix& packed) {
+  PackedMatrix copy = empty_packed(packed.format, {.num_rows = packed.num_rows, .num_columns = packed.num_columns});
+  std::copy_n(packed.codes.bytes(), packed.codes.num_bytes(), copy.codes.bytes());
+  if (packed.scales.defined()) std::copy_n(packed.scales.bytes(), packed.scales.num_bytes(), copy.scales.bytes());
+  if (packed.zeros.defined()) std::copy_n(packed.zeros.bytes(), packed.zeros.num_bytes(), copy.zeros.bytes());
+  copy.activations = packed.activations;
+  return copy;
+}
+
 Tensor unpack(const PackedMatrix& packed) {
   Tensor out = Tensor::empty({packed.num_rows, packed.num_columns}, DType::kF32);
   if (packed.format.is_integer()) {

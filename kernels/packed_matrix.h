@@ -64,6 +64,8 @@ void pack_into(const Tensor& w, PackedMatrix& packed);
 // {2 · 16 · ceil(I / 16), K}.
 void pack_gate_up(const Tensor& gate, const Tensor& up, PackedMatrix& packed);
 PackedMatrix pack(const Tensor& w, const WeightFormat& format);
+// The same bits at another place in memory.
+PackedMatrix copy_of(const PackedMatrix& packed);
 
 // What the codes stand for: [N, K] f32.
 Tensor unpack(const PackedMatrix& packed);

@@ -35,15 +35,6 @@ RankOptions unplanned(const CommandLine& line) {
   return options;
 }
 
-ExpertFormats formats_of(const ExpertPlan& plan, const ModelConfig& model) {
-  ExpertFormats formats = uniform_formats(model, {});
-  for (const ExpertCopy& copy : plan.copies) {
-    if (copy.role != CopyRole::kServing) continue;
-    formats[static_cast<size_t>(copy.id.layer)][static_cast<size_t>(copy.id.expert)] = copy.format;
-  }
-  return formats;
-}
-
 std::vector<uint8_t> plain_ones(std::span<const PlanCandidate> candidates) {
   std::vector<uint8_t> plain;
   for (const PlanCandidate& candidate : candidates) plain.push_back(candidate.is_plain ? 1 : 0);
@@ -88,7 +79,7 @@ ExpertPlan PlanVerifier::choose(const PlanProblem& problem, ExpertPlan plan) {
     scorer.keep_reference(ProgressLine("unrounded, samples"));
     ProgressLine progress("measuring plans");
     for (const PlanCandidate& candidate : candidates) {
-      losses.push_back(scorer.score(formats_of(candidate.plan, process_.model_config())).samples);
+      losses.push_back(scorer.score(serving_formats(candidate.plan, process_.model_config())).samples);
       progress(losses.size(), candidates.size());
     }
   });

@@ -1,31 +1,20 @@
 #include "planning/plan_report.h"
 
-#include <array>
-#include <cstdarg>
-#include <cstdio>
 #include <map>
 
+#include "base/printf_text.h"
 #include "planning/memory_size.h"
 #include "planning/plan_solver.h"
 
 namespace skipper {
 namespace {
 
-[[gnu::format(printf, 1, 2)]] std::string text_of(const char* format, ...) {
-  std::array<char, 512> text{};
-  va_list values;
-  va_start(values, format);
-  std::vsnprintf(text.data(), text.size(), format, values);
-  va_end(values);
-  return text.data();
-}
-
 std::string row_of(const TierBudget& budget) {
   const MemoryUse& use = budget.use;
   std::string row;
   for (const size_t bytes : {use.runtime, use.dense_weights, use.kv_cache, use.buffers + use.reference_experts,
                              use.expert_bytes(), use.total_bytes(), budget.budget_bytes}) {
-    row += text_of(" %11s", memory_text(bytes).c_str());
+    row += printf_text(" %11s", memory_text(bytes).c_str());
   }
   return row;
 }
@@ -34,7 +23,7 @@ std::string memory_table(const ExpertPlan& plan) {
   std::string table = "rank memory     runtime       dense    KV cache     buffers     experts        used      budget\n";
   for (size_t rank = 0; rank < plan.ranks.size(); ++rank) {
     for (const auto& [tier, budget] : plan.ranks[rank].tiers) {
-      table += text_of("%4zu %-6s", rank, std::string(name_of(tier)).c_str()) + row_of(budget) + "\n";
+      table += printf_text("%4zu %-6s", rank, std::string(name_of(tier)).c_str()) + row_of(budget) + "\n";
     }
   }
   return table;
@@ -51,7 +40,7 @@ std::string format_table(const ExpertPlan& plan) {
   }
   std::string table = "experts by format:\n";
   for (const auto& [key, sum] : sums) {
-    table += text_of("  %-6s %-10s %7lld copies %11s\n", std::string(name_of(key.first)).c_str(), key.second.c_str(),
+    table += printf_text("  %-6s %-10s %7lld copies %11s\n", std::string(name_of(key.first)).c_str(), key.second.c_str(),
                      static_cast<long long>(sum.first), memory_text(sum.second).c_str());
   }
   return table;
@@ -65,7 +54,7 @@ std::string loss_unit(const PlanProblem& problem) {
 std::string uniform_table(const PlanProblem& problem) {
   std::string table = "  beside it, all experts in one format:";
   for (const WeightFormat& format : problem.profile.formats) {
-    table += text_of(" %s %.4g", name_of(format).c_str(), uniform_loss_of(problem, format));
+    table += printf_text(" %s %.4g", name_of(format).c_str(), uniform_loss_of(problem, format));
   }
   return table + "\n";
 }
@@ -73,7 +62,7 @@ std::string uniform_table(const PlanProblem& problem) {
 std::string certificate_line(const ExpertPlan& plan) {
   const PlanCertificate& certificate = plan.certificate;
   if (certificate.method == "exact") return "certificate: proven, no plan within this memory is better\n";
-  return text_of("certificate: within %.3f %% of what no plan can beat (loss bound %.4g, time bound %.4g s)\n",
+  return printf_text("certificate: within %.3f %% of what no plan can beat (loss bound %.4g, time bound %.4g s)\n",
                  100.0 * certificate.gap, certificate.loss_bound, certificate.seconds_bound);
 }
 
@@ -82,12 +71,12 @@ std::string certificate_line(const ExpertPlan& plan) {
 std::string plan_report(const ExpertPlan& plan, const PlanProblem& problem) {
   const PlanPrediction& predicted = plan.predicted;
   std::string report = memory_table(plan) + format_table(plan);
-  report += text_of("mean %.3f bits per expert weight\n", predicted.expert_bits);
+  report += printf_text("mean %.3f bits per expert weight\n", predicted.expert_bits);
   const std::string rates = problem.rates.source.empty() ? "assumed rates of memory" : "rates of " + problem.rates.source;
-  report += text_of("one stream: %s read a token, %.1f tokens/s at %s\n",
+  report += printf_text("one stream: %s read a token, %.1f tokens/s at %s\n",
                     memory_text(static_cast<size_t>(predicted.bytes_per_token)).c_str(), 1.0 / predicted.seconds_per_token,
                     rates.c_str());
-  report += text_of("predicted loss: %.4g %s\n", predicted.loss, loss_unit(problem).c_str());
+  report += printf_text("predicted loss: %.4g %s\n", predicted.loss, loss_unit(problem).c_str());
   if (!problem.model.quantization) report += uniform_table(problem);
   return report + certificate_line(plan) + "fits\n";
 }

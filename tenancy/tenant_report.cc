@@ -1,26 +1,15 @@
 #include "tenancy/tenant_report.h"
 
 #include <algorithm>
-#include <array>
-#include <cstdarg>
-#include <cstdio>
 
 #include "base/error.h"
+#include "base/printf_text.h"
+#include "base/process_memory.h"
 #include "tenancy/fair_shares.h"
-#include "tenancy/process_memory.h"
 #include "tenancy/tenant_shares.h"
 
 namespace skipper {
 namespace {
-
-[[gnu::format(printf, 1, 2)]] std::string text_of(const char* format, ...) {
-  std::array<char, 512> text{};
-  va_list values;
-  va_start(values, format);
-  std::vsnprintf(text.data(), text.size(), format, values);
-  va_end(values);
-  return text.data();
-}
 
 int64_t used_by(const TenantState& state) {
   int64_t sum = 0;
@@ -47,13 +36,13 @@ const char* condition_of(const TenantRow& row) {
 }
 
 std::string line_of(const TenantRow& row) {
-  std::string line = text_of("%-20s %6lld", row.entry.name.c_str(), static_cast<long long>(row.entry.weight));
-  for (const int64_t size : {row.entry.floor, row.entry.ceiling}) line += text_of(" %10s", bytes_text(size).c_str());
-  if (!row.state) return line + text_of(" %10s %10s %10s %10s %10s  %s\n", "-", "-", "-", "-", "-", condition_of(row));
+  std::string line = printf_text("%-20s %6lld", row.entry.name.c_str(), static_cast<long long>(row.entry.weight));
+  for (const int64_t size : {row.entry.floor, row.entry.ceiling}) line += printf_text(" %10s", bytes_text(size).c_str());
+  if (!row.state) return line + printf_text(" %10s %10s %10s %10s %10s  %s\n", "-", "-", "-", "-", "-", condition_of(row));
   for (const int64_t size : {row.state->needs, row.state->demand, row.share, row.state->held, row.used}) {
-    line += text_of(" %10s", bytes_text(size).c_str());
+    line += printf_text(" %10s", bytes_text(size).c_str());
   }
-  return line + text_of("  %s\n", condition_of(row));
+  return line + printf_text("  %s\n", condition_of(row));
 }
 
 struct Sums {
@@ -105,13 +94,13 @@ TenantReport report_tenants(const TenantLedger& ledger, const std::vector<Presen
 }
 
 std::string table_of(const TenantReport& report) {
-  std::string table = text_of("%-20s %6s %10s %10s %10s %10s %10s %10s %10s\n", "tenant", "weight", "floor", "ceiling",
+  std::string table = printf_text("%-20s %6s %10s %10s %10s %10s %10s %10s %10s\n", "tenant", "weight", "floor", "ceiling",
                               "needs", "demand", "share", "held", "used");
   for (const TenantRow& row : report.rows) table += line_of(row);
   const Sums sums = sums_of(report);
   table += "of " + bytes_text(report.memory) + ": shares " + bytes_text(sums.shares) + ", held " + bytes_text(sums.held);
   table += ", used " + bytes_text(sums.used) + "\n";
-  table += text_of("Jain's index: %.4f of shares by weight, %.4f of memory used by share\n",
+  table += printf_text("Jain's index: %.4f of shares by weight, %.4f of memory used by share\n",
                    jain_index(sums.share_by_weight), jain_index(sums.used_by_share));
   if (!report.shortage.empty()) table += report.shortage + ": everybody keeps what it holds\n";
   return table;

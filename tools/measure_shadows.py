@@ -23,6 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from skipping_proof import figures  # noqa: E402
 from skipping_proof.methods import CLASSES, Methods  # noqa: E402
+from skipping_proof.report import replace_blocks  # noqa: E402
 from skipping_proof.runs import Workplace  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -182,14 +183,6 @@ def tables(data, ranks, plans, curves):
     return "\n".join(f"| {line} |" if line else "" for line in lines)
 
 
-def replace_block(page, data, text):
-    begin, end = f"<!-- measured: shadows, {data} -->\n", "<!-- end -->"
-    with open(page, encoding="utf-8") as file:
-        before, rest = file.read().split(begin, 1)
-    with open(page, "w", encoding="utf-8") as file:
-        file.write(before + begin + text + "\n" + rest[rest.index(end):])
-
-
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", required=True, help="a release build of skipper")
@@ -224,7 +217,7 @@ def main():
         if arguments.page == "-":
             print(text)
         else:
-            replace_block(arguments.page, data, text)
+            replace_blocks(arguments.page, {f"shadows, {data}": text})
 
 
 if __name__ == "__main__":

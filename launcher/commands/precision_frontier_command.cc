@@ -82,15 +82,6 @@ PrecisionFiles open_files(const CommandLine& line, const RankProcess& process) {
   return files;
 }
 
-ExpertFormats formats_of(const ExpertPlan& plan, const ModelConfig& model) {
-  ExpertFormats formats = uniform_formats(model, {});
-  for (const ExpertCopy& copy : plan.copies) {
-    if (copy.role != CopyRole::kServing) continue;
-    formats[static_cast<size_t>(copy.id.layer)][static_cast<size_t>(copy.id.expert)] = copy.format;
-  }
-  return formats;
-}
-
 // The points of a sweep with what they are predicted to do.
 class PointPlanner {
  public:
@@ -154,7 +145,7 @@ class PointPlanner {
     point.expert_bytes = plan.ranks[0].tiers.at(MemoryTier::kHost).use.expert_bytes();
     point.expert_bits = plan.predicted.expert_bits;
     point.bytes_per_token = plan.predicted.bytes_per_token;
-    point.formats = formats_of(plan, model_);
+    point.formats = serving_formats(plan, model_);
     point.predicted = {.loss = plan.predicted.loss, .tokens_per_second = 1.0 / plan.predicted.seconds_per_token};
     return point;
   }
