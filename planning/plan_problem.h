@@ -42,7 +42,7 @@ struct PlanProblem {
   std::vector<RankPlanMemory> ranks;  // budgets, and uses without experts; every rank has the same tiers
   PlanTarget target = PlanTarget::kQuality;
   double max_loss = std::numeric_limits<double>::infinity();
-  size_t dense_bytes = 0;  // that every token reads
+  size_t dense_bytes = 0;  // that every generated token reads
   WeightFormat dense_format = {};
   MachineRates rates = {};
   std::vector<int32_t> owners = {};  // [layer · num_experts + expert] rank; empty: the plan chooses

@@ -104,7 +104,7 @@ ShortageAdvice advise(const PlanRequest& request, const MemoryShortage& shortage
 PlanProblem problem_of(const PlanRequest& request) {
   PlanProblem problem{.model = request.model, .profile = request.profile, .ranks = {}};
   add_ranks(request, problem);
-  problem.dense_bytes = dense_weight_bytes(request.model, request.settings.weights);
+  problem.dense_bytes = decode_weight_bytes(request.model, request.settings.weights);
   problem.dense_format = dense_format(request.model, request.settings.weights);
   problem.owners = request.owners;
   problem.rates = request.rates;

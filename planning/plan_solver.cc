@@ -6,12 +6,14 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <random>
 #include <sstream>
 
 #include "base/error.h"
 #include "planning/memory_size.h"
 #include "planning/option_table.h"
 #include "planning/rank_assignment.h"
+#include "planning/slowest_rank.h"
 
 namespace skipper {
 namespace {
@@ -172,21 +174,22 @@ class Solver {
     return plan;
   }
 
-  // Ranks read their experts of a layer at the same time, so a layer takes as long as its slowest rank.
+  // Ranks read their experts of a layer at the same time, so a layer takes each token as long as the slowest of its ranks.
   PlanPrediction predict() const {
     PlanPrediction predicted;
     const std::vector<int32_t> experts = all_experts();
     const auto num_experts = static_cast<size_t>(std::max(problem_.profile.num_experts(), 1));
-    std::vector<double> layer_seconds(problem_.ranks.size());
+    std::vector<ExpertTime> layer;
+    std::mt19937 generator;  // the same for every plan
     double bits = 0.0;
     for (size_t i = 0; i < experts.size(); ++i) {
       const ExpertOption& option = table_.option(chosen_[i]);
       predicted.bytes_per_token += table_.decode_use(experts[i]) * static_cast<double>(option.num_bytes);
       bits += option.format.bits_per_weight();
-      layer_seconds[static_cast<size_t>(ranks_[i])] += table_.seconds(experts[i], chosen_[i]);
+      layer.push_back({ranks_[i], table_.decode_use(experts[i]), option.seconds_per_use});
       if ((i + 1) % num_experts != 0) continue;
-      predicted.seconds_per_token += *std::ranges::max_element(layer_seconds);
-      std::ranges::fill(layer_seconds, 0.0);
+      predicted.seconds_per_token += mean_slowest_seconds(layer, problem_.num_ranks(), generator);
+      layer.clear();
     }
     predicted.loss = loss_of(experts);
     predicted.expert_bits = experts.empty() ? 0.0 : bits / static_cast<double>(experts.size());

@@ -160,12 +160,16 @@ WeightFormat dense_format(const ModelConfig& model, const WeightConfig& weights)
   return weights.dense.value_or(WeightFormat{});
 }
 
-size_t dense_weight_bytes(const ModelConfig& model, const WeightConfig& weights) {
+size_t decode_weight_bytes(const ModelConfig& model, const WeightConfig& weights) {
   WeightSum sum{.format = dense_format(model, weights)};
   for (int64_t layer = 0; layer < model.num_layers(); ++layer) add_layer(model, layer, sum);
   sum.vector(model.hidden_size);
   sum.matrix(model.vocab_size, model.hidden_size);
-  return sum.num_bytes + (model.vision ? vision_bytes(*model.vision) : 0);
+  return sum.num_bytes;
+}
+
+size_t dense_weight_bytes(const ModelConfig& model, const WeightConfig& weights) {
+  return decode_weight_bytes(model, weights) + (model.vision ? vision_bytes(*model.vision) : 0);
 }
 
 size_t embedding_bytes(const ModelConfig& model) { return as_bytes(model.vocab_size * model.hidden_size, kBf16Bytes); }

@@ -31,6 +31,8 @@ struct RankSettings {
 WeightFormat dense_format(const ModelConfig& model, const WeightConfig& weights);
 // Everything dense, packed, without the embedding table: what load_dense_weights() and load_vision_weights() take.
 size_t dense_weight_bytes(const ModelConfig& model, const WeightConfig& weights);
+// Those of them that a generated token reads: not the vision tower's.
+size_t decode_weight_bytes(const ModelConfig& model, const WeightConfig& weights);
 // The embedding table as it is stored; a rank on the CPU reads it in the checkpoint's mapping.
 size_t embedding_bytes(const ModelConfig& model);
 
