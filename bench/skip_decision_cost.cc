@@ -44,7 +44,7 @@ double routing_seconds(const ModelConfig& model, const LevelTable& levels, uint8
   Tensor expert_ids = Tensor::empty({num_tokens, top_k}, DType::kI32, device);
   Tensor routed_ids = Tensor::empty(expert_ids.shape(), DType::kI32, device);
   Tensor expert_weights = Tensor::empty(expert_ids.shape(), DType::kF32, device);
-  Tensor usage = Tensor::zeros({num_tokens, kNumUsageColumns}, DType::kI32, device);
+  Tensor usage = Tensor::zeros({num_tokens, kNumGpuUsageColumns}, DType::kI32, device);
   Tensor pair_counts = Tensor::zeros({kNumTokenPhases, kNumTokenClasses, 2}, DType::kI64, device);
   return graph_seconds(kRunsPerGraph, [&](int) {
     route_tokens({.logits = logits,

@@ -97,6 +97,7 @@ struct SequenceResult {
   int64_t pairs_skipped = 0;
   int64_t bytes_sent = 0;
   int64_t bytes_saved = 0;
+  int64_t pairs_shadow = 0;
 };
 
 }  // namespace skipper

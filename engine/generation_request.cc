@@ -14,6 +14,7 @@ SkipUsage& SkipUsage::operator+=(const SkipUsage& other) {
   pairs_skipped += other.pairs_skipped;
   bytes_sent += other.bytes_sent;
   bytes_saved += other.bytes_saved;
+  pairs_shadow += other.pairs_shadow;
   return *this;
 }
 

@@ -63,10 +63,11 @@ struct GenerationRequest {
 
 // What a request's tokens cost: sums over its tokens and the layers, computed again tokens (preemption) counted again.
 struct SkipUsage {
-  int64_t pairs_run = 0;
+  int64_t pairs_run = 0;      // at the expert's owner or on a shadow; with those skipped, all that were routed
   int64_t pairs_skipped = 0;
-  int64_t bytes_sent = 0;   // hidden rows to other ranks and back
-  int64_t bytes_saved = 0;  // those that skipping spared
+  int64_t bytes_sent = 0;     // hidden rows to other ranks and back
+  int64_t bytes_saved = 0;    // those that skipping spared
+  int64_t pairs_shadow = 0;   // of those that ran
 
   SkipUsage& operator+=(const SkipUsage& other);
   bool operator==(const SkipUsage&) const = default;

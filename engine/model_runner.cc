@@ -278,11 +278,12 @@ void ModelRunner::score(LocalSequence& sequence, int64_t position, std::span<con
 void ModelRunner::read_usage(const Tensor& usage, SequenceResult& result) const {
   std::array<int64_t, kNumUsageColumns> sums{};
   for (int64_t t = 0; t < usage.dim(0); ++t) {
-    for (int64_t c = 0; c < kNumUsageColumns; ++c) sums[static_cast<size_t>(c)] += usage.row<int32_t>(t)[c];
+    for (int64_t c = 0; c < usage.dim(1); ++c) sums[static_cast<size_t>(c)] += usage.row<int32_t>(t)[c];
   }
   const auto sum_of = [&](UsageColumn column) { return sums[static_cast<size_t>(column)]; };
   result.pairs_run = sum_of(UsageColumn::kPairsRun);
   result.pairs_skipped = sum_of(UsageColumn::kPairsSkipped);
+  result.pairs_shadow = sum_of(UsageColumn::kPairsOnShadows);
   result.bytes_sent = sum_of(UsageColumn::kRowsSent) * model_.bytes_per_sent_row();
   result.bytes_saved = sum_of(UsageColumn::kRowsSaved) * model_.bytes_per_sent_row();
 }

@@ -53,7 +53,7 @@ class ModelRunner {
   int32_t next_token(StepOutput& output, int64_t row) const;
   // Logits of the token at position + 1, which is scored.
   void score(LocalSequence& sequence, int64_t position, std::span<const float> logits);
-  // usage [n, kNumUsageColumns] i32 of the sequence's tokens in this step.
+  // usage [n, columns] i32 of the sequence's tokens in this step.
   void read_usage(const Tensor& usage, SequenceResult& result) const;
   LocalSequence& local(uint64_t sequence_id);
 

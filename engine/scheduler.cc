@@ -341,7 +341,7 @@ void Scheduler::apply_result(RankState& rank, const SequenceStep& step, const Se
   CHECK(found != rank.running.end());
   Sequence& sequence = **found;
   sequence.num_computed += step.num_tokens;
-  sequence.usage += {result.pairs_run, result.pairs_skipped, result.bytes_sent, result.bytes_saved};
+  sequence.usage += {result.pairs_run, result.pairs_skipped, result.bytes_sent, result.bytes_saved, result.pairs_shadow};
   if (counts_versions_) add_tokens({version, step.num_tokens}, sequence.versions);
   TokenEvent event;
   if (step.sample) {

@@ -14,6 +14,7 @@ namespace {
 
 // Shares of the grids at which step time is measured for the model before a search by time.
 constexpr std::array<double, 4> kTimedShares = {0.25, 0.5, 0.75, 1.0};
+constexpr float kOverAll = 1.001f;
 constexpr size_t kText = static_cast<size_t>(TokenClass::kText);
 constexpr size_t kVision = static_cast<size_t>(TokenClass::kVision);
 
@@ -96,41 +97,51 @@ class GainScale {
   double range_ = 0.0;
 };
 
-// The thresholds of a searched method: text × vision, for each threshold of the destination rule.
+// Of all classes and hops: at most one is above 0.
+struct TripThresholds {
+  float destination = 0.0f;
+  float shadow = 0.0f;
+};
+
+void set_other_ranks(std::array<std::array<float, kNumHops>, kNumSkippableClasses>& thresholds, float value) {
+  for (auto& by_hop : thresholds) {
+    for (const Hop hop : {Hop::kNode, Hop::kNetwork}) by_hop[static_cast<size_t>(hop)] = value;
+  }
+}
+
+// The thresholds of a searched method: text × vision, for each threshold of the destination rule and of the shadow rule.
 struct ThresholdSpace {
   const SearchedRule& rule;
   const SkipScores& scores;
   ThresholdLists tau;
-  std::vector<float> tau_dst = {0.0f};
+  std::vector<TripThresholds> trips = {{}};
 
   ThresholdSpace(const SearchedRule& searched, const MethodInputs& inputs, const FrontierSettings& settings)
       : rule(searched), scores(rule.scores(inputs)), tau(rule.thresholds(scores, settings.grid)) {
-    if (!rule.is_destination_rule) add_destination_thresholds(settings.num_destination_thresholds);
+    if (rule.is_destination_rule) return;
+    add_destination_thresholds(settings.num_destination_thresholds);
+    add_shadow_thresholds(settings.num_shadow_thresholds, settings.shadow_error);
   }
 
   GridSize size() const { return {static_cast<int>(tau[kText].size()), static_cast<int>(tau[kVision].size())}; }
 
-  OperatingPoint point(GridIndex index, float destination_threshold) const {
-    return point(PhaseIndex{index, index.text}, destination_threshold);
-  }
+  OperatingPoint point(GridIndex index, const TripThresholds& trip) const { return point(PhaseIndex{index, index.text}, trip); }
 
-  OperatingPoint point(const PhaseIndex& index, float destination_threshold) const {
+  OperatingPoint point(const PhaseIndex& index, const TripThresholds& trip) const {
     const auto text = static_cast<size_t>(index.prompt.text), vision = static_cast<size_t>(index.prompt.vision);
     OperatingPoint point = rule.point(scores, {tau[kText][text], tau[kVision][vision]});
     if (index.generated != index.prompt.text) point.tau_generated = tau[kText][static_cast<size_t>(index.generated)];
-    if (destination_threshold == 0.0f) return point;
-    for (auto& by_hop : point.tau_dst) {
-      for (const Hop hop : {Hop::kNode, Hop::kNetwork}) by_hop[static_cast<size_t>(hop)] = destination_threshold;
-    }
+    if (trip.destination > 0.0f) set_other_ranks(point.tau_dst, trip.destination);
+    if (trip.shadow > 0.0f) set_other_ranks(point.tau_shadow, trip.shadow);
     return point;
   }
 
-  OperatingPoint highest() const { return point(GridIndex{size().text - 1, size().vision - 1}, 0.0f); }
+  OperatingPoint highest() const { return point(GridIndex{size().text - 1, size().vision - 1}, {}); }
 
   // The point at this share of each list.
   OperatingPoint at_share(double text_share, double vision_share) const {
     const GridIndex index{static_cast<int>(text_share * (size().text - 1)), static_cast<int>(vision_share * (size().vision - 1))};
-    return point(index, 0.0f);
+    return point(index, {});
   }
 
  private:
@@ -140,8 +151,21 @@ struct ThresholdSpace {
     const auto num_layers = static_cast<double>(scores.alpha[kText].size());
     for (int i = 1; i <= count && !pooled.is_empty(); ++i) {
       const double score = pooled.quantile(static_cast<double>(i) / static_cast<double>(count + 1));
-      tau_dst.push_back(static_cast<float>(score * score * num_layers));
+      trips.push_back({.destination = static_cast<float>(score * score * num_layers)});
     }
+  }
+
+  // The same times what a shadow loses of its expert's answer. The last is above all that shadows lose: Σ p² is at most 1.
+  void add_shadow_thresholds(int count, float error) {
+    const ScoreDistribution pooled = scores.pooled();
+    const auto num_layers = static_cast<double>(scores.alpha[kText].size());
+    float highest_alpha = 0.0f;
+    for (const std::vector<float>& alpha : scores.alpha) highest_alpha = std::max(highest_alpha, std::ranges::max(alpha));
+    for (int i = 1; i < count && !pooled.is_empty(); ++i) {
+      const double score = pooled.quantile(static_cast<double>(i) / static_cast<double>(count));
+      trips.push_back({.shadow = static_cast<float>(score * score * num_layers) * error});
+    }
+    if (count > 0) trips.push_back({.shadow = kOverAll * highest_alpha * error});
   }
 };
 
@@ -151,10 +175,8 @@ class ThresholdSearch {
   ThresholdSearch(const ThresholdSpace& space, const FrontierSettings& settings, Measurements& measurements)
       : space_(space), settings_(settings), measurements_(measurements) {
     measure_scale();
-    for (const float tau_dst : space.tau_dst) {
-      grids_.emplace_back(space.size(), [this, tau_dst](GridIndex index) {
-        return value_of(space_.point(index, tau_dst));
-      });
+    for (const TripThresholds& trip : space.trips) {
+      grids_.emplace_back(space.size(), [this, trip](GridIndex index) { return value_of(space_.point(index, trip)); });
     }
   }
 
@@ -164,7 +186,7 @@ class ThresholdSearch {
     for (size_t i = 0; i < settings_.targets.size(); ++i) {
       const double target = settings_.targets[i];
       if (target <= 0.0) {
-        chosen.push_back({target, space_.point(GridIndex{0, 0}, 0.0f), {}});
+        chosen.push_back({target, space_.point(GridIndex{0, 0}, {}), {}});
       } else if (const auto best = best_point(target)) {
         chosen.push_back({target, *best, {}});
       }
@@ -187,7 +209,7 @@ class ThresholdSearch {
  private:
   void measure_scale() {
     measurements_.expect(passes_left(0));
-    const PointMeasurement none = measurements_.measure(space_.point(GridIndex{0, 0}, 0.0f), DataSplit::kSearch);
+    const PointMeasurement none = measurements_.measure(space_.point(GridIndex{0, 0}, {}), DataSplit::kSearch);
     const PointMeasurement all = measurements_.measure(space_.highest(), DataSplit::kSearch);
     if (settings_.objective == FrontierObjective::kTime) {
       for (const double share : kTimedShares) {
@@ -207,26 +229,26 @@ class ThresholdSearch {
   std::optional<OperatingPoint> best_point(double target) {
     std::optional<GridIndex> best;
     PointValue best_value;
-    float best_tau_dst = 0.0f;
+    TripThresholds best_trip;
     for (size_t d = 0; d < grids_.size(); ++d) {
       const std::optional<GridIndex> found = search_frontier(grids_[d], target);
       if (!found || (best && grids_[d].at(*found).loss >= best_value.loss)) continue;
       best = found;
       best_value = grids_[d].at(*found);
-      best_tau_dst = space_.tau_dst[d];
+      best_trip = space_.trips[d];
     }
     if (!best) return std::nullopt;
     const PhaseWalk walk{space_.size(), target, space_.rule.has_generated_threshold ? settings_.num_generated_steps : 0};
     const PhaseIndex place = walk_generated_threshold(*best, best_value, walk, [&](const PhaseIndex& index) {
-      return value_of(space_.point(index, best_tau_dst));
+      return value_of(space_.point(index, best_trip));
     });
-    return space_.point(place, best_tau_dst);
+    return space_.point(place, best_trip);
   }
 
   // The walks of later targets meet ever more points that are known; until one is done, count it as half new.
   size_t passes_left(size_t num_targets_done) const {
     const size_t num_left = settings_.targets.size() - num_targets_done;
-    const size_t per_walk = static_cast<size_t>(space_.size().text + space_.size().vision) * space_.tau_dst.size();
+    const size_t per_walk = static_cast<size_t>(space_.size().text + space_.size().vision) * space_.trips.size();
     const size_t new_per_walk =
         num_targets_done == 0 ? per_walk / 2 : static_cast<size_t>(num_evaluated()) / num_targets_done;
     return num_left * (new_per_walk + static_cast<size_t>(settings_.num_generated_steps)) + settings_.targets.size();
@@ -251,7 +273,8 @@ std::vector<MeasuredPoint> measure_family(const std::vector<MethodPoint>& points
 // Before a method has begun. Half of a walk's points are known from the walks before it.
 size_t expected_passes(const FrontierMethod& method, const MethodInputs& inputs, const FrontierSettings& settings) {
   if (method.kind == MethodKind::kFamily) return method.points(inputs).size();
-  const auto per_walk = static_cast<size_t>(settings.grid) * static_cast<size_t>(settings.num_destination_thresholds + 1);
+  const auto per_walk = static_cast<size_t>(settings.grid) *
+                        static_cast<size_t>(settings.num_destination_thresholds + settings.num_shadow_thresholds + 1);
   return settings.targets.size() * (per_walk + static_cast<size_t>(settings.num_generated_steps) + 1);
 }
 
@@ -291,7 +314,8 @@ FrontierResult run_frontier(const MethodInputs& inputs, const FrontierSettings& 
     candidates.insert(candidates.end(), points.begin() + (candidates.empty() ? 0 : 1), points.end());
     result.is_monotone = result.is_monotone && search.is_monotone();
   }
-  result.ladder = clean_ladder(candidates);
+  const bool uses_shadows = settings.num_shadow_thresholds > 0;
+  result.ladder = clean_ladder(candidates, uses_shadows ? LadderOrder::kSavedBytes : LadderOrder::kSkipRatio);
   result.num_beaten = static_cast<int>(candidates.size() - result.ladder.size());
   result.step_time = measurements.fitted_step_time();
   return result;

@@ -28,6 +28,8 @@ struct FrontierSettings {
   FrontierObjective objective = FrontierObjective::kPairs;
   int grid = 24;               // thresholds above 0 for each class
   int num_destination_thresholds = 0;  // of the destination rule, above 0; the search's third axis
+  int num_shadow_thresholds = 0;       // of the shadow rule, above 0; beside those of the destination rule
+  float shadow_error = 0.0f;           // of the shadows that there are (ShadowExpert); 0: none
   int num_generated_steps = 0;  // passes for each target in search of another threshold of generated tokens
   std::vector<FrontierMethod> methods;
   std::vector<double> targets;  // ascending from 0

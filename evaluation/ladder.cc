@@ -10,21 +10,23 @@ const std::vector<double>& ladder_targets() {
   return targets;
 }
 
-std::vector<MeasuredPoint> clean_ladder(std::vector<MeasuredPoint> points) {
+std::vector<MeasuredPoint> clean_ladder(std::vector<MeasuredPoint> points, LadderOrder order) {
+  const auto amount = [order](const MeasuredPoint& one) {
+    return order == LadderOrder::kSkipRatio ? one.held_out.skip_ratio() : one.held_out.saved_bytes_ratio();
+  };
   if (points.empty()) return points;
   const MeasuredPoint unskipped = points.front();
   points.erase(points.begin());
-  const auto by_ratio_then_loss = [](const MeasuredPoint& a, const MeasuredPoint& b) {
-    const double ratio_a = a.held_out.skip_ratio(), ratio_b = b.held_out.skip_ratio();
-    return ratio_a < ratio_b || (ratio_a == ratio_b && a.held_out.kl > b.held_out.kl);
+  const auto by_amount_then_loss = [&](const MeasuredPoint& a, const MeasuredPoint& b) {
+    return amount(a) < amount(b) || (amount(a) == amount(b) && a.held_out.kl > b.held_out.kl);
   };
-  std::stable_sort(points.begin(), points.end(), by_ratio_then_loss);
-  // From the most skipping down: a point stays when it loses less than all that skip at least as much.
+  std::stable_sort(points.begin(), points.end(), by_amount_then_loss);
+  // From the most down: a point stays when it loses less than all that have at least as much.
   std::vector<MeasuredPoint> kept;
   for (auto point = points.rbegin(); point != points.rend(); ++point) {
-    const bool skips_more_than_none = point->held_out.skip_ratio() > unskipped.held_out.skip_ratio();
+    const bool has_more_than_none = amount(*point) > amount(unskipped);
     const bool is_beaten = !kept.empty() && point->held_out.mean_kl() >= kept.back().held_out.mean_kl();
-    if (skips_more_than_none && !is_beaten) kept.push_back(std::move(*point));
+    if (has_more_than_none && !is_beaten) kept.push_back(std::move(*point));
   }
   kept.push_back(unskipped);
   std::reverse(kept.begin(), kept.end());

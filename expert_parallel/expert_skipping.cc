@@ -28,8 +28,9 @@ void count_pairs_on_shadows(const Routing& kept, const TokenPolicies& policies, 
   if (!placement.has_shadows()) return;
   const int64_t top_k = kept.expert_ids.dim(1);
   for (int64_t t = 0; t < kept.expert_ids.dim(0); ++t) {
-    counters.pairs_on_shadows[policies.token_class.data<uint8_t>()[t]] +=
-        count_shadows(kept.expert_ids.row<int32_t>(t), top_k, placement.num_experts());
+    const int64_t on_shadows = count_shadows(kept.expert_ids.row<int32_t>(t), top_k, placement.num_experts());
+    counters.pairs_on_shadows[policies.token_class.data<uint8_t>()[t]] += on_shadows;
+    policies.add_usage(t, UsageColumn::kPairsOnShadows, static_cast<int32_t>(on_shadows));
   }
 }
 

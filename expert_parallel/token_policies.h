@@ -13,8 +13,10 @@ enum class UsageColumn : uint8_t {
   kPairsSkipped = 1,
   kRowsSent = 2,   // hidden rows to other ranks; each also comes back
   kRowsSaved = 3,  // those that skipping spared
+  kPairsOnShadows = 4,  // of those that run
 };
-inline constexpr int64_t kNumUsageColumns = 4;
+inline constexpr int64_t kNumUsageColumns = 5;
+inline constexpr int64_t kNumGpuUsageColumns = 4;  // GPUs have no shadows and leave the last one out
 
 // Rows may be some of the step's tokens only: `step_token` says which.
 struct TokenPolicies {
@@ -28,7 +30,7 @@ struct TokenPolicies {
   Tensor phase;        // [T] u8, TokenPhase
   Tensor step_token;   // [T] i32, row of `usage`
   Tensor keeps_all;    // [T] u8, 1 where no rule may take a pair in the layer that runs now; undefined: nowhere
-  mutable Tensor usage;  // [tokens of the step, kNumUsageColumns] i32; a tally, to which the layers only add
+  mutable Tensor usage;  // [tokens of the step, columns] i32; a tally, to which the layers only add
 
   int64_t num_tokens() const { return token_class.num_elements(); }
   bool keeps_all_pairs(int64_t row) const { return keeps_all.defined() && keeps_all.data<uint8_t>()[row] != 0; }

@@ -14,6 +14,7 @@ json skipper_object(const TokenUsage& usage) {
   json result = {{"level", usage.level},
                  {"pairs_run", usage.skipping.pairs_run},
                  {"pairs_skipped", usage.skipping.pairs_skipped},
+                 {"pairs_shadow", usage.skipping.pairs_shadow},
                  {"bytes_sent", usage.skipping.bytes_sent},
                  {"bytes_saved", usage.skipping.bytes_saved},
                  {"mean_bits", usage.mean_bits ? json(*usage.mean_bits) : json()}};

@@ -49,6 +49,7 @@ DEFINE_int32(grid, -1,
              "thresholds of each class that the search tries, besides 0; 100 is finest, each costs about two passes over the "
              "data for each of 15 targets (default 24)");
 DEFINE_int32(destination_grid, -1, "thresholds of the destination rule to try, besides 0 (default: 0 for pairs, else 3)");
+DEFINE_int32(shadow_grid, -1, "thresholds of shadow copies that the search tries, besides 0 (default: 3 where --plan has any)");
 DEFINE_int32(generated_steps, -1,
              "at most so many passes a level in search of a lower threshold of generated tokens (default 0: that of text)");
 DEFINE_int64(limit, -1, "at most so many samples, spread evenly; every fifth is held out from the search (default: all)");
@@ -142,8 +143,8 @@ CommandTable running_commands() {
       {"frontier",
        {"search a ladder of operating points: the least loss of answers for each share of skipped pairs, saved bytes or time",
         {"model", "data", "calibration", "out", "objective", "grid", "destination_grid", "generated_steps", "limit", "methods",
-         "ratings", "html", "precision", "memory", "profile", "machine", "text_windows", "config", "max_model_len",
-         "experts", "dense", "threads", "reference_memory"},
+         "ratings", "html", "precision", "memory", "profile", "machine", "text_windows", "config", "max_model_len", "plan",
+         "shadow_grid", "experts", "dense", "threads", "reference_memory"},
         "  skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
         "    --out frontier.json\n"
         "  mpirun -n 4 skipper frontier --model models/demo --data models/demo/calibration --calibration calibration.json \\\n"
@@ -367,6 +368,7 @@ CommandLine read_flags() {
   line.grid = FLAGS_grid;
   line.destination_grid = FLAGS_destination_grid;
   line.generated_steps = FLAGS_generated_steps;
+  line.shadow_grid = FLAGS_shadow_grid;
   line.limit = FLAGS_limit;
   line.text_windows = FLAGS_text_windows;
   line.bypass = FLAGS_bypass;

@@ -35,6 +35,7 @@ struct CommandLine {
   int32_t grid = -1;       // frontier
   int32_t destination_grid = -1;  // frontier
   int32_t generated_steps = -1;   // frontier
+  int32_t shadow_grid = -1;       // frontier
   int64_t limit = -1;      // frontier, calibrate: of samples
   int64_t text_windows = -1;      // calibrate
   std::string bypass;             // calibrate

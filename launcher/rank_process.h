@@ -94,6 +94,7 @@ class RankProcess {
   const LevelTable& levels() const { return levels_; }
   const ClusterTopology& topology() const { return *topology_; }
   PlacementWorld world() const;  // where levels shall apply
+  std::string plan_text() const { return plan_ ? plan_->text : ""; }  // the same on every rank; empty without a plan
   uint8_t level() const { return level_; }
   Device device() const { return device_; }
   // Of a server that shares its host's memory; else null.

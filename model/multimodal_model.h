@@ -104,7 +104,8 @@ class MultimodalModel {
   // steps, nor on the rank that owns it. Cache and stream are of the model's device.
   StepOutput forward(const BatchInput& batch, KvCache& cache, Stream& stream);
 
-  // Row t: what token t of the last forward() cost, summed over the layers. [>= T, kNumUsageColumns] i32, valid until the next.
+  // Row t: what token t of the last forward() cost, summed over the layers. [>= T, kNumUsageColumns] i32, of a
+  // GPU kNumGpuUsageColumns; valid until the next.
   Tensor token_usage() const;
   // Time that this rank spent in its experts since start. On a GPU a few steps are timed and stand for the others.
   std::chrono::nanoseconds expert_time() const;

@@ -1,8 +1,10 @@
 #include "launcher/commands/frontier_command.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <functional>
 #include <optional>
+#include <span>
 
 #include "base/error.h"
 #include "evaluation/calibration_scores.h"
@@ -23,6 +25,7 @@ namespace {
 constexpr int kDefaultGrid = 24;
 constexpr int kDefaultDestinationGrid = 3;
 constexpr int kDefaultGeneratedSteps = 0;
+constexpr int kDefaultShadowGrid = 3;
 
 FrontierSettings settings_from(const CommandLine& line) {
   try {
@@ -58,8 +61,10 @@ SampleLimits sample_limits(const CommandLine& line) {
 
 // Everything that a measurement depends on besides its point.
 std::string measurement_settings(const ScoredSamples& samples, const RankProcess& process) {
-  return "model " + process.model_config().fingerprint + " data " + samples.hash + " ranks " +
-         std::to_string(process.world_size()) + " settings " + describe(process.config());
+  std::string settings = "model " + process.model_config().fingerprint + " data " + samples.hash + " ranks " +
+                         std::to_string(process.world_size()) + " settings " + describe(process.config());
+  if (!process.plan_text().empty()) settings += " plan " + std::to_string(std::hash<std::string>()(process.plan_text()));
+  return settings;
 }
 
 FrontierFiles open_files(const CommandLine& line, const RankProcess& process) {
@@ -109,6 +114,31 @@ PointEvaluator cached_evaluator(MeasurementCache& cache, SkipEvaluator& evaluato
   };
 }
 
+// The largest of any rank; 0 where there are no shadows.
+float shadow_error_of(const ExpertPlacement& placement) {
+  float largest = 0.0f;
+  for (int rank = 0; rank < placement.world_size() && placement.has_shadows(); ++rank) {
+    for (int layer = 0; layer < placement.num_moe_layers(); ++layer) {
+      const std::span<const ExpertHome> homes = placement.homes_seen_from(rank, layer);
+      const std::span<const float> errors = placement.shadow_errors(rank, layer);
+      for (size_t expert = 0; expert < errors.size(); ++expert) {
+        if (homes[errors.size() + expert].slot >= 0) largest = std::max(largest, errors[expert]);
+      }
+    }
+  }
+  return largest;
+}
+
+// Shadows skip no pair, but save bytes and time.
+void search_shadows(const CommandLine& line, const ExpertPlacement& placement, FrontierSettings& frontier) {
+  frontier.shadow_error = shadow_error_of(placement);
+  const bool can_search = frontier.shadow_error > 0.0f && frontier.objective != FrontierObjective::kPairs;
+  frontier.num_shadow_thresholds = line.shadow_grid >= 0 ? line.shadow_grid : can_search ? kDefaultShadowGrid : 0;
+  if (frontier.num_shadow_thresholds == 0 || can_search) return;
+  throw Error("flag --shadow_grid: " + std::to_string(line.shadow_grid) + " thresholds need shadow copies, but " + line.plan +
+              " has none; make the plan with 'skipper plan --shadow_format'");
+}
+
 void leave_out_methods_by_ratings(FrontierSettings& frontier) {
   for (const std::string& name : remove_methods_by_ratings(frontier.methods)) {
     std::fprintf(stderr, "method %s is left out: it needs --ratings FILE of 'skipper experts'\n", name.c_str());
@@ -122,6 +152,7 @@ FrontierResult search(const CommandLine& line, FrontierFiles& files, RankProcess
   FrontierSettings frontier = settings_from(line);
   frontier.methods = methods_for_ranks(std::move(frontier.methods), process.world_size());
   if (!files.ratings) leave_out_methods_by_ratings(frontier);
+  search_shadows(line, process.model().placement(), frontier);
   std::fprintf(stderr, "searching on %zu samples, measuring on %zu held out\n",
                num_samples_of(files.samples, DataSplit::kSearch), num_samples_of(files.samples, DataSplit::kHeldOut));
   ProgressLine progress("frontier, passes over the data");

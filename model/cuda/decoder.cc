@@ -201,7 +201,7 @@ Decoder::Decoder(const ModelConfig& model, DecoderWeights weights, const Decoder
                          model.attention.num_heads, model.attention.kv.key_dim, stream.device()),
       inputs_(largest_shapes(config.limits, kKvPanelPositions), stream.device()),
       buffers_(std::make_unique<Buffers>(model, config.limits, stream)),
-      host_usage_({most_rows(config.limits), kNumUsageColumns}, DType::kI32),
+      host_usage_({most_rows(config.limits), kNumGpuUsageColumns}, DType::kI32),
       host_tokens_({most_logit_rows(config.limits)}, DType::kI32),
       row_bytes_{row_bytes(config.formats.payload_format, model.hidden_size),
                  model.hidden_size * static_cast<int64_t>(size_of(config.formats.combine_dtype))},

@@ -83,7 +83,7 @@ class Decoder {
 
   // Of the last step's rows: logits [L, V] f32 on the GPU.
   Tensor device_logits() const;
-  // [>= T, kNumUsageColumns] i32, host: see MultimodalModel.
+  // [>= T, kNumGpuUsageColumns] i32, host: see MultimodalModel.
   Tensor token_usage() const { return host_usage_.tensor(); }
   DispatchDemand dispatch_demand() const { return demand_; }
   int64_t bytes_per_sent_row() const { return row_bytes_.dispatch + row_bytes_.combine; }

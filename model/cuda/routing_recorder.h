@@ -28,7 +28,7 @@ class RoutingRecorder {
   // is recorded. `buffers` keep routed weights.
   void queue(const DeviceMoeConfig& layer, Rows rows, int64_t num_rows, const DeviceMoeBuffers& buffers, Stream& stream);
 
-  // Shows each layer queued since the last call. The copies are complete; usage [tokens of the step, kNumUsageColumns] i32.
+  // Shows each layer queued since the last call. The copies are complete; usage [tokens of the step, kNumGpuUsageColumns] i32.
   void show(const RoutingObserver& observer, const BatchInput& batch, const Tensor& usage);
   // Of a step that runs once more.
   void forget() { queued_.clear(); }

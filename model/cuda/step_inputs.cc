@@ -145,7 +145,7 @@ StepLayout lay_out(const StepShape& shape, std::byte* memory, Device device) {
                       .block_tables = pieces.take({shape.num_sequences, shape.num_blocks}, DType::kI32),
                       .logit_index = pieces.take({shape.num_logit_rows}, DType::kI32),
                       .samplings = pieces.take({shape.num_logit_rows, int64_t{sizeof(PackedTokenSampling)}}, DType::kU8),
-                      .usage = pieces.take({shape.num_rows, kNumUsageColumns}, DType::kI32),
+                      .usage = pieces.take({shape.num_rows, kNumGpuUsageColumns}, DType::kI32),
                       .rows = pieces.take_rows(shape.num_rows),
                       .logit_rows = pieces.take_rows(shape.num_logit_rows)};
   return {std::move(tensors), pieces.num_bytes()};

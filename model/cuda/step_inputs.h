@@ -42,7 +42,7 @@ struct StepTensors {
   Tensor block_tables;    // [S, num_blocks] i32
   Tensor logit_index;     // [L] i32
   Tensor samplings;       // [L, sizeof(PackedTokenSampling)] u8; greedy where the batch has none
-  Tensor usage;           // [T, kNumUsageColumns] i32, zeros: comes with the rest rather than being cleared there
+  Tensor usage;           // [T, kNumGpuUsageColumns] i32, zeros: comes with the rest rather than being cleared there
   RowTensors rows;        // of all tokens, n = T
   RowTensors logit_rows;  // of those whose logits are read, n = L
 };

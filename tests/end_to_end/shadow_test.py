@@ -143,18 +143,67 @@ def check_refusals(case, whole, shadowed):
     return failures
 
 
+def check_frontier(case, whole, shadowed):
+    """A ladder by bytes has levels with shadows, which other commands take; where there are none, nobody looks for them."""
+    out = os.path.join(case.folder, "frontier.json")
+    model = case.arguments.model
+    command = ["frontier", "--model", model, "--data", os.path.join(model, "calibration"), "--calibration",
+               os.path.join(model, "calibration.json"), "--grid", "2", "--limit", "30", "--out", out]
+    bytes_flags = ["--objective", "bytes", "--destination_grid", "0"]
+    run = lambda *flags, ranks=RANKS: skipper_process.run(case.arguments.binary, [*command, *flags], ranks=ranks)
+    result = run(*bytes_flags, "--plan", shadowed, "--shadow_grid", "2")
+    if result.returncode != 0:
+        return [f"frontier: {result.stderr}"]
+    print(result.stdout)
+    levels = read_json(out)["levels"]
+    saved = [level["measured"]["bytes"]["node"]["saved"] for level in levels]
+    with_shadows = [place for place, level in enumerate(levels) if "tau_shadow" in level]
+    failures = [] if with_shadows and saved == sorted(saved) else [f"levels with shadows: {with_shadows}, bytes saved {saved}"]
+    data = os.path.join(case.folder, "data")
+    evaluated = skipper_process.run(
+        case.arguments.binary,
+        ["eval", "--model", model, "--data", data, "--plan", shadowed, "--operating_point", out, "--level",
+         str(with_shadows[0] if with_shadows else 0)], ranks=RANKS)
+    if evaluated.returncode != 0:
+        failures.append(f"eval of a level with shadows: {evaluated.stderr}")
+    os.remove(out)
+    for name, flags, status, expected in (
+        ("shadows of no plan", [*bytes_flags, "--shadow_grid", "1"], EXIT_USAGE, "--shadow_grid needs --plan"),
+        ("shadows by pairs", ["--plan", shadowed, "--shadow_grid", "1"], EXIT_USAGE, "--shadow_grid needs --objective"),
+        ("a plan without", [*bytes_flags, "--plan", whole, "--shadow_grid", "1"], EXIT_ERROR, "need shadow copies, but"),
+        ("precision", ["--precision", "true", "--plan", whole], EXIT_USAGE, "--grid is of levels of skipping"),
+    ):
+        failures += check_refusal(f"frontier, {name}", run(*flags), status, expected, out)
+    return failures
+
+
 def check_serving(case, shadowed):
-    """Answers with shadows, and counts them."""
+    """Answers with shadows, and counts them alike in usage, metrics and audit."""
     operating_point = os.path.join(case.folder, "point.json")
     with open(operating_point, "w", encoding="utf-8") as file:
         json.dump(point(tau_shadow=of_hops(2.0)), file)
+    audit = os.path.join(case.folder, "served.jsonl")
     flags = ["--model", case.arguments.model, "--device", "cpu", "--plan", shadowed, "--operating_point", operating_point,
-             "--level", "1"]
+             "--level", "1", "--audit_file", audit, "--audit_rate", "1"]
     body = {"model": "demo", "messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_completion_tokens": 4}
     with skipper_process.Server(case.arguments.binary, flags, ranks=RANKS) as server:
         status, answer = skipper_process.post_json(server.url + "/v1/chat/completions", body)
-    print(f"serve with shadows: {status}")
-    return [] if status == 200 and answer["usage"]["completion_tokens"] > 0 else [f"serve: {status} {answer}"]
+        usage = answer["usage"]["skipper"]
+        metric = lambda: skipper_process.metric(server.url, "skipper_pairs_on_shadows_total")
+        skipper_process.wait_until(lambda: metric() == usage["pairs_shadow"], timeout=10)  # the last step's may come later
+        counted = metric()
+    failures = [] if status == 200 and answer["usage"]["completion_tokens"] > 0 else [f"serve: {status} {answer}"]
+    decisions = []
+    for rank in range(RANKS):
+        with open(f"{audit}.rank{rank}", encoding="utf-8") as file:
+            decisions += [json.loads(line) for line in file if '"on_shadow":[' in line]
+    logged = sum(sum(one["on_shadow"]) for one in decisions)
+    print(f"serve with shadows: {status}, {usage}, metrics {counted}, audit {logged}")
+    if not 0 < usage["pairs_shadow"] == counted == logged or usage["pairs_shadow"] >= usage["pairs_run"]:
+        failures.append(f"pairs on shadows: usage {usage}, metrics {counted}, audit {logged}")
+    if usage["pairs_run"] + usage["pairs_skipped"] != sum(len(one["experts"]) for one in decisions):
+        failures.append(f"pairs run and skipped are not those routed: {usage}, {len(decisions)} decisions")
+    return failures
 
 
 def check(arguments, folder):
@@ -162,7 +211,7 @@ def check(arguments, folder):
     whole = case.plan("whole.json")
     shadowed = case.plan("shadowed.json", "--shadow_format", FORMAT)
     return (check_plans(case, whole, shadowed) + check_measured(case, whole, shadowed) + check_refusals(case, whole, shadowed)
-            + check_audit(case, shadowed) + check_serving(case, shadowed))
+            + check_audit(case, shadowed) + check_frontier(case, whole, shadowed) + check_serving(case, shadowed))
 
 
 if __name__ == "__main__":

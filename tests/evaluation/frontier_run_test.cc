@@ -26,6 +26,7 @@ constexpr int64_t kRowBytes = 100;
 constexpr double kSecondsPerPair = 2e-6;
 constexpr double kSecondsPerByte = 1e-8;
 
+constexpr double kShadowError = 0.03;
 constexpr double kLossOfGenerated = 6.0;  // of a dropped weight, beside 1 of prompts
 
 struct FakeToken {
@@ -35,7 +36,8 @@ struct FakeToken {
   std::array<float, kTopK> p{};  // descending, sum 1
 };
 
-// Tokens with routing weights; a dropped weight costs its square, a token with all pairs dropped sends nothing.
+// Tokens with routing weights; a dropped weight costs its square, on a shadow a little of that; a token with all pairs dropped
+// or on shadows sends nothing.
 class FakeModel {
  public:
   explicit FakeModel(int num_ranks) : num_ranks_(num_ranks) {
@@ -105,17 +107,22 @@ class FakeModel {
 
   void add(const FakeToken& token, const OperatingPoint& point, PointMeasurement& m) const {
     int64_t run = 0;
+    double kept = 0.0;  // Σ p²
     for (size_t slot = 0; slot < kTopK; ++slot) {
       if (drops(token, slot, point)) {
         m.kl += token.p[slot] * token.p[slot] * loss_of(token);
       } else {
+        kept += token.p[slot] * token.p[slot];
         ++run;
       }
     }
     m.pairs_run[token.token_class] += run;
     m.pairs_skipped[token.token_class] += static_cast<int64_t>(kTopK) - run;
     if (num_ranks_ == 1) return;
-    const bool is_sent = run > 0 && point.tau_dst[token.token_class][1] < 0.2f;
+    const double on_shadows = kShadowError * kept;
+    const bool uses_shadows = point.alpha[token.token_class][token.layer] * on_shadows < point.tau_shadow[token.token_class][1];
+    if (uses_shadows) m.kl += on_shadows * loss_of(token);
+    const bool is_sent = run > 0 && point.tau_dst[token.token_class][1] < 0.2f && !uses_shadows;
     (is_sent ? m.bytes_sent : m.bytes_saved)[static_cast<size_t>(Hop::kNode)] += kRowBytes;
   }
 
@@ -204,6 +211,30 @@ TEST(FrontierRun, AnObjectiveInTimeSavesTheShareAskedForOfModelledTime) {
     EXPECT_GE(saved, one.target - 1e-6);
   }
   expect_ascending(result.ladder);
+}
+
+TEST(FrontierRun, ShadowsLoseLessForTheSameBytes) {
+  const FakeModel model(2);
+  FrontierSettings settings = settings_for(FrontierObjective::kBytes);
+  const FrontierResult without = run_frontier(model.inputs(), settings, model.evaluator(), ignore_progress);
+  settings.num_shadow_thresholds = 3;
+  settings.shadow_error = kShadowError;
+  const FrontierResult with = run_frontier(model.inputs(), settings, model.evaluator(), ignore_progress);
+  size_t num_better = 0;
+  for (size_t i = 0; i < with.curves[0].points.size(); ++i) {
+    const MeasuredPoint& own = with.curves[0].points[i];
+    EXPECT_GE(own.held_out.saved_bytes_ratio(), own.target);
+    if (i >= without.curves[0].points.size()) continue;
+    EXPECT_LE(own.held_out.kl, without.curves[0].points[i].held_out.kl);
+    if (own.point.uses_shadows()) ++num_better;
+    EXPECT_FALSE(without.curves[0].points[i].point.uses_shadows());
+  }
+  EXPECT_GT(num_better, 3u);
+  EXPECT_GE(with.ladder.back().held_out.saved_bytes_ratio(), with.curves[0].points.back().target);
+  for (size_t i = 1; i < with.ladder.size(); ++i) {
+    EXPECT_GT(with.ladder[i].held_out.saved_bytes_ratio(), with.ladder[i - 1].held_out.saved_bytes_ratio());
+    EXPECT_GT(with.ladder[i].held_out.kl, with.ladder[i - 1].held_out.kl);
+  }
 }
 
 TEST(FrontierRun, AThresholdOfGeneratedTokensLosesLessAtNoLessGain) {

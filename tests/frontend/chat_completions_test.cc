@@ -42,7 +42,8 @@ json skipper_usage(const std::vector<int64_t>& num_tokens) {
   SkipUsage sum;
   for (const int64_t count : num_tokens) sum += FakeEngine::usage_after(count);
   return {{"level", kFakeLevel},           {"pairs_run", sum.pairs_run},     {"pairs_skipped", sum.pairs_skipped},
-          {"bytes_sent", sum.bytes_sent}, {"bytes_saved", sum.bytes_saved}, {"mean_bits", 4.5}};
+          {"pairs_shadow", sum.pairs_shadow}, {"bytes_sent", sum.bytes_sent}, {"bytes_saved", sum.bytes_saved},
+          {"mean_bits", 4.5}};
 }
 
 TEST_F(ChatCompletions, AnswersAWholeCompletion) {

@@ -18,7 +18,11 @@ FakeEngine::~FakeEngine() {
 }
 
 SkipUsage FakeEngine::usage_after(int64_t num_generated) {
-  return {.pairs_run = 8 * num_generated, .pairs_skipped = num_generated, .bytes_sent = 100 * num_generated, .bytes_saved = 3};
+  return {.pairs_run = 8 * num_generated,
+          .pairs_skipped = num_generated,
+          .bytes_sent = 100 * num_generated,
+          .bytes_saved = 3,
+          .pairs_shadow = 2 * num_generated};
 }
 
 EngineHooks FakeEngine::hooks() {

@@ -360,7 +360,7 @@ std::vector<int32_t> usage_after_a_step(const Case& test_case, const RunFormats&
     const SmallBatch batch(11, {2, 10});
     runner.model().forward(batch.input(LogitUse::kLogits), runner.cache(), runner.stream());
     const Tensor rows = runner.model().token_usage();
-    usage.assign(rows.data<int32_t>(), rows.data<int32_t>() + 11 * kNumUsageColumns);
+    usage.assign(rows.data<int32_t>(), rows.data<int32_t>() + 11 * kNumGpuUsageColumns);
   });
   return usage;
 }

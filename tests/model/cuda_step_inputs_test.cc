@@ -105,7 +105,7 @@ TEST(StepInputs, PadWithRowsAndSequencesThatDoNothing) {
   EXPECT_THAT(ints(step.tensors.block_tables.slice(3, 6)), Each(0));
   EXPECT_THAT(ints(step.tensors.logit_index), ElementsAre(1, 3, -1, -1, -1, -1));
   EXPECT_THAT(bytes(step.tensors.logit_rows.token_class), ElementsAre(1, 0, 255, 255, 255, 255));
-  EXPECT_EQ(step.tensors.usage.num_elements(), 6 * kNumUsageColumns);
+  EXPECT_EQ(step.tensors.usage.num_elements(), 6 * kNumGpuUsageColumns);
 }
 
 TEST(StepInputs, LieApartAndAligned) {

@@ -108,7 +108,7 @@ class CpuRules {
     Outcome out{.expert_ids = Tensor::empty(pairs, DType::kI32),
                 .routed_ids = routed.expert_ids,
                 .expert_weights = Tensor::empty(pairs, DType::kF32),
-                .usage = Tensor::zeros({logits.dim(0), kNumUsageColumns}, DType::kI32)};
+                .usage = Tensor::zeros({logits.dim(0), kNumGpuUsageColumns}, DType::kI32)};
     std::ranges::copy(routed.expert_weights.span<float>(), out.expert_weights.span<float>().begin());
     BatchRules rules(levels_, kLayer, policies);
     for (int64_t t = 0; t < logits.dim(0); ++t) {
@@ -174,7 +174,7 @@ class RoutingRules : public GpuTest {
     const Shape pairs{logits.dim(0), shape.top_k};
     Tensor expert_ids = poisoned(pairs, DType::kI32), routed_ids = poisoned(pairs, DType::kI32);
     Tensor weights = poisoned(pairs, DType::kF32);
-    Tensor usage = Tensor::zeros({logits.dim(0), kNumUsageColumns}, DType::kI32, Device::cuda(0));
+    Tensor usage = Tensor::zeros({logits.dim(0), kNumGpuUsageColumns}, DType::kI32, Device::cuda(0));
     Tensor counts = Tensor::zeros({kNumTokenPhases, kNumTokenClasses, kNumPairOutcomes}, DType::kI64, Device::cuda(0));
     route_tokens({.logits = gpu_logits,
                   .token_class = classes,
