@@ -30,6 +30,7 @@ void encode(const ExpertOrder& order, ByteWriter& writer) {
   writer.value(order.staged_policy);
   writer.value(order.extra_bytes);
   writer.value<uint8_t>(order.is_freeing ? 1 : 0);
+  writer.value<uint8_t>(order.mends ? 1 : 0);
 }
 
 ExpertOrder decode_order(ByteReader& reader) {
@@ -40,6 +41,7 @@ ExpertOrder decode_order(ByteReader& reader) {
   order.staged_policy = reader.value<uint16_t>();
   order.extra_bytes = reader.value<uint64_t>();
   order.is_freeing = reader.value<uint8_t>() != 0;
+  order.mends = reader.value<uint8_t>() != 0;
   return order;
 }
 

@@ -59,6 +59,9 @@ struct ExpertOrder {
   uint16_t staged_policy = 0;
   uint64_t extra_bytes = 0;  // of each rank's memory, beyond its budget, while old and new experts are both there
   bool is_freeing = false;   // ranks tell when the experts before these are freed
+  // The experts that serve are known to be wrong somewhere: those that would stay are held against the checkpoint, and made anew
+  // where they differ.
+  bool mends = false;
 
   bool is_staging() const { return staged_version != version; }
   // Whether each rank answers with a StagingReport.

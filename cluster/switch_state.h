@@ -39,6 +39,7 @@ struct SwitchRequest {
   std::chrono::milliseconds deadline{0};
   size_t extra_bytes = 0;               // of each rank's memory, beyond its budget, while old and new experts are both there
   std::optional<PostedPlan> plan = {};
+  bool mends = false;                   // as ExpertOrder::mends; then the policy that serves can be asked for as well
 };
 
 // What a version of the experts is.

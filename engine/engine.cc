@@ -16,6 +16,8 @@ using Clock = std::chrono::steady_clock;
 
 // How often an idle group asks whether the experts of a switch are ready.
 constexpr std::chrono::milliseconds kSwitchPoll{20};
+// How long the reference may serve before the plan that it waits for is given up.
+constexpr std::chrono::milliseconds kReturnPatience{600'000};
 
 int64_t admission_bytes(const RankPlan& plan) {
   return static_cast<int64_t>(std::accumulate(plan.admission_bytes.begin(), plan.admission_bytes.end(), uint64_t{0}));
@@ -121,6 +123,7 @@ void Engine::step() {
   scheduler_.apply(plan, results_);
   guard_.end_step(plan.step, readings_);
   end_expert_step(plan);
+  if (guard_.wants_good_plan() && !expert_switch_.is_under_way()) return_to_good_plan();
   dispatch_room_.observe(plan.shape, parts_.model.dispatch_demand().most_rows);
   levels_.confirm(levels);
   if (plan.kind == StepKind::kRun && gate_.observe(parts_.model.skip_costs(), levels_of(plan))) switch_layers();
@@ -131,10 +134,14 @@ void Engine::step() {
 StepPlan Engine::plan_step(const OperatingLevels::Change& levels) {
   take_levels(levels);
   guard_.begin_step();
+  const ExpertOrder order = expert_switch_.order();
+  if (guard_.is_on() && order.version != guard_.version()) {
+    guard_.serve(order.version, expert_switch_.policy_of(order.version).name);
+  }
   scheduler_.set_experts(guard_.serving());
   StepPlan plan = scheduler_.next_plan(admissions_);
   plan.guard_term = guard_.term();
-  plan.expert_order = expert_switch_.order();
+  plan.expert_order = order;
   plan.posted_plan = expert_switch_.take_posted_plan(plan.expert_order);
   plan.shape.slot_rows = dispatch_room_.rows_for(plan.shape);
   plan.level_table_version = slots_.table().version;
@@ -216,6 +223,7 @@ uint64_t Engine::append_level(OperatingPoint point) {
 }
 
 uint64_t Engine::switch_experts(SwitchRequest wish) {
+  wish.mends = guard_.serving() == ExpertSet::kReference;
   const uint64_t request = expert_switch_.request(std::move(wish));
   parts_.queue.wake();
   return request;
@@ -239,15 +247,34 @@ void Engine::watch_experts() {
   scheduler_.set_answer_observer([this](const Sequence& answered, uint8_t level) { guard_.offer(answered, level); });
 }
 
+// The reference serves until the last good plan's experts are ready; the switch is tried for one plan after the other.
+void Engine::return_to_good_plan() {
+  const std::string policy = expert_switch_.has_policies() ? expert_switch_.return_to_last_good(kReturnPatience) : std::string();
+  if (!policy.empty()) return guard_.return_to(policy);
+  const std::string failure = expert_switch_.state().last.failure;
+  guard_.stay(failure.empty() ? "no other plan has served before" : "no other plan is left; the last switch failed: " + failure);
+}
+
 void Engine::use_experts(const StepPlan& plan) {
-  if (parts_.policies.stager != nullptr) parts_.policies.stager->follow(plan.expert_order, plan.posted_plan);
-  if (plan.experts != experts_in_use_) {
-    CHECK(parts_.guard.reference != nullptr) << "the plan asks for reference experts, which this rank does not have";
-    parts_.model.exchange_experts(parts_.guard.reference->store());
-    experts_in_use_ = plan.experts;
+  ExpertStager* stager = parts_.policies.stager;
+  ReferenceExperts* reference = parts_.guard.reference;
+  const bool brings_others = stager != nullptr && plan.expert_order.version != stager->version();
+  if (brings_others) exchange_with_reference(ExpertSet::kServed);
+  if (stager != nullptr) {
+    const bool is_exchanged = experts_in_use_ == ExpertSet::kReference;
+    stager->follow(plan.expert_order, plan.posted_plan, is_exchanged ? reference->store() : parts_.model.expert_store());
   }
-  if (plan.guard_term != guard_term_) parts_.guard.reference->forget();
+  if (brings_others && reference != nullptr) reference->serve(parts_.model.expert_store());
+  exchange_with_reference(plan.experts);
+  if (plan.guard_term != guard_term_) reference->forget();
   guard_term_ = plan.guard_term;
+}
+
+void Engine::exchange_with_reference(ExpertSet wanted) {
+  if (wanted == experts_in_use_) return;
+  CHECK(parts_.guard.reference != nullptr) << "the plan asks for reference experts, which this rank does not have";
+  parts_.model.exchange_experts(parts_.guard.reference->store());
+  experts_in_use_ = wanted;
 }
 
 void Engine::finish() {

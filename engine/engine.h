@@ -149,7 +149,9 @@ class Engine {
   void apply_levels(const StepPlan& plan);
   void use_experts(const StepPlan& plan);
   void watch_experts();
+  void exchange_with_reference(ExpertSet wanted);
   void end_expert_step(const StepPlan& plan);
+  void return_to_good_plan();
   void gather_results(const StepPlan& plan);
   void read_records(const StepPlan& plan);
   DiskReading disk_reading() const;

@@ -16,10 +16,7 @@ constexpr int32_t kMostScoredTokens = 32;
 // No caller of the engine counts so far.
 constexpr uint64_t kGuardReference = UINT64_MAX;
 
-ServedWeights weights_of(const GuardState& state, ExpertSet set) {
-  if (set == ExpertSet::kReference) return {"reference", static_cast<int64_t>(state.term)};
-  return {state.served, static_cast<int64_t>(state.term)};
-}
+const ServedWeights kReferenceWeights{"reference", kReferenceVersion};
 
 // The end of an answer, as it was generated, to be predicted again.
 GenerationRequest scoring_request(const Sequence& answered, uint8_t level) {
@@ -47,21 +44,50 @@ EngineGuard::EngineGuard(const GuardConfig& config, std::string served, RequestQ
 }
 
 void EngineGuard::begin_step() {
-  if (!wants_arming_.exchange(false) || state_.serving == ExpertSet::kServed) return;
+  if (!wants_arming_.exchange(false) || serving() == ExpertSet::kServed) return;
   const std::lock_guard lock(mutex_);
-  const ServedWeights from = weights_of(state_, ExpertSet::kReference);
-  state_.serving = ExpertSet::kServed;
+  begin_term(GuardActionKind::kArm);
+}
+
+void EngineGuard::serve(uint32_t version, std::string name) {
+  const std::lock_guard lock(mutex_);
+  state_.version = version;
+  state_.served = std::move(name);
+  begin_term(GuardActionKind::kReturn);
+}
+
+// The served experts serve from here on; a line when the reference did before.
+void EngineGuard::begin_term(GuardActionKind kind) {
+  if (config_.is_on() && serving() == ExpertSet::kReference) {
+    log_.write({.kind = kind, .step = last_step_, .term = state_.term, .from = kReferenceWeights, .to = served()});
+  }
+  serving_ = state_.serving = ExpertSet::kServed;
   ++state_.term;
   state_.breach.reset();
   state_.worst = {};
+  state_.returns_to.clear();
+  state_.stays.clear();
+  wants_good_plan_ = false;
+  breach_of_predictions_.reset();
   judge_.forget();
-  log_.write({.step = last_step_, .from = from, .to = weights_of(state_, ExpertSet::kServed)});
   armed_.notify_all();
+}
+
+void EngineGuard::return_to(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  state_.returns_to = name;
+}
+
+void EngineGuard::stay(const std::string& reason) {
+  const std::lock_guard lock(mutex_);
+  wants_good_plan_ = false;
+  state_.returns_to.clear();
+  state_.stays = reason;
 }
 
 uint32_t EngineGuard::arm() {
   const std::lock_guard lock(mutex_);
-  if (state_.serving == ExpertSet::kServed) return state_.term;
+  if (serving() == ExpertSet::kServed) return state_.term;
   wants_arming_ = true;
   return state_.term + 1;
 }
@@ -73,7 +99,7 @@ bool EngineGuard::wait_for_term(uint32_t term, std::chrono::milliseconds timeout
 
 void EngineGuard::end_step(int64_t step, std::span<const GuardReading> readings) {
   last_step_ = step;
-  if (!config_.is_on() || state_.serving == ExpertSet::kReference) return;
+  if (!config_.is_on() || serving() == ExpertSet::kReference) return;
   GuardReading sums;
   for (const GuardReading& one : readings) {
     sums.num_rows_so_far += one.num_rows_so_far;
@@ -93,17 +119,15 @@ void EngineGuard::end_step(int64_t step, std::span<const GuardReading> readings)
 
 void EngineGuard::roll_back(int64_t step, const GuardBreach& breach) {
   const std::lock_guard lock(mutex_);
-  state_.serving = ExpertSet::kReference;
+  serving_ = state_.serving = ExpertSet::kReference;
+  wants_good_plan_ = true;
   state_.breach = breach;
   state_.rollback_step = step;
   ++state_.num_rollbacks;
   breach_of_predictions_.reset();
   LOG(ERROR) << "the served experts are not what they should be: " << breach.text() << "; reference experts serve from step "
              << step + 1 << " on";
-  log_.write({.step = step,
-              .from = weights_of(state_, ExpertSet::kServed),
-              .to = weights_of(state_, ExpertSet::kReference),
-              .breach = &breach});
+  log_.write({.step = step, .term = state_.term, .from = served(), .to = kReferenceWeights, .breach = &breach});
 }
 
 // Evenly: with a share of 0.25 every fourth.
@@ -115,7 +139,7 @@ bool EngineGuard::is_chosen() {
 }
 
 void EngineGuard::offer(const Sequence& answered, uint8_t level) {
-  if (state_.serving == ExpertSet::kReference || !is_chosen() || is_scoring_) return;
+  if (serving() == ExpertSet::kReference || !is_chosen() || is_scoring_) return;
   score(scoring_request(answered, level), ExpertSet::kReference);
 }
 
@@ -136,7 +160,7 @@ void EngineGuard::score(GenerationRequest request, ExpertSet experts) {
 // Events come on the engine thread.
 void EngineGuard::take_score(const GenerationRequest& request, const TokenEvent& event) {
   is_scoring_ = false;
-  if (event.finish_reason != FinishReason::kStop || state_.serving == ExpertSet::kReference) return;
+  if (event.finish_reason != FinishReason::kStop || serving() == ExpertSet::kReference) return;
   if (request.reference == ReferenceUse::kKeep) {
     GenerationRequest again = request;
     again.reference = ReferenceUse::kCompare;

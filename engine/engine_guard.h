@@ -31,8 +31,17 @@ class EngineGuard {
 
   // Before a step: what operators asked for meanwhile.
   void begin_step();
+  // Before a step: other experts serve from here on, and are watched anew, also where the reference has served in their place.
+  void serve(uint32_t version, std::string name);
+  uint32_t version() const { return state_.version; }
   bool is_on() const { return config_.is_on(); }
-  ExpertSet serving() const { return state_.serving; }
+  // Any thread may ask.
+  ExpertSet serving() const { return serving_; }
+  // The reference serves, and some good plan may yet be found.
+  bool wants_good_plan() const { return wants_good_plan_; }
+  // The last good plan is being made ready; or there is none, and why.
+  void return_to(const std::string& name);
+  void stay(const std::string& reason);
   uint32_t term() const { return state_.term; }
 
   // After a step: readings[r] of rank r. A breach makes the reference experts serve from the next step on.
@@ -52,12 +61,16 @@ class EngineGuard {
   void take_score(const GenerationRequest& request, const TokenEvent& event);
   void roll_back(int64_t step, const GuardBreach& breach);
   bool is_chosen();
+  void begin_term(GuardActionKind kind);
+  ServedWeights served() const { return {state_.served, static_cast<int64_t>(state_.version)}; }
 
   GuardConfig config_;
   RequestQueue& queue_;
   GuardJudge judge_;
   GuardLog log_;
   std::atomic<bool> wants_arming_{false};
+  std::atomic<ExpertSet> serving_{ExpertSet::kServed};
+  bool wants_good_plan_ = false;
   int64_t last_step_ = 0;
   // Answers that were offered so far, whether one of them is being scored, and what its score showed.
   double offered_share_ = 0.0;

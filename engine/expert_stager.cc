@@ -17,7 +17,6 @@ namespace skipper {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using Slots = std::vector<std::vector<ExpertSlot>>;
 
 constexpr size_t kMegabyte = 1'000'000;
 
@@ -27,44 +26,11 @@ void run_behind_steps() {
   (void)setpriority(PRIO_PROCESS, 0, kLowPriority);
 }
 
-// The experts that have to be made, [MoE layer][of those that change their format], and what the plan says of each.
-struct ChangedExperts {
-  Slots slots;
-  std::vector<std::vector<AssignedExpert>> assigned;
-};
-
-ChangedExperts experts_to_make(const ExpertStore& serving, const ExpertAssignment& wanted) {
-  ChangedExperts changed;
-  for (int layer = 0; layer < serving.num_layers(); ++layer) {
-    std::vector<ExpertSlot>& slots = changed.slots.emplace_back();
-    std::vector<AssignedExpert>& assigned = changed.assigned.emplace_back();
-    const std::span<const ExpertSlot> now = serving.slots(layer);
-    for (size_t slot = 0; slot < now.size(); ++slot) {
-      const AssignedExpert& next = wanted.at(layer, slot);
-      if (next.format == now[slot].format) continue;
-      slots.push_back({.expert = now[slot].expert, .format = next.format});
-      assigned.push_back(next);
-    }
-  }
-  return changed;
-}
-
-size_t bytes_of(const Slots& slots, const ExpertStore& store) {
-  size_t sum = 0;
-  for (const std::vector<ExpertSlot>& layer : slots) {
-    for (const ExpertSlot& slot : layer) sum += stored_expert_bytes(slot.format, store.hidden_size(), store.intermediate_size());
-  }
-  return sum;
-}
-
-size_t bytes_of(const ExpertStore& store) {
-  size_t sum = 0;
-  for (int layer = 0; layer < store.num_layers(); ++layer) {
-    for (const ExpertSlot& slot : store.slots(layer)) {
-      sum += stored_expert_bytes(slot.format, store.hidden_size(), store.intermediate_size());
-    }
-  }
-  return sum;
+// As the checkpoint gives it.
+bool is_intact(const WeightSource& weights, int layer, const ExpertSlot& slot, const ExpertMatrices& matrices) {
+  const ExpertSlot same{.expert = slot.expert, .format = slot.format};
+  const ExpertStore fresh = load_expert_layer(weights, layer, {&same, 1}, ThreadPool::caller_only());
+  return expert_hash(matrices) == expert_hash({fresh.gate_up(layer)[0], fresh.down(layer)[0]});
 }
 
 }  // namespace
@@ -87,9 +53,9 @@ ExpertStager::~ExpertStager() {
   thread_.join();
 }
 
-void ExpertStager::follow(const ExpertOrder& order, const std::string& posted_plan) {
+void ExpertStager::follow(const ExpertOrder& order, const std::string& posted_plan, const ExpertStore& served) {
   if (order.version != version_) activate(order.version);
-  if (order.staged_version != ordered_version_) order_staging(order, posted_plan);
+  if (order.staged_version != ordered_version_) order_staging(order, posted_plan, served);
 }
 
 void ExpertStager::activate(uint32_t version) {
@@ -106,12 +72,22 @@ void ExpertStager::activate(uint32_t version) {
   changed_.notify_one();
 }
 
-void ExpertStager::order_staging(const ExpertOrder& order, const std::string& posted_plan) {
+// A guard may exchange the experts for its reference at any step: what is read of them meanwhile is noted here.
+void ExpertStager::order_staging(const ExpertOrder& order, const std::string& posted_plan, const ExpertStore& served) {
+  std::optional<Wanted> wanted;
+  if (order.is_staging()) wanted = Wanted{order, posted_plan, {}};
+  for (int layer = 0; wanted && layer < served.num_layers(); ++layer) {
+    std::vector<ServedExpert>& experts = wanted->served.emplace_back();
+    for (const ExpertSlot& slot : served.slots(layer)) {
+      const size_t place = experts.size();
+      experts.push_back({slot, {served.gate_up(layer)[place], served.down(layer)[place]}});
+    }
+  }
   {
     const std::lock_guard lock(mutex_);
     if (staged_) retired_ = {.store = std::move(staged_), .successor = 0, .since = Clock::now()};
     report_ = {.version = order.is_staging() ? order.staged_version : 0};
-    wanted_ = order.is_staging() ? std::optional(Wanted{order, posted_plan}) : std::nullopt;
+    wanted_ = std::move(wanted);
   }
   ordered_version_ = order.staged_version;
   changed_.notify_one();
@@ -159,7 +135,8 @@ void ExpertStager::stage(const Wanted& wanted) {
     const bool is_posted = order.staged_policy == kPostedPolicy;
     const ExpertPolicy policy = is_posted ? source_.read_plan(wanted.posted_plan) : policies_.at(order.staged_policy);
     room = policy.expert_room;
-    store = load(policy, order.extra_bytes, report);
+    store = load(policy, wanted, report);
+    if (source_.prepare) source_.prepare(policy);
     report.memory.with_both = resident_bytes();
     report.state = StagingState::kReady;
   } catch (const std::exception& error) {
@@ -174,14 +151,41 @@ void ExpertStager::stage(const Wanted& wanted) {
   report_ = report;
 }
 
+ExpertStager::ChangedExperts ExpertStager::experts_to_make(const ExpertPolicy& policy, const Wanted& wanted,
+                                                           const WeightSource& weights) const {
+  ChangedExperts changed;
+  for (int layer = 0; layer < static_cast<int>(wanted.served.size()); ++layer) {
+    std::vector<ExpertSlot>& slots = changed.slots.emplace_back();
+    std::vector<AssignedExpert>& assigned = changed.assigned.emplace_back();
+    const std::vector<ServedExpert>& now = wanted.served[static_cast<size_t>(layer)];
+    for (size_t slot = 0; slot < now.size(); ++slot) {
+      const AssignedExpert& next = policy.assignment.at(layer, slot);
+      const bool stays = next.format == now[slot].slot.format &&
+                         (!wanted.order.mends || is_intact(weights, layer, now[slot].slot, now[slot].matrices));
+      if (stays) continue;
+      slots.push_back({.expert = now[slot].slot.expert, .format = next.format});
+      assigned.push_back(next);
+    }
+  }
+  return changed;
+}
+
+size_t ExpertStager::bytes_of(const ExpertSlot& slot) const {
+  const ExpertStore& sizes = source_.model.expert_store();
+  return stored_expert_bytes(slot.format, sizes.hidden_size(), sizes.intermediate_size());
+}
+
 // The checkpoint is opened anew, so that one that has gone since the start is found out.
-std::unique_ptr<ExpertStore> ExpertStager::load(const ExpertPolicy& policy, uint64_t extra_bytes, StagingReport& report) {
-  ChangedExperts changed = experts_to_make(source_.model.expert_store(), policy.assignment);
-  const size_t new_bytes = bytes_of(changed.slots, source_.model.expert_store());
-  require_room(policy, new_bytes, extra_bytes);
+std::unique_ptr<ExpertStore> ExpertStager::load(const ExpertPolicy& policy, const Wanted& wanted, StagingReport& report) {
   const Checkpoint checkpoint(source_.checkpoint);
   ThreadPool& this_thread = ThreadPool::caller_only();
   const WeightSource weights{checkpoint, source_.model.config(), source_.formats};
+  ChangedExperts changed = experts_to_make(policy, wanted, weights);
+  size_t new_bytes = 0;
+  for (const std::vector<ExpertSlot>& layer : changed.slots) {
+    for (const ExpertSlot& slot : layer) new_bytes += bytes_of(slot);
+  }
+  require_room(policy, wanted, new_bytes);
   auto store = std::make_unique<ExpertStore>(
       load_expert_store(weights, std::move(changed.slots), this_thread, ExpertMemory::kPerExpert));
   checkpoint.release_all_pages();
@@ -192,10 +196,14 @@ std::unique_ptr<ExpertStore> ExpertStager::load(const ExpertPolicy& policy, uint
 
 // Both sets are there until the step of the switch. The plan with the most memory says how much a rank may take, and the operator
 // how much more.
-void ExpertStager::require_room(const ExpertPolicy& policy, size_t new_bytes, size_t extra_bytes) const {
+void ExpertStager::require_room(const ExpertPolicy& policy, const Wanted& wanted, size_t new_bytes) const {
   const size_t largest = std::ranges::max_element(policies_, {}, &ExpertPolicy::expert_room)->expert_room;
+  const size_t extra_bytes = wanted.order.extra_bytes;
   const size_t room = std::max({largest, serving_room_, policy.expert_room}) + extra_bytes;
-  const size_t needed = bytes_of(source_.model.expert_store()) + new_bytes;
+  size_t needed = new_bytes;
+  for (const std::vector<ServedExpert>& layer : wanted.served) {
+    for (const ServedExpert& expert : layer) needed += bytes_of(expert.slot);
+  }
   if (needed <= room) return;
   throw ResourceExhausted("policy " + policy.name + ": the experts that serve and the new copies take " + std::to_string(needed) +
                           " bytes together, but the largest budget of the policies leaves experts " + std::to_string(room) +

@@ -18,6 +18,7 @@
 #include "model/expert_assignment.h"
 #include "model/multimodal_model.h"
 #include "model/weight_config.h"
+#include "model/weight_loader.h"
 
 namespace skipper {
 
@@ -35,9 +36,12 @@ struct StagingSource {
   MultimodalModel& model;
   // A plan that came as text (kPostedPolicy), read on the stager's thread. Throws for one that this rank cannot switch to.
   std::function<ExpertPolicy(const std::string& text)> read_plan = nullptr;
+  // Sees, on the stager's thread, every policy that is staged, before the rank says that it is ready; null: nobody looks.
+  std::function<void(const ExpertPolicy& policy)> prepare = nullptr;
 };
 
-// Every expert keeps its rank and slot; formats change. An expert of the same format in both plans is not touched.
+// Every expert keeps its rank and slot; formats change. An expert of the same format in both plans is not touched, unless an
+// order that mends finds it changed.
 class ExpertStager {
  public:
   // The model serves the experts of the policy at `first`. Throws InvalidRequest for what cannot be switched: a GPU, a quantised
@@ -48,17 +52,29 @@ class ExpertStager {
   ExpertStager& operator=(const ExpertStager&) = delete;
 
   // Engine thread, before each step: exchanges the experts when the order names the version that was staged, and begins or drops
-  // what is staged, from `posted_plan` for kPostedPolicy. Waits for nothing.
-  void follow(const ExpertOrder& order, const std::string& posted_plan = {});
+  // what is staged, from `posted_plan` for kPostedPolicy. `served` has the experts of version(): the model's store, or that of a
+  // guard whose reference is in the model; they are in the model when the order names another version. Waits for nothing.
+  void follow(const ExpertOrder& order, const std::string& posted_plan, const ExpertStore& served);
   // Engine thread: of the experts that serve.
   uint32_t version() const { return version_; }
   // Of what was ordered last.
   StagingReport report() const;
 
  private:
+  struct ServedExpert {
+    ExpertSlot slot;
+    ExpertMatrices matrices;  // freed by this stager alone
+  };
+  using ServedExperts = std::vector<std::vector<ServedExpert>>;  // [MoE layer][slot]
   struct Wanted {
     ExpertOrder order;
     std::string posted_plan;
+    ServedExperts served;
+  };
+  // The experts that have to be made, [MoE layer][of those], and what the plan says of each.
+  struct ChangedExperts {
+    std::vector<std::vector<ExpertSlot>> slots;
+    std::vector<std::vector<AssignedExpert>> assigned;
   };
   // Experts that serve no more, or never did.
   struct Retired {
@@ -68,12 +84,14 @@ class ExpertStager {
   };
 
   void activate(uint32_t version);
-  void order_staging(const ExpertOrder& order, const std::string& posted_plan);
+  void order_staging(const ExpertOrder& order, const std::string& posted_plan, const ExpertStore& served);
   void run();
   void free(Retired retired);
   void stage(const Wanted& wanted);
-  std::unique_ptr<ExpertStore> load(const ExpertPolicy& policy, uint64_t extra_bytes, StagingReport& report);
-  void require_room(const ExpertPolicy& policy, size_t new_bytes, size_t extra_bytes) const;
+  std::unique_ptr<ExpertStore> load(const ExpertPolicy& policy, const Wanted& wanted, StagingReport& report);
+  ChangedExperts experts_to_make(const ExpertPolicy& policy, const Wanted& wanted, const WeightSource& weights) const;
+  size_t bytes_of(const ExpertSlot& slot) const;
+  void require_room(const ExpertPolicy& policy, const Wanted& wanted, size_t new_bytes) const;
 
   StagingSource source_;
   std::vector<ExpertPolicy> policies_;

@@ -47,8 +47,28 @@ uint64_t ExpertSwitch::request(SwitchRequest wish) {
   if (phase_ != Phase::kServing) {
     throw Cancelled("the switch to " + coming_.policy + " is under way; ask again when it has ended");
   }
+  distrusted_.erase(wish.policy);
+  return begin(index, std::move(wish));
+}
+
+std::string ExpertSwitch::return_to_last_good(std::chrono::milliseconds deadline) {
+  const std::lock_guard lock(mutex_);
+  CHECK(phase_ == Phase::kServing) << "a switch is under way";
+  distrusted_.insert(serving_.name);
+  const auto is_good = [this](const ServedVersion& one) {
+    const bool is_policy = std::ranges::find(policies_, one.policy.name, &PolicyTraits::name) != policies_.end();
+    return is_policy && !distrusted_.contains(one.policy.name);
+  };
+  const auto last = std::find_if(versions_.rbegin(), versions_.rend(), is_good);
+  if (last == versions_.rend()) return {};
+  const std::string policy = last->policy.name;
+  begin(index_of(policy), {.policy = policy, .deadline = deadline, .mends = true});
+  return policy;
+}
+
+uint64_t ExpertSwitch::begin(uint16_t index, SwitchRequest wish) {
   const uint64_t request = ++num_requests_;
-  if (index == order_.policy && index != kPostedPolicy) {
+  if (index == order_.policy && index != kPostedPolicy && !wish.mends) {
     end_request({.request = request, .policy = wish.policy, .failure = {}, .step = state_.last.step});
     return request;
   }
@@ -56,6 +76,7 @@ uint64_t ExpertSwitch::request(SwitchRequest wish) {
   order_.staged_version = ++last_version_;
   order_.staged_policy = index;
   order_.extra_bytes = wish.extra_bytes;
+  order_.mends = wish.mends;
   staged_ = wish.plan ? std::move(wish.plan->policy) : policies_[index];
   posted_plan_ = wish.plan ? std::move(wish.plan->text) : std::string();
   patience_ = wish.deadline;
@@ -204,6 +225,7 @@ void ExpertSwitch::wait_for_memory(std::span<const StagingReport> reports) {
 
 void ExpertSwitch::give_up(int64_t step, std::string failure) {
   LOG(ERROR) << "no switch to policy=" << coming_.policy << ": " << failure;
+  if (order_.mends) distrusted_.insert(coming_.policy);
   order_.staged_version = order_.version;
   order_.staged_policy = order_.policy;
   ++state_.num_failures;
@@ -215,6 +237,7 @@ void ExpertSwitch::give_up(int64_t step, std::string failure) {
 
 void ExpertSwitch::end_request(SwitchRecord record) {
   phase_ = Phase::kServing;
+  order_.mends = false;
   state_.last = std::move(record);
   state_.staged_policy.clear();
   state_.waits_for_tier.clear();

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <mutex>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,6 +30,9 @@ class ExpertSwitch {
   // Thread-safe. The number of the request. Throws InvalidRequest for a policy that does not exist, Cancelled while another
   // switch is under way.
   uint64_t request(SwitchRequest wish);
+  // Engine thread, while no switch is under way, when the experts that serve were found wrong: asks for the last policy that has
+  // served before and was not, and returns its name; empty when there is none. An operator who asks for a policy trusts it again.
+  std::string return_to_last_good(std::chrono::milliseconds deadline);
   // Until the request has ended, or close().
   SwitchState wait_until_ended(uint64_t request);
   SwitchState state() const;
@@ -60,6 +64,7 @@ class ExpertSwitch {
   };
 
   uint16_t index_of(const std::string& policy) const;
+  uint64_t begin(uint16_t index, SwitchRequest wish);
   uint16_t place_of(uint16_t index, const PolicyTraits& policy) const;
   void judge(int64_t step, std::span<const StagingReport> reports, const PolicyFloor& strictest);
   void change(int64_t step);
@@ -84,6 +89,7 @@ class ExpertSwitch {
   SwitchRecord coming_;
   SwitchState state_;
   std::deque<ServedVersion> versions_;
+  std::set<std::string> distrusted_;  // policies whose experts were found wrong, or could not be made again
 };
 
 }  // namespace skipper

@@ -12,6 +12,8 @@ using nlohmann::json;
 
 constexpr JsonLimits kLimits{.max_depth = 2, .max_values = 16};
 
+json text_or_null(const std::string& text) { return text.empty() ? json(nullptr) : json(text); }
+
 json breach_json(const GuardState& state) {
   if (!state.breach) return nullptr;
   const GuardBreach& breach = *state.breach;
@@ -32,9 +34,12 @@ json worst_json(const GuardReading& worst) {
 
 HttpResponse guard_response(const GuardState& state) {
   const json body = {{"serves", state.serving == ExpertSet::kReference ? "reference" : state.served},
+                     {"version", state.serving == ExpertSet::kReference ? kReferenceVersion : state.version},
                      {"term", state.term},
                      {"rollbacks", state.num_rollbacks},
                      {"breach", breach_json(state)},
+                     {"returns_to", text_or_null(state.returns_to)},
+                     {"stays", text_or_null(state.stays)},
                      {"relative_error", state.relative_error},
                      {"rows", state.num_rows},
                      {"worst", worst_json(state.worst)},

@@ -21,6 +21,15 @@ std::string utc_now() {
   return text;
 }
 
+const char* name_of(GuardActionKind kind) {
+  switch (kind) {
+    case GuardActionKind::kRollback: return "rollback";
+    case GuardActionKind::kArm: return "arm";
+    case GuardActionKind::kReturn: return "return";
+  }
+  return "";
+}
+
 nlohmann::ordered_json to_json(const ServedWeights& weights) { return {{"name", weights.name}, {"version", weights.version}}; }
 
 void add_breach(const GuardBreach& breach, nlohmann::ordered_json& line) {
@@ -40,7 +49,8 @@ std::string guard_line(const GuardAction& action, const std::string& time) {
   nlohmann::ordered_json line;
   line["time"] = time;
   line["step"] = action.step;
-  line["action"] = action.breach == nullptr ? "arm" : "rollback";
+  line["term"] = action.term;
+  line["action"] = name_of(action.kind);
   line["from"] = to_json(action.from);
   line["to"] = to_json(action.to);
   if (action.breach != nullptr) add_breach(*action.breach, line);

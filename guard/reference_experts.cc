@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <random>
 #include <string>
 
@@ -15,7 +14,6 @@ namespace {
 
 constexpr int64_t kMostRows = 256;      // of one layer and step that are computed again
 constexpr int64_t kProbeRows = 16;
-constexpr int kProbedExperts = 4;       // of each layer and format
 
 int64_t most_slots(const ExpertStore& store) {
   int most = 0;
@@ -51,17 +49,13 @@ RatioSums squared_errors(const float* served, const float* reference, int64_t si
   return sums;
 }
 
-double relative(const RatioSums& sums) {
-  if (sums.numerator == 0.0) return 0.0;
-  return std::sqrt(sums.numerator / sums.denominator);
-}
-
 // One expert of the reference, rounded to another format.
-ExpertStore rounded(const ExpertStore& reference, int layer, int slot, const ExpertSlot& target) {
+ExpertStore rounded(const ExpertStore& reference, int layer, int slot, const WeightFormat& format) {
   ExpertStoreConfig config{.hidden_size = reference.hidden_size(),
                            .intermediate_size = reference.intermediate_size(),
                            .slots = std::vector<std::vector<ExpertSlot>>(static_cast<size_t>(reference.num_layers()))};
-  config.slots[static_cast<size_t>(layer)] = {{.expert = target.expert, .format = target.format}};
+  const int32_t expert = reference.slots(layer)[static_cast<size_t>(slot)].expert;
+  config.slots[static_cast<size_t>(layer)] = {{.expert = expert, .format = format}};
   ExpertStore store(config);
   ExpertMatrices matrices = store.matrices(layer, 0);
   pack_into(unpack(reference.gate_up(layer)[static_cast<size_t>(slot)]), matrices.gate_up);
@@ -78,13 +72,6 @@ Tensor outputs_of(const ExpertStore& store, int layer, const ExpertBatch& batch,
   return out;
 }
 
-RatioSums rounding_error(const ExpertStore& reference, int layer, int slot, const ExpertSlot& target, Stream& stream) {
-  const Tensor rows = normal_rows(reference.hidden_size());
-  const Tensor exact = outputs_of(reference, layer, probe_batch(rows, reference.num_local_experts(layer), slot), stream);
-  const Tensor coarse = outputs_of(rounded(reference, layer, slot, target), layer, probe_batch(rows, 1, 0), stream);
-  return squared_errors(coarse.data<float>(), exact.data<float>(), exact.num_elements());
-}
-
 // SplitMix64 (Steele, Lea and Flood 2014): evenly spread bits of a counter.
 uint64_t mix(uint64_t x) {
   x += 0x9e3779b97f4a7c15;
@@ -95,36 +82,58 @@ uint64_t mix(uint64_t x) {
 
 }  // namespace
 
-KnownErrors measure_known_errors(const ExpertStore& reference, const std::vector<std::vector<ExpertSlot>>& served,
-                                 Stream& stream) {
-  KnownErrors known;
-  for (int layer = 0; layer < reference.num_layers(); ++layer) {
-    const std::vector<ExpertSlot>& slots = served[static_cast<size_t>(layer)];
-    std::map<std::string, RatioSums> by_format;
-    for (int slot = 0; slot < static_cast<int>(slots.size()); ++slot) {
-      const ExpertSlot& target = slots[static_cast<size_t>(slot)];
-      RatioSums& sums = by_format[name_of(target.format)];
-      if (target.format != reference.slots(layer)[static_cast<size_t>(slot)].format && sums.count < kProbedExperts) {
-        sums += rounding_error(reference, layer, slot, target, stream);
-      }
-    }
-    std::vector<double>& errors = known.emplace_back();
-    for (const ExpertSlot& slot : slots) errors.push_back(relative(by_format[name_of(slot.format)]));
-  }
-  return known;
+RatioSums rounding_error(const ExpertStore& reference, int layer, int slot, const WeightFormat& format, Stream& stream) {
+  const Tensor rows = normal_rows(reference.hidden_size());
+  const Tensor exact = outputs_of(reference, layer, probe_batch(rows, reference.num_local_experts(layer), slot), stream);
+  const Tensor coarse = outputs_of(rounded(reference, layer, slot, format), layer, probe_batch(rows, 1, 0), stream);
+  return squared_errors(coarse.data<float>(), exact.data<float>(), exact.num_elements());
 }
 
-ReferenceExperts::ReferenceExperts(ExpertStore store, KnownErrors known_errors, const GuardConfig& config)
+double relative_error(const RatioSums& sums) {
+  if (sums.numerator == 0.0) return 0.0;
+  return std::sqrt(sums.numerator / sums.denominator);
+}
+
+ReferenceExperts::ReferenceExperts(ExpertStore store, const GuardConfig& config)
     : config_(config),
       store_(std::move(store)),
       experts_(store_),
-      known_errors_(std::move(known_errors)),
+      known_errors_(static_cast<size_t>(store_.num_layers())),
       scratch_(store_, kMostRows),
       row_index_(Tensor::empty({kMostRows}, DType::kI32)),
       row_offsets_(Tensor::empty({most_slots(store_) + 1}, DType::kI32)),
       out_(Tensor::empty({kMostRows, store_.hidden_size()}, DType::kF32)) {
   chosen_.reserve(static_cast<size_t>(kMostRows));
-  for (const std::vector<double>& layer : known_errors_) windows_.emplace_back(layer.size());
+}
+
+void ReferenceExperts::learn(const KnownErrors& errors) {
+  const std::lock_guard lock(mutex_);
+  CHECK_EQ(errors.size(), known_errors_.size());
+  for (size_t layer = 0; layer < errors.size(); ++layer) {
+    for (const auto& [format, error] : errors[layer]) known_errors_[layer][format] = error;
+  }
+}
+
+bool ReferenceExperts::knows(int moe_layer, const WeightFormat& format) const {
+  const std::lock_guard lock(mutex_);
+  return known_errors_.at(static_cast<size_t>(moe_layer)).contains(name_of(format));
+}
+
+void ReferenceExperts::serve(const ExpertStore& served) {
+  const std::lock_guard lock(mutex_);
+  allowed_errors_.clear();
+  for (int layer = 0; layer < served.num_layers(); ++layer) {
+    std::vector<double>& allowed = allowed_errors_.emplace_back();
+    const std::map<std::string, double>& known = known_errors_.at(static_cast<size_t>(layer));
+    for (const ExpertSlot& slot : served.slots(layer)) {
+      const auto error = known.find(name_of(slot.format));
+      CHECK(error != known.end()) << "nobody knows what " << name_of(slot.format) << " costs in MoE layer " << layer;
+      allowed.push_back(allowed_error(config_, error->second));
+    }
+  }
+  windows_.resize(allowed_errors_.size());
+  for (size_t layer = 0; layer < windows_.size(); ++layer) windows_[layer].resize(allowed_errors_[layer].size());
+  forget();
 }
 
 void ReferenceExperts::observe(int moe_layer, const ExpertBatch& batch, const Tensor& out, Stream& stream) {
@@ -182,18 +191,13 @@ GuardReading ReferenceExperts::reading() const {
       GuardReading one = so_far_;
       one.moe_layer = static_cast<int32_t>(layer);
       one.expert = store_.slots(static_cast<int>(layer))[slot].expert;
-      one.relative_error = relative(sums);
-      one.allowed_error = allowed_error(config_, known_errors_[layer][slot]);
+      one.relative_error = skipper::relative_error(sums);
+      one.allowed_error = allowed_errors_[layer][slot];
       one.num_rows = sums.count;
       if (one.excess() > worst.excess() || !worst.has_expert()) worst = one;
     }
   }
   return worst;
-}
-
-void ReferenceExperts::serve(KnownErrors known_errors) {
-  known_errors_ = std::move(known_errors);
-  forget();
 }
 
 void ReferenceExperts::forget() {

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
 #include <vector>
 
 #include "experts/expert_ffn.h"
@@ -13,27 +16,36 @@
 
 namespace skipper {
 
-// [MoE layer][slot]: the relative error of outputs that the slot's format is known to cost.
-using KnownErrors = std::vector<std::vector<double>>;
+// The relative error of outputs that a format is known to cost: [MoE layer], by the format's name.
+using KnownErrors = std::vector<std::map<std::string, double>>;
 
-// Rounds some experts of each layer and format from `reference` anew and compares their outputs over random rows: what a format
-// costs, whatever lies in the served experts' memory. served[l] = the slots of MoE layer l, with the experts of `reference`.
-KnownErrors measure_known_errors(const ExpertStore& reference, const std::vector<std::vector<ExpertSlot>>& served,
-                                 Stream& stream);
+// How many experts of each layer and format are rounded to learn that.
+inline constexpr int kProbedExperts = 4;
 
-// Engine thread only. Nothing is allocated after construction.
+// Rounds the expert in a slot of `reference` to `format` and compares the two's outputs over random rows: what a format costs,
+// whatever lies in the served experts' memory.
+RatioSums rounding_error(const ExpertStore& reference, int layer, int slot, const WeightFormat& format, Stream& stream);
+// √(numerator / denominator): of one or several rounding_error().
+double relative_error(const RatioSums& sums);
+
+// Engine thread only, but for learn() and knows(). Only serve() allocates after construction.
 class ReferenceExperts {
  public:
-  // `store` is frozen and has in every slot the expert that the served store has there.
-  ReferenceExperts(ExpertStore store, KnownErrors known_errors, const GuardConfig& config);
+  // `store` is frozen. Nothing is watched before serve().
+  ReferenceExperts(ExpertStore store, const GuardConfig& config);
+
+  // Thread-safe: what formats cost, more than was known, or anew.
+  void learn(const KnownErrors& errors);
+  bool knows(int moe_layer, const WeightFormat& format) const;
 
   // Computes a share of the rows again. `out` holds what the served experts made of the batch.
   void observe(int moe_layer, const ExpertBatch& batch, const Tensor& out, Stream& stream);
 
   // Of the windows as they are now.
   GuardReading reading() const;
-  // Other experts are served from here on, with other known errors, or the same.
-  void serve(KnownErrors known_errors);
+  // These experts are served from here on; `served` has in every slot the expert that the reference has there, in a format whose
+  // error is known.
+  void serve(const ExpertStore& served);
   void forget();
   // Exchanges places with the served experts (ExpertStore::exchange_layer), to serve instead of them.
   ExpertStore& store() { return store_; }
@@ -47,8 +59,10 @@ class ReferenceExperts {
   GuardConfig config_;
   ExpertStore store_;
   ExpertFfn experts_;
+  mutable std::mutex mutex_;  // of known_errors_
   KnownErrors known_errors_;
-  std::vector<std::vector<SlidingSums>> windows_;  // [MoE layer][slot]
+  std::vector<std::vector<double>> allowed_errors_;  // [MoE layer][slot]
+  std::vector<std::vector<SlidingSums>> windows_;    // [MoE layer][slot]
   GuardReading so_far_;
   uint64_t num_seen_rows_ = 0;
 

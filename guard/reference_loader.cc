@@ -1,5 +1,6 @@
 #include "guard/reference_loader.h"
 
+#include <map>
 #include <string>
 #include <utility>
 
@@ -14,14 +15,15 @@ const std::string& origin_of(const ModelConfig& served) {
   return served.quantization ? served.quantization->source_fingerprint : served.fingerprint;
 }
 
-std::filesystem::path reference_directory(const GuardConfig& config, const WatchedModel& watched) {
+std::filesystem::path reference_directory(const GuardConfig& config, const std::filesystem::path& directory,
+                                          const ModelConfig& served) {
   if (!config.reference_model.empty()) return config.reference_model;
-  if (watched.config.quantization) {
-    throw InvalidFile("guard.reference_model: " + watched.directory.string() +
+  if (served.quantization) {
+    throw InvalidFile("guard.reference_model: " + directory.string() +
                       " is quantised, so its experts cannot be compared with themselves; name the directory of the original "
                       "checkpoint");
   }
-  return watched.directory;
+  return directory;
 }
 
 ModelConfig reference_config(const std::filesystem::path& directory, const ModelConfig& served) {
@@ -38,22 +40,28 @@ ModelConfig reference_config(const std::filesystem::path& directory, const Model
 }
 
 std::vector<std::vector<ExpertSlot>> reference_slots(const ExpertStore& served, const WeightFormat& format) {
-  std::vector<std::vector<ExpertSlot>> slots = all_slots(served);
-  for (std::vector<ExpertSlot>& layer : slots) {
-    for (ExpertSlot& slot : layer) slot = {.expert = slot.expert, .format = format};
+  std::vector<std::vector<ExpertSlot>> slots(static_cast<size_t>(served.num_layers()));
+  for (int layer = 0; layer < served.num_layers(); ++layer) {
+    for (const ExpertSlot& slot : served.slots(layer)) {
+      slots[static_cast<size_t>(layer)].push_back({.expert = slot.expert, .format = format});
+    }
   }
   return slots;
+}
+
+// Of one MoE layer: a few slots in each of its formats.
+using SlotsByFormat = std::map<std::string, std::vector<size_t>>;
+
+SlotsByFormat slots_by_format(const std::vector<ExpertSlot>& slots) {
+  SlotsByFormat places;
+  for (size_t slot = 0; slot < slots.size(); ++slot) {
+    std::vector<size_t>& found = places[name_of(slots[slot].format)];
+    if (found.size() < kProbedExperts) found.push_back(slot);
+  }
+  return places;
 }
 
 }  // namespace
-
-std::vector<std::vector<ExpertSlot>> all_slots(const ExpertStore& store) {
-  std::vector<std::vector<ExpertSlot>> slots;
-  for (int layer = 0; layer < store.num_layers(); ++layer) {
-    slots.emplace_back(store.slots(layer).begin(), store.slots(layer).end());
-  }
-  return slots;
-}
 
 size_t reference_bytes(const GuardConfig& config, const ExpertStore& served) {
   size_t num_experts = 0;
@@ -61,17 +69,49 @@ size_t reference_bytes(const GuardConfig& config, const ExpertStore& served) {
   return num_experts * stored_expert_bytes(config.reference_format(), served.hidden_size(), served.intermediate_size());
 }
 
-std::unique_ptr<ReferenceExperts> load_reference_experts(const GuardConfig& config, const WatchedModel& watched,
-                                                         ThreadPool& workers) {
-  const std::filesystem::path directory = reference_directory(config, watched);
-  const ModelConfig model = reference_config(directory, watched.config);
-  const Checkpoint checkpoint(directory);
-  ExpertStore store = load_expert_store({checkpoint, model, watched.formats},
-                                        reference_slots(watched.experts, config.reference_format()), workers);
+ReferenceLoader::ReferenceLoader(const GuardConfig& config, const std::filesystem::path& directory, const ModelConfig& served,
+                                 const WeightConfig& formats)
+    : config_(config),
+      directory_(reference_directory(config, directory, served)),
+      model_(reference_config(directory_, served)),
+      formats_(formats) {}
+
+std::unique_ptr<ReferenceExperts> ReferenceLoader::load(const ExpertStore& served, ThreadPool& workers) const {
+  const Checkpoint checkpoint(directory_);
+  auto reference = std::make_unique<ReferenceExperts>(
+      load_expert_store({checkpoint, model_, formats_}, reference_slots(served, config_.reference_format()), workers), config_);
   checkpoint.release_all_pages();
-  Stream stream(workers);
-  KnownErrors known = measure_known_errors(store, all_slots(watched.experts), stream);
-  return std::make_unique<ReferenceExperts>(std::move(store), std::move(known), config);
+  std::vector<std::vector<ExpertSlot>> slots;
+  for (int layer = 0; layer < served.num_layers(); ++layer) {
+    slots.emplace_back(served.slots(layer).begin(), served.slots(layer).end());
+  }
+  reference->learn(measure(slots, *reference));
+  reference->serve(served);
+  return reference;
+}
+
+KnownErrors ReferenceLoader::measure(const std::vector<std::vector<ExpertSlot>>& slots, const ReferenceExperts& known) const {
+  const Checkpoint checkpoint(directory_);
+  ThreadPool& this_thread = ThreadPool::caller_only();
+  Stream stream(this_thread);
+  KnownErrors errors(slots.size());
+  for (int layer = 0; layer < static_cast<int>(slots.size()); ++layer) {
+    const std::vector<ExpertSlot>& all = slots[static_cast<size_t>(layer)];
+    for (const auto& [name, places] : slots_by_format(all)) {
+      const WeightFormat& format = all[places.front()].format;
+      if (known.knows(layer, format)) continue;
+      RatioSums sums;
+      for (const size_t place : places) {
+        if (format == config_.reference_format()) break;
+        const ExpertSlot probe{.expert = all[place].expert, .format = config_.reference_format()};
+        const ExpertStore exact = load_expert_layer({checkpoint, model_, formats_}, layer, {&probe, 1}, this_thread);
+        sums += rounding_error(exact, layer, 0, format, stream);
+      }
+      errors[static_cast<size_t>(layer)][name] = relative_error(sums);
+    }
+  }
+  checkpoint.release_all_pages();
+  return errors;
 }
 
 }  // namespace skipper

@@ -15,22 +15,28 @@
 
 namespace skipper {
 
-// What a rank serves, that its reference experts are loaded for.
-struct WatchedModel {
-  std::filesystem::path directory;
-  const ModelConfig& config;
-  const WeightConfig& formats;
-  const ExpertStore& experts;  // frozen
-};
-
 // Host memory that the reference of these experts takes.
 size_t reference_bytes(const GuardConfig& config, const ExpertStore& served);
-// The slots of all layers.
-std::vector<std::vector<ExpertSlot>> all_slots(const ExpertStore& store);
 
-// Throws InvalidFile for a guard.reference_model that is not what is served, unrounded, and when a quantised checkpoint is served
-// and there is none.
-std::unique_ptr<ReferenceExperts> load_reference_experts(const GuardConfig& config, const WatchedModel& watched,
-                                                         ThreadPool& workers);
+// Where the reference comes from; what it is made of outlives it.
+class ReferenceLoader {
+ public:
+  // Of the model in `directory`. Throws InvalidFile for a guard.reference_model that is not what is served, unrounded, and when a
+  // quantised checkpoint is served and there is none.
+  ReferenceLoader(const GuardConfig& config, const std::filesystem::path& directory, const ModelConfig& served,
+                  const WeightConfig& formats);
+
+  // For the experts of this store, frozen, which are watched from the start.
+  std::unique_ptr<ReferenceExperts> load(const ExpertStore& served, ThreadPool& workers) const;
+
+  // What the formats of slots[MoE layer] cost, of those that `known` does not know; a few experts are read one after the other.
+  KnownErrors measure(const std::vector<std::vector<ExpertSlot>>& slots, const ReferenceExperts& known) const;
+
+ private:
+  GuardConfig config_;
+  std::filesystem::path directory_;
+  ModelConfig model_;
+  const WeightConfig& formats_;
+};
 
 }  // namespace skipper

@@ -100,7 +100,7 @@ PolicyReport AdminServer::policies() const {
   const ExpertSwitch& experts = engine().expert_switch();
   if (experts.has_policies()) return {names_of(experts.policies()), experts.state(), experts.versions()};
   throw InvalidRequest("this server has no policies; start it with --policies NAME=PLAN.json,..., or with a plan whose experts "
-                       "are all in the memory of CPUs, without a guard",
+                       "are all in the memory of CPUs",
                        "");
 }
 

@@ -117,6 +117,7 @@ ServedPolicies load_policies(const std::vector<PolicyFile>& files, const PlanRea
     }
     served.traits.push_back(plan.traits);
     served.traits.back().name = file.name;
+    served.reference_rooms.push_back({"policy " + file.name, plan.reference_room});
     served.policies.push_back({file.name, std::move(plan.assignment), plan.expert_room});
     served.text += file.name + "\n" + plan.text + "\n";
   }
@@ -125,7 +126,10 @@ ServedPolicies load_policies(const std::vector<PolicyFile>& files, const PlanRea
 
 ServedPolicies only_policy(const std::string& name, const ServedPlan& plan) {
   if (!is_switchable(plan)) return {};
-  ServedPolicies served{.policies = {{name, plan.assignment, plan.expert_room}}, .traits = {plan.traits}, .text = plan.text};
+  ServedPolicies served{.policies = {{name, plan.assignment, plan.expert_room}},
+                        .traits = {plan.traits},
+                        .reference_rooms = {{"the plan", plan.reference_room}},
+                        .text = plan.text};
   served.traits.front().name = name;
   return served;
 }

@@ -9,6 +9,7 @@
 #include "configs/server_config.h"
 #include "engine/expert_stager.h"
 #include "launcher/flags.h"
+#include "launcher/guard_setup.h"
 #include "launcher/served_plan.h"
 
 namespace skipper {
@@ -32,6 +33,7 @@ std::map<std::string, uint16_t> places_of_tiers(const ServerConfig& config, cons
 struct ServedPolicies {
   std::vector<ExpertPolicy> policies;
   std::vector<PolicyTraits> traits;  // of each
+  std::vector<ReferenceRoom> reference_rooms;  // that each leaves this rank
   std::string text;  // of all plans; the same on every rank
 };
 

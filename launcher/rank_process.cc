@@ -169,7 +169,7 @@ void RankProcess::take_tenant_share() {
     const BudgetPlanner planner({options_.model, model_config_, startup().size(), ComputePlace::kHost}, config_, budgets);
     const MemoryRange range = memory_range_of(planner.request());
     RankNeeds needs{.least = static_cast<int64_t>(range.least), .most = static_cast<int64_t>(range.most)};
-    needs.can_replan = !model_config_.quantization && !config_.guard.is_on() && options_.disk.empty();
+    needs.can_replan = !model_config_.quantization && options_.disk.empty();
     if (needs.can_replan) needs.staging = static_cast<int64_t>(range.layer);
     return needs;
   });
@@ -238,9 +238,13 @@ void RankProcess::load_model() {
 
 void RankProcess::load_reference() {
   if (!options_.guards_experts || !config_.guard.is_on()) return;
-  const WatchedModel watched{options_.model, model_config_, config_.weights, model_->expert_store()};
-  if (plan_) require_room_for_reference(config_.guard, watched, plan_->reference_room, startup().rank());
-  reference_ = load_reference_experts(config_.guard, watched, *workers_);
+  std::vector<ReferenceRoom> rooms = policies_.reference_rooms;
+  if (rooms.empty() && plan_) rooms.push_back({"the plan", plan_->reference_room});
+  for (const ReferenceRoom& room : rooms) {
+    require_room_for_reference(config_.guard, model_->expert_store(), room, startup().rank());
+  }
+  reference_loader_.emplace(config_.guard, options_.model, model_config_, config_.weights);
+  reference_ = reference_loader_->load(model_->expert_store(), *workers_);
 }
 
 // The section `policies` stands for --policies and --policy.
@@ -261,19 +265,15 @@ void RankProcess::take_configured_policies() {
   options_.plan = options_.policies[options_.first_policy].plan;
 }
 
-// Experts that a guard compares with are of the plan that it was started with.
 void RankProcess::read_policies() {
   if (options_.policies.empty()) return;
-  if (config_.guard.is_on()) {
-    throw Error("guard.share: the guard watches the experts of one plan, but --policies changes plans; leave one of them out");
-  }
   policies_ = load_policies(options_.policies, plan_reader(), config_);
 }
 
 // A server that was started with one plan can change to others: posted ones, or those that a tenant makes for its share.
 void RankProcess::take_only_policy() {
   if (options_.switches != SwitchUse::kAll || !options_.policies.empty() || !plan_) return;
-  if (device_ != Device::host() || model_config_.quantization || config_.guard.is_on()) return;
+  if (device_ != Device::host() || model_config_.quantization) return;
   const bool is_of_budgets = !options_.budgets.memory.empty();
   policies_ = only_policy(is_of_budgets ? "memory:" + options_.budgets.memory : options_.plan.stem().string(), *plan_);
 }
@@ -287,8 +287,13 @@ void RankProcess::start_stager() {
   const auto read_plan = [this](const std::string& text) {
     return read_posted_policy(text, model_->placement(), plan_reader(), config_);
   };
-  stager_ = std::make_unique<ExpertStager>(StagingSource{options_.model, config_.weights, *model_, read_plan},
-                                           std::move(policies_.policies), options_.first_policy);
+  StagingSource source{options_.model, config_.weights, *model_, read_plan};
+  if (reference_) {
+    source.prepare = [this](const ExpertPolicy& policy) {
+      reference_->learn(reference_loader_->measure(policy.assignment.slots_of_rank(startup().rank()), *reference_));
+    };
+  }
+  stager_ = std::make_unique<ExpertStager>(std::move(source), std::move(policies_.policies), options_.first_policy);
   if (is_leader()) planner_ = std::make_unique<LivePlanner>(options_.model, plan_reader(), config_, options_.budgets, *plan_);
 }
 
@@ -393,6 +398,7 @@ void RankProcess::end_audit() {
 
 // What an operator calls the experts that serve.
 std::string RankProcess::served_name() const {
+  if (!policies_.traits.empty()) return policies_.traits[options_.first_policy].name;
   if (!options_.plan.empty()) return options_.plan.string();
   if (plan_) return "plan for --memory " + options_.budgets.memory;
   return options_.model.string();

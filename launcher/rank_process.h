@@ -20,6 +20,7 @@
 #include "configs/server_config.h"
 #include "engine/engine.h"
 #include "guard/reference_experts.h"
+#include "guard/reference_loader.h"
 #include "launcher/budget_planner.h"
 #include "launcher/device_choice.h"
 #include "launcher/live_planner.h"
@@ -155,7 +156,8 @@ class RankProcess {
   std::unique_ptr<ThreadPool> workers_;
   std::unique_ptr<MultimodalModel> model_;
   DiskReports disks_ = DiskReports::kNone;
-  std::unique_ptr<ReferenceExperts> reference_;  // of a rank with a guard
+  std::optional<ReferenceLoader> reference_loader_;  // of a rank with a guard
+  std::unique_ptr<ReferenceExperts> reference_;      // the same
   std::unique_ptr<ExpertStager> stager_;         // of a server with policies
   std::unique_ptr<LivePlanner> planner_;         // the same, at rank 0
   std::unique_ptr<KvCache> cache_;

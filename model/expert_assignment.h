@@ -23,6 +23,17 @@ struct ExpertAssignment {
   std::vector<std::vector<AssignedExpert>> slots;  // of this rank: [MoE layer][slot]
   ExpertMemory memory = ExpertMemory::kPerLayer;   // that they take
 
+  // The experts of this rank and their formats, in memory, to be loaded.
+  std::vector<std::vector<ExpertSlot>> slots_of_rank(int rank) const {
+    std::vector<std::vector<ExpertSlot>> result;
+    for (int layer = 0; layer < static_cast<int>(slots.size()); ++layer) {
+      std::vector<ExpertSlot>& experts = result.emplace_back();
+      for (const int32_t expert : placement.experts_of(rank, layer)) {
+        experts.push_back({.expert = expert, .format = at(layer, experts.size()).format});
+      }
+    }
+    return result;
+  }
   const AssignedExpert& at(int layer, size_t slot) const { return slots[static_cast<size_t>(layer)][slot]; }
   // The tiers of this rank's slots. No staging: the memory of GPUs is the plan's to give away.
   ExpertTiers gpu_tiers() const {

@@ -113,7 +113,7 @@ def check_trip(server, guard, expected, log, term):
         lines = [json.loads(line) for line in file]
     check([line["action"] for line in lines] == ["rollback", "arm"] * term + ["rollback"], f"{lines}")
     last = lines[-1]
-    check(last["expert"] == WRONG_EXPERT and last["measured"] > last["threshold"] and last["from"]["version"] == term, f"{last}")
+    check(last["expert"] == WRONG_EXPERT and last["measured"] > last["threshold"] and last["term"] == term, f"{last}")
     return last
 
 
@@ -131,6 +131,39 @@ def check_wrong_scales(case):
         check_trip(server, guard, expected, log, 1)
         status, answer = guard.admin.ask("POST", {"arm": 1}, url=guard.url)
         check(status == 400 and "arm" in answer["error"]["message"], f"{status} {answer}")
+
+
+def check_return_to_last_good_plan(case):
+    """A shard is wrong while the experts of a policy are read from it: the reference steps in, then the policy before."""
+    served, log = os.path.join(case.folder, "served"), os.path.join(case.folder, "return.jsonl")
+    shutil.copytree(case.arguments.model, served, ignore=shutil.ignore_patterns("eval", "calibration"))
+    config = case.config("policies", share=0.5, reference_model=case.arguments.model, log=log, min_rows=8)
+    quality, small = (os.path.join(case.folder, name) for name in ("quality.json", "small.json"))
+    common = ["plan", "--model", served, "--device", "cpu", "--ranks", "2", "--config", config]
+    case.run([*common, "--memory", "400M", "--out", quality])
+    case.run([*common, "--memory", "225M,222M", "--owners_of", quality, "--out", small])
+    policies = ["--policies", f"quality={quality},small={small}"]
+    with case.serve(served, config, policies) as server:
+        guard, expected = Guard(server), answers(server)
+        wrong, right = (os.path.join(folder, "model-00002-of-00003.safetensors") for folder in (served, case.arguments.model))
+        os.remove(wrong)  # what is mapped of it stays
+        shutil.copy(right, wrong)
+        check(scale_tensor(wrong, f"model.language_model.layers.{WRONG_LAYER}.mlp.experts.down_proj", 1.5), "no such tensor")
+        status, answer = guard.admin.ask("POST", {"policy": "small"}, url=guard.url.replace("guard", "policy"))
+        check(status == 200 and answer["last"]["moved_bytes"] > 0, f"{status} {answer}")
+        shutil.copy(right, wrong)
+        for _ in range(4):
+            answers(server)
+        check(skipper_process.wait_until(lambda: guard.ask("GET")["serves"] == "quality"), f"{guard.ask('GET')}")
+        state = guard.ask("GET")
+        print(f"back to the last good plan: {state}")
+        check(state["version"] == 3 and state["rollbacks"] == 1 and state["breach"] is None, f"{state}")
+        check(answers(server) == expected, "the last good plan answers otherwise than before")
+    with open(log, encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    check([line["action"] for line in lines] == ["rollback", "return"], f"{lines}")
+    check(lines[0]["from"] == {"name": "small", "version": 2} and lines[0]["moe_layer"] == WRONG_LAYER, f"{lines[0]}")
+    check(lines[1]["to"] == {"name": "quality", "version": 3}, f"{lines[1]}")
 
 
 def check_refusals(case):
@@ -169,6 +202,7 @@ def check_all(arguments, folder):
     failures = check_refusals(case)
     check_clean(case)
     check_wrong_scales(case)
+    check_return_to_last_good_plan(case)
     return failures
 
 

@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "kernels/packed_matrix.h"
@@ -116,6 +118,91 @@ TEST(EngineGuard, TripsAgainWhenItIsArmedWithoutARepair) {
     answers(demo);
     EXPECT_EQ(demo.engine.guard().state().serving, ExpertSet::kReference);
     EXPECT_EQ(demo.engine.guard().state().num_rollbacks, 2);
+  });
+}
+
+// Two policies that differ in the first layer.
+DemoEngineOptions switchable(const GuardConfig& guard) {
+  const WeightFormat four_bits = parse_weight_format("int4a-g32", "test"), eight_bits = parse_weight_format("int8-g64", "test");
+  std::vector<WeightFormat> formats(6, four_bits);
+  DemoEngineOptions options = options_with("bf16", guard, 1);
+  options.policies = {{"four", formats}, {"eight", formats}};
+  options.policies[1].formats[0] = eight_bits;
+  return options;
+}
+
+void step_until_ended(DemoEngine& demo) {
+  for (int step = 0; step < 10'000 && demo.engine.expert_switch().is_under_way(); ++step) {
+    demo.engine.step();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  ASSERT_FALSE(demo.engine.expert_switch().is_under_way());
+}
+
+void switch_to(DemoEngine& demo, const std::string& policy) {
+  demo.engine.switch_experts({.policy = policy, .deadline = std::chrono::seconds(60)});
+  step_until_ended(demo);
+  ASSERT_EQ(demo.engine.expert_switch().state().policy, policy) << demo.engine.expert_switch().state().last.failure;
+}
+
+std::vector<std::string> actions_in(const std::string& log) {
+  std::vector<std::string> actions;
+  std::ifstream in(log);
+  for (std::string line; std::getline(in, line);) {
+    const size_t begin = line.find("\"action\":\"") + 10;
+    actions.push_back(line.substr(begin, line.find('"', begin) - begin));
+  }
+  return actions;
+}
+
+TEST(EngineGuard, WatchesTheExpertsOfEveryPolicyByTheirOwnFormats) {
+  with_demo_engine(switchable({.share = 0.5, .min_rows = 8}), [&](DemoEngine& demo) {
+    for (const char* policy : {"eight", "four", "eight"}) {
+      switch_to(demo, policy);
+      answers(demo);
+      const GuardState state = demo.engine.guard().state();
+      EXPECT_EQ(state.num_rollbacks, 0) << state.breach->text();
+      EXPECT_EQ(state.served, policy);
+      EXPECT_TRUE(state.worst.has_expert()) << "the new experts are not watched";
+    }
+    EXPECT_EQ(demo.engine.guard().state().version, 4u);
+  });
+}
+
+TEST(EngineGuard, ReturnsToTheLastGoodPolicyAndMendsWhatBothShare) {
+  const std::string log = testing::TempDir() + "engine_guard_return_test.jsonl";
+  std::remove(log.c_str());
+  with_demo_engine(switchable({.share = 0.5, .min_rows = 8, .log = log}), [&](DemoEngine& demo) {
+    const std::vector<std::vector<int32_t>> expected = answers(demo);
+    switch_to(demo, "eight");
+    scale_by_half_more(down_of_spoiled(demo.model));
+    for (int round = 0; round < 6 && demo.engine.guard().state().num_rollbacks == 0; ++round) answers(demo);
+    ASSERT_EQ(demo.engine.guard().state().num_rollbacks, 1);
+    step_until_ended(demo);
+    const GuardState state = demo.engine.guard().state();
+    EXPECT_EQ(state.serving, ExpertSet::kServed);
+    EXPECT_EQ(state.served, "four");
+    EXPECT_EQ(state.version, 3u);
+    EXPECT_FALSE(state.breach);
+    EXPECT_EQ(answers(demo), expected);
+    EXPECT_EQ(demo.engine.guard().state().num_rollbacks, 1) << "the expert that both policies share is still wrong";
+  });
+  EXPECT_EQ(actions_in(log), (std::vector<std::string>{"rollback", "return"}));
+}
+
+TEST(EngineGuard, StaysOnTheReferenceWithoutAGoodPolicyUntilAnOperatorSwitches) {
+  const std::vector<std::vector<int32_t>> reference = answers_of("bf16");
+  with_demo_engine(switchable({.share = 0.5, .min_rows = 8}), [&](DemoEngine& demo) {
+    const std::vector<std::vector<int32_t>> expected = answers(demo);
+    scale_by_half_more(down_of_spoiled(demo.model));
+    answers(demo);
+    EXPECT_EQ(demo.engine.guard().state().serving, ExpertSet::kReference);
+    EXPECT_EQ(demo.engine.guard().state().stays, "no other plan has served before");
+    EXPECT_EQ(answers(demo), reference);
+    switch_to(demo, "four");
+    EXPECT_EQ(demo.engine.guard().state().serving, ExpertSet::kServed);
+    EXPECT_EQ(answers(demo), expected) << "the policy that was wrong is not mended";
+    EXPECT_EQ(demo.engine.guard().state().num_rollbacks, 1);
   });
 }
 

@@ -219,5 +219,55 @@ TEST(StagingReport, CutsAReasonThatIsTooLong) {
   EXPECT_EQ(report.reason_text(), "");
 }
 
+// From order to freed memory.
+void run_switch(ExpertSwitch& experts, int64_t first_step) {
+  step(experts, first_step, {StagingState::kReady});
+  step(experts, first_step + 1, {});
+  step(experts, first_step + 2, {StagingState::kFreed});
+  ASSERT_FALSE(experts.is_under_way());
+}
+
+TEST(ExpertSwitch, ReturnsToTheLastPolicyThatServedAndWasNotWrong) {
+  std::vector<PolicyTraits> policies = two_policies();
+  policies.push_back({.name = "tiny", .expert_bits = 2.0});
+  ExpertSwitch experts(policies, 0);
+  experts.request({.policy = "small", .deadline = kLong});
+  EXPECT_FALSE(experts.order().mends);
+  run_switch(experts, 1);
+  experts.request({.policy = "tiny", .deadline = kLong});
+  run_switch(experts, 4);
+  EXPECT_EQ(experts.return_to_last_good(kLong), "small");
+  EXPECT_TRUE(experts.order().mends);
+  run_switch(experts, 7);
+  EXPECT_FALSE(experts.order().mends);
+  EXPECT_EQ(experts.return_to_last_good(kLong), "quality") << "tiny is known to be wrong, and now small is";
+  run_switch(experts, 10);
+  EXPECT_EQ(experts.return_to_last_good(kLong), "");
+  EXPECT_FALSE(experts.is_under_way());
+  experts.request({.policy = "small", .deadline = kLong});
+  run_switch(experts, 13);
+  experts.request({.policy = "tiny", .deadline = kLong});
+  run_switch(experts, 16);
+  EXPECT_EQ(experts.return_to_last_good(kLong), "small") << "an operator has trusted it again";
+}
+
+TEST(ExpertSwitch, TriesNoPolicyAgainThatCouldNotBeMadeAgain) {
+  ExpertSwitch experts(two_policies(), 0);
+  experts.request({.policy = "small", .deadline = kLong});
+  run_switch(experts, 1);
+  ASSERT_EQ(experts.return_to_last_good(kLong), "quality");
+  step(experts, 4, {StagingState::kFailed});
+  EXPECT_FALSE(experts.is_under_way());
+  EXPECT_EQ(experts.return_to_last_good(kLong), "");
+}
+
+TEST(ExpertSwitch, MakesThePolicyThatServesAgainWhenItMends) {
+  ExpertSwitch experts(two_policies(), 0);
+  experts.request({.policy = "quality", .deadline = kLong, .mends = true});
+  EXPECT_TRUE(experts.order().is_staging());
+  run_switch(experts, 1);
+  EXPECT_EQ(experts.state().version, kFirstExpertVersion + 1);
+}
+
 }  // namespace
 }  // namespace skipper

@@ -1,5 +1,7 @@
 #include "tests/support/demo_engine.h"
 
+#include <limits>
+
 #include "cluster/cluster_topology.h"
 #include "evaluation/eval_data.h"
 #include "guard/reference_loader.h"
@@ -39,14 +41,39 @@ std::vector<TokenClass> demo_token_classes(const ModelConfig& model) {
   return classes;
 }
 
+std::vector<ExpertPolicy> policies_of_rank(const std::vector<DemoPolicy>& policies, const ExpertPlacement& placement, int rank) {
+  std::vector<ExpertPolicy> result;
+  for (const DemoPolicy& policy : policies) {
+    ExpertAssignment assignment{.placement = placement, .slots = {}, .memory = ExpertMemory::kPerExpert};
+    for (size_t layer = 0; layer < policy.formats.size(); ++layer) {
+      const size_t num_slots = placement.experts_of(rank, static_cast<int>(layer)).size();
+      assignment.slots.emplace_back(num_slots, AssignedExpert{.format = policy.formats[layer]});
+    }
+    result.push_back({policy.name, std::move(assignment), std::numeric_limits<uint32_t>::max()});
+  }
+  return result;
+}
+
+std::vector<PolicyTraits> traits_of(const std::vector<DemoPolicy>& policies) {
+  std::vector<PolicyTraits> traits;
+  for (const DemoPolicy& policy : policies) traits.push_back({.name = policy.name});
+  return traits;
+}
+
 void run_rank(const DemoEngineOptions& options, Communicator& control, Communicator& data,
               const std::function<void(DemoEngine&)>& drive) {
   const ModelConfig config = load_model_config(kDemo);
   const ClusterTopology topology(std::vector<int>(static_cast<size_t>(options.num_ranks), 0));
   LevelTable levels = unskipped_levels(config.num_moe_layers());
   levels.levels.insert(levels.levels.end(), options.operating_points.begin(), options.operating_points.end());
+  const ExpertPlacement placement = ExpertPlacement::contiguous({.num_moe_layers = config.num_moe_layers(),
+                                                                 .num_experts = static_cast<int>(config.moe.num_experts),
+                                                                 .world_size = options.num_ranks});
+  std::vector<ExpertPolicy> policies = policies_of_rank(options.policies, placement, control.rank());
   MultimodalModel model(kDemo, config, ParallelContext{data, topology, levels},
-                        {options.engine.max_tokens_per_step, options.engine.max_logit_rows}, {.formats = options.weights});
+                        {options.engine.max_tokens_per_step, options.engine.max_logit_rows},
+                        {.formats = options.weights,
+                         .assignment = policies.empty() ? std::nullopt : std::optional(policies.front().assignment)});
   if (options.prepare_model) options.prepare_model(control.rank(), model);
   if (options.routing_observer) {
     model.set_routing_observer([&](const MoeLayerConfig&, const TokenPolicies&, const Routing&, const Routing& kept) {
@@ -57,12 +84,22 @@ void run_rank(const DemoEngineOptions& options, Communicator& control, Communica
   ModelRunner runner(model, cache, options.engine, demo_token_classes(config));
   RequestQueue queue(options.engine.queue_capacity);
   HealthMonitor health(std::chrono::seconds(60));
+  std::optional<ReferenceLoader> reference_loader;
   std::unique_ptr<ReferenceExperts> reference;
   if (options.guard.is_on()) {
-    const WatchedModel watched{kDemo, config, options.weights, model.expert_store()};
-    reference = load_reference_experts(options.guard, watched, ThreadPool::caller_only());
+    reference_loader.emplace(options.guard, kDemo, config, options.weights);
+    reference = reference_loader->load(model.expert_store(), ThreadPool::caller_only());
+  }
+  std::unique_ptr<ExpertStager> stager;
+  if (!policies.empty()) {
+    StagingSource source{kDemo, options.weights, model};
+    source.prepare = [&](const ExpertPolicy& policy) {
+      if (reference) reference->learn(reference_loader->measure(policy.assignment.slots_of_rank(control.rank()), *reference));
+    };
+    stager = std::make_unique<ExpertStager>(source, std::move(policies));
   }
   EngineParts parts{control, data, runner, model, queue, health, levels};
+  parts.policies = {stager.get(), traits_of(options.policies), 0};
   parts.gate = options.gate;
   parts.guard = {options.guard, reference.get(), "demo"};
   Engine engine(options.engine, ClusterConfig(), parts, nullptr);

@@ -11,6 +11,12 @@
 
 namespace skipper {
 
+// The experts of each MoE layer in one format.
+struct DemoPolicy {
+  std::string name;
+  std::vector<WeightFormat> formats;  // [MoE layer]
+};
+
 struct DemoEngineOptions {
   int num_ranks = 1;
   EngineConfig engine;
@@ -23,6 +29,8 @@ struct DemoEngineOptions {
   GuardConfig guard = {};  // on: with reference experts of the demo model
   // Sees each rank's model before the first step.
   std::function<void(int rank, MultimodalModel& model)> prepare_model = nullptr;
+  // Whose experts are switched; the first one's serve from start. Empty: those of `weights` serve.
+  std::vector<DemoPolicy> policies = {};
   int num_phases = 1;  // `drive` is called so often, each time with the others following
 };
 
