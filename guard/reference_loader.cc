@@ -1,5 +1,6 @@
 #include "guard/reference_loader.h"
 
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -61,6 +62,27 @@ SlotsByFormat slots_by_format(const std::vector<ExpertSlot>& slots) {
   return places;
 }
 
+// What rounding the expert in a slot of a layer to a format does to its outputs.
+using RoundingProbe = std::function<RatioSums(int layer, size_t place, const WeightFormat& format)>;
+
+KnownErrors errors_of_formats(const std::vector<std::vector<ExpertSlot>>& slots, const WeightFormat& reference_format,
+                              const ReferenceExperts& known, const RoundingProbe& probe) {
+  KnownErrors errors(slots.size());
+  for (int layer = 0; layer < static_cast<int>(slots.size()); ++layer) {
+    const std::vector<ExpertSlot>& all = slots[static_cast<size_t>(layer)];
+    for (const auto& [name, places] : slots_by_format(all)) {
+      const WeightFormat& format = all[places.front()].format;
+      if (known.knows(layer, format)) continue;
+      RatioSums sums;
+      if (format != reference_format) {
+        for (const size_t place : places) sums += probe(layer, place, format);
+      }
+      errors[static_cast<size_t>(layer)][name] = relative_error(sums);
+    }
+  }
+  return errors;
+}
+
 }  // namespace
 
 size_t reference_bytes(const GuardConfig& config, const ExpertStore& served) {
@@ -85,7 +107,11 @@ std::unique_ptr<ReferenceExperts> ReferenceLoader::load(const ExpertStore& serve
   for (int layer = 0; layer < served.num_layers(); ++layer) {
     slots.emplace_back(served.slots(layer).begin(), served.slots(layer).end());
   }
-  reference->learn(measure(slots, *reference));
+  Stream stream(workers);
+  const auto round = [&](int layer, size_t place, const WeightFormat& format) {
+    return rounding_error(reference->store(), layer, static_cast<int>(place), format, stream);
+  };
+  reference->learn(errors_of_formats(slots, config_.reference_format(), *reference, round));
   reference->serve(served);
   return reference;
 }
@@ -94,22 +120,13 @@ KnownErrors ReferenceLoader::measure(const std::vector<std::vector<ExpertSlot>>&
   const Checkpoint checkpoint(directory_);
   ThreadPool& this_thread = ThreadPool::caller_only();
   Stream stream(this_thread);
-  KnownErrors errors(slots.size());
-  for (int layer = 0; layer < static_cast<int>(slots.size()); ++layer) {
-    const std::vector<ExpertSlot>& all = slots[static_cast<size_t>(layer)];
-    for (const auto& [name, places] : slots_by_format(all)) {
-      const WeightFormat& format = all[places.front()].format;
-      if (known.knows(layer, format)) continue;
-      RatioSums sums;
-      for (const size_t place : places) {
-        if (format == config_.reference_format()) break;
-        const ExpertSlot probe{.expert = all[place].expert, .format = config_.reference_format()};
-        const ExpertStore exact = load_expert_layer({checkpoint, model_, formats_}, layer, {&probe, 1}, this_thread);
-        sums += rounding_error(exact, layer, 0, format, stream);
-      }
-      errors[static_cast<size_t>(layer)][name] = relative_error(sums);
-    }
-  }
+  const auto read_and_round = [&](int layer, size_t place, const WeightFormat& format) {
+    const int32_t expert = slots[static_cast<size_t>(layer)][place].expert;
+    const ExpertSlot probe{.expert = expert, .format = config_.reference_format()};
+    const ExpertStore exact = load_expert_layer({checkpoint, model_, formats_}, layer, {&probe, 1}, this_thread);
+    return rounding_error(exact, layer, 0, format, stream);
+  };
+  KnownErrors errors = errors_of_formats(slots, config_.reference_format(), known, read_and_round);
   checkpoint.release_all_pages();
   return errors;
 }
