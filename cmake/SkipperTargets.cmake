@@ -41,6 +41,14 @@ function(skipper_library)
     PRIVATE ${ARG_PRIVATE_DEPS})
 endfunction()
 
+# skipper_cuda_sources(TARGET a.cu b.cc ...): sources of builds with CUDA. CMake 3.31 and later would join .cu files too, which
+# share names.
+function(skipper_cuda_sources target)
+  target_sources(${target} PRIVATE ${ARGN})
+  list(FILTER ARGN INCLUDE REGEX "\\.cu$")
+  set_source_files_properties(${ARGN} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+endfunction()
+
 # What mpirun needs to run more ranks than cores, as root too (containers), on one machine. Open MPI leaks from plugins that
 # it has unloaded, which no suppression can name: leaks of ours are found by the tests with ranks as threads.
 set(SKIPPER_MPI_ENVIRONMENT
